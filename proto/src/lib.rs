@@ -1,0 +1,30 @@
+//! What sustain's parts agree on: ids, terms, manifests, indexes, wire messages, limits and their codec.
+//!
+//! No I/O, no clock, no randomness and no async here: everything is a value or a pure function, so that
+//! stores, nodes and simulations speak the same language. Requirement numbers (P1–P41) refer to
+//! `docs/paper.md`.
+
+pub mod limits;
+
+mod codec;
+mod frame;
+mod grid;
+mod hex;
+mod ids;
+mod index;
+mod lineage;
+mod manifest;
+mod name;
+mod term;
+pub mod wire;
+
+pub use codec::{CodecError, Format, decode, encode};
+pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
+pub use grid::{chunk_bytes_at, chunk_count, is_zero};
+pub use hex::HexError;
+pub use ids::{ChunkId, ChunkKey, ContentHash, IndexRoot, NodeId, PackId, SnapshotId};
+pub use index::{RegionIndex, SnapshotIndex};
+pub use lineage::Lineage;
+pub use manifest::{Manifest, ManifestError, PackRef, Region, SnapshotKind};
+pub use name::{NameError, RegionName, ServiceName};
+pub use term::{Term, TermOrigin};

@@ -1,0 +1,64 @@
+//! Bounds on everything that crosses a process or a disk. Each is checked when writing and when reading.
+
+/// Bytes of a chunk: the fixed grid on which regions are cut. Memory and disks are block-structured, so
+/// a fixed grid finds what changed; 64 KiB keeps an index entry (about 40 bytes) under 0.1 % of its data.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Most bytes that a region may have: 16 TiB, so that a grid position fits 28 bits.
+pub const REGION_BYTES_MAX: u64 = 16 << 40;
+
+/// Most regions that a snapshot may have. A VM has one for memory, one for devices, one per disk.
+pub const REGIONS_MAX: usize = 32;
+
+/// Bytes at which a pack is closed and the next one begun. Packs are the unit of transfer and of
+/// resumption, so this bounds what a broken connection costs; a guess until it is measured.
+pub const PACK_BYTES_TARGET: u64 = 16 << 20;
+
+/// Most bytes of a pack: the target, and whatever one record and the directory add to it.
+pub const PACK_BYTES_MAX: u64 = 160 << 20;
+
+/// Most records in one pack. Records of a few bytes (chunks of one repeated pattern) reach this before
+/// the byte target.
+pub const PACK_RECORDS_MAX: usize = 1 << 16;
+
+/// Most bytes of an encoded manifest. A usual one is under 4 KiB; this leaves room for 1,500 packs.
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Most packs that one manifest may list.
+pub const MANIFEST_PACKS_MAX: usize = 1_500;
+
+/// Most snapshots that a base may name as those it came from.
+pub const CAME_FROM_MAX: usize = 16;
+
+/// Most parents of a snapshot: none for the first, one usually, two for a merge (P24).
+pub const PARENTS_MAX: usize = 2;
+
+/// Most bytes of an encoded index: 128 GiB of chunks that are not zero.
+pub const INDEX_BYTES_MAX: usize = 80 << 20;
+
+/// Most bytes of a frame on the control lane: heartbeats, probes, ballots.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// Most bytes of a frame on the bulk lane: manifests and lists of packs (raw pack bytes are not framed).
+pub const BULK_FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of a service's name.
+pub const SERVICE_NAME_BYTES_MAX: usize = 63;
+
+/// Most bytes of a region's name.
+pub const REGION_NAME_BYTES_MAX: usize = 32;
+
+/// Most manifests in one message.
+pub const MESSAGE_MANIFESTS_MAX: usize = 8;
+
+/// Most snapshots that a node lists for a peer in one message, the newest ones.
+pub const MESSAGE_SNAPSHOTS_MAX: usize = 4_096;
+
+/// Most pack ids in one message: a base's and a delta's lists together.
+pub const MESSAGE_PACKS_MAX: usize = 2 * MANIFEST_PACKS_MAX;
+
+/// Most snapshots in a ballot: a summary has under 200 bytes, so all of them fit a control frame.
+pub const CONTROL_SNAPSHOTS_MAX: usize = 256;
+
+/// Most bytes of a text (a reason, an address) in a message.
+pub const MESSAGE_TEXT_BYTES_MAX: usize = 1_024;

@@ -1,0 +1,236 @@
+//! What nodes say to one another.
+//!
+//! Three lanes, each a QUIC connection of its own, so that none delays another: *control* (heartbeats,
+//! probes, elections), *bulk* (manifests and packs) and *forward* (clients' TCP connections on their way
+//! to the server). Every message is one frame; a request is answered by one [`Response`] on its stream.
+//! Where raw bytes follow a frame, the message says how many.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PackId, ServiceName, SnapshotId, Term, TermOrigin, limits};
+
+/// Which connection a message travels on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Small and urgent.
+    Control,
+    /// Large and patient.
+    Bulk,
+    /// Clients' bytes.
+    Forward,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Bulk, Self::Forward];
+
+    /// The lane's protocol name in the TLS handshake (ALPN). It carries the protocol's version.
+    #[must_use]
+    pub const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Control => b"sustain-control/1",
+            Self::Bulk => b"sustain-bulk/1",
+            Self::Forward => b"sustain-forward/1",
+        }
+    }
+
+    /// Most bytes of a frame on this lane.
+    #[must_use]
+    pub const fn frame_bytes_max(self) -> usize {
+        match self {
+            Self::Control | Self::Forward => limits::CONTROL_FRAME_BYTES_MAX,
+            Self::Bulk => limits::BULK_FRAME_BYTES_MAX,
+        }
+    }
+}
+
+/// A snapshot as peers speak of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SnapshotSummary {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The term in which it was taken.
+    pub term: Term,
+    /// Where that term branched off.
+    pub origin: Option<TermOrigin>,
+    /// Its number along the lineage.
+    pub seq: u64,
+    /// Whether the speaker knows it to be durable.
+    pub durable: bool,
+    /// Whether the speaker holds all of it.
+    pub whole: bool,
+}
+
+/// What the server of a service tells every candidate at intervals (P16). It carries the watermark: what
+/// clients may rely on (P34).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The service.
+    pub service: ServiceName,
+    /// The server's term; its node is the server.
+    pub term: Term,
+    /// Where the term branched off.
+    pub origin: Option<TermOrigin>,
+    /// Number of the newest snapshot taken.
+    pub running_seq: u64,
+    /// The newest durable snapshot and its number.
+    pub durable: Option<(SnapshotId, u64)>,
+    /// Losses that the newest durable snapshot survives.
+    pub level: u32,
+}
+
+/// One-way messages on the control lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Are you there? (P15)
+    Probe {
+        /// Comes back in the reply.
+        nonce: u64,
+    },
+    /// Yes.
+    ProbeReply {
+        /// The probe's.
+        nonce: u64,
+    },
+    /// The server is alive.
+    Heartbeat(Heartbeat),
+}
+
+/// A candidate's answer in an election.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// The term of the server that the voter hears, if it hears one. The election is off then.
+    pub hears: Option<Term>,
+    /// The greatest term that the voter knows of, heard or not.
+    pub term_known: Option<Term>,
+    /// The voter's static priority; greater is better (P20).
+    pub priority: u32,
+    /// Whether the voter may and can run the service.
+    pub eligible: bool,
+    /// The snapshots that the voter knows, newest last, at most [`limits::CONTROL_SNAPSHOTS_MAX`].
+    pub snapshots: Vec<SnapshotSummary>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Control: the sender misses the server; who would stand?
+    Poll {
+        /// The service.
+        service: ServiceName,
+        /// The term whose heartbeats stay out; none if the sender never heard one.
+        lost: Option<Term>,
+    },
+    /// Control: the sender takes over, from this snapshot on (P21).
+    Claim {
+        /// The service.
+        service: ServiceName,
+        /// The new term.
+        term: Term,
+        /// Where it branches off; none when it starts the service for the first time.
+        origin: Option<TermOrigin>,
+    },
+    /// Bulk: here are manifests (a base before its delta); which packs do you lack for them?
+    Offer {
+        /// Encoded manifests, at most [`limits::MESSAGE_MANIFESTS_MAX`].
+        manifests: Vec<Vec<u8>>,
+    },
+    /// Bulk: a pack follows, raw.
+    PutPack {
+        /// Its id.
+        id: PackId,
+        /// How many bytes follow.
+        bytes: u64,
+    },
+    /// Bulk: all packs are there; keep the offered snapshots for good and say when they are synced.
+    Commit {
+        /// Encoded manifests, as offered.
+        manifests: Vec<Vec<u8>>,
+    },
+    /// Bulk: which snapshots of this service do you know?
+    Snapshots {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Bulk: a manifest, please.
+    GetManifest {
+        /// Its snapshot.
+        id: SnapshotId,
+    },
+    /// Bulk: which of these packs do you hold?
+    HavePacks {
+        /// At most [`limits::MESSAGE_PACKS_MAX`].
+        ids: Vec<PackId>,
+    },
+    /// Bulk: the bytes of a pack, raw, from an offset on.
+    GetPack {
+        /// The pack.
+        id: PackId,
+        /// First byte wanted: a broken transfer goes on where it stopped.
+        offset: u64,
+    },
+    /// Forward: connect this stream to the service; raw bytes follow both ways.
+    Connect {
+        /// The service.
+        service: ServiceName,
+    },
+}
+
+impl Request {
+    /// The lane that the request belongs on; on another it is refused.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::Poll { .. } | Self::Claim { .. } => Lane::Control,
+            Self::Connect { .. } => Lane::Forward,
+            _ => Lane::Bulk,
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// To `Poll`.
+    Ballot(Ballot),
+    /// To `Claim`: the greatest term that the peer knows for the service. If it is greater than the
+    /// claim's, the claimant yields.
+    Claimed {
+        /// The claim itself where the peer follows it.
+        greatest: Term,
+    },
+    /// To `Offer`: the packs to send.
+    Lacking {
+        /// Their ids.
+        packs: Vec<PackId>,
+    },
+    /// To `PutPack` and `Commit`: it is synced to stable storage.
+    Synced,
+    /// To `Snapshots`.
+    Snapshots {
+        /// Newest last, at most [`limits::MESSAGE_SNAPSHOTS_MAX`].
+        list: Vec<SnapshotSummary>,
+    },
+    /// To `GetManifest`.
+    Manifest {
+        /// Encoded.
+        bytes: Vec<u8>,
+    },
+    /// To `HavePacks`: those that the peer holds.
+    Having {
+        /// Their ids.
+        packs: Vec<PackId>,
+    },
+    /// To `GetPack`: the bytes follow, raw.
+    Pack {
+        /// Bytes of the whole pack; what follows is this less the offset.
+        bytes: u64,
+    },
+    /// To `Connect`: raw bytes follow.
+    Connected,
+    /// The peer can't or won't, and why.
+    Refused {
+        /// At most [`limits::MESSAGE_TEXT_BYTES_MAX`] bytes.
+        reason: String,
+    },
+}
