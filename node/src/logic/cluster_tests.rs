@@ -1,0 +1,414 @@
+//! Whole clusters of machines in virtual time, from a seed: kills, restarts, partitions, lost messages.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use sustain_proto::wire::SnapshotSummary;
+use sustain_proto::{NodeId, ServiceName, SnapshotId, Term, TermOrigin};
+
+use super::*;
+
+const NODES: usize = 5;
+
+enum Delivery {
+    Event(Event),
+    Poll { from: usize, round: u64, lost: Option<Term> },
+    Claim { from: usize, term: Term, origin: Option<TermOrigin> },
+    Snapshot(Term),
+}
+
+struct Node {
+    machine: Option<Machine>,
+    /// Survives a kill, like a disk.
+    store: Vec<SnapshotSummary>,
+    vm: Option<(Term, Option<TermOrigin>, u64)>,
+    /// Messages for an earlier life don't arrive.
+    life: u64,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    queue: BTreeMap<(u64, u64), (usize, u64, Delivery)>,
+    sent: u64,
+    now_ms: u64,
+    random: StdRng,
+    loss: f64,
+    side: [u8; NODES],
+    boots: usize,
+    durable_seq: u64,
+    restored: Vec<(Term, u64)>,
+}
+
+fn id(node: usize) -> NodeId {
+    NodeId::from_bytes([u8::try_from(node).unwrap() + 1; 32])
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Self {
+        let node = || Node { machine: None, store: Vec::new(), vm: None, life: 0 };
+        let mut cluster = Self {
+            nodes: (0..NODES).map(|_| node()).collect(),
+            queue: BTreeMap::new(),
+            sent: 0,
+            now_ms: 0,
+            random: StdRng::seed_from_u64(seed),
+            loss: 0.0,
+            side: [0; NODES],
+            boots: 0,
+            durable_seq: 0,
+            restored: Vec::new(),
+        };
+        for node in 0..NODES {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    fn start(&mut self, node: usize) {
+        let config = MachineConfig {
+            service: ServiceName::new("counter").unwrap(),
+            node: id(node),
+            peers: (0..NODES).filter(|other| *other != node).map(id).collect(),
+            priority: 100 - u32::try_from(node).unwrap(),
+            eligible: true,
+            first: node == 0,
+            timing: Timing::default(),
+        };
+        let mut machine = Machine::new(config, Box::new(StaticPriority), self.now_ms);
+        let known = Event::Known(self.nodes[node].store.clone());
+        assert!(machine.handle(self.now_ms, known, &mut self.random).is_empty());
+        self.nodes[node].machine = Some(machine);
+        self.nodes[node].life += 1;
+        self.send(node, 1, Delivery::Event(Event::Tick));
+        self.tell_reachable();
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.nodes[node].machine = None;
+        self.nodes[node].vm = None;
+        self.nodes[node].life += 1;
+        self.tell_reachable();
+    }
+
+    fn partition(&mut self, side: [u8; NODES]) {
+        self.side = side;
+        self.tell_reachable();
+    }
+
+    /// What probes would find, half a second later.
+    fn tell_reachable(&mut self) {
+        for node in 0..NODES {
+            for other in (0..NODES).filter(|other| *other != node) {
+                let reachable = self.nodes[other].machine.is_some() && self.side[node] == self.side[other];
+                self.send(node, 500, Delivery::Event(Event::Peer { node: id(other), reachable }));
+            }
+        }
+    }
+
+    fn send(&mut self, to: usize, after_ms: u64, delivery: Delivery) {
+        self.sent += 1;
+        self.queue.insert((self.now_ms + after_ms, self.sent), (to, self.nodes[to].life, delivery));
+    }
+
+    /// Over the network: delayed, and lost at times.
+    fn transmit(&mut self, from: usize, to: usize, delivery: Delivery) {
+        let delay_ms = self.random.random_range(1..20);
+        if self.side[from] == self.side[to] && !self.random.random_bool(self.loss) {
+            self.send(to, delay_ms, delivery);
+        }
+    }
+
+    fn run(&mut self, duration_ms: u64) {
+        let until_ms = self.now_ms + duration_ms;
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > until_ms {
+                break;
+            }
+            self.now_ms = entry.key().0;
+            let (node, life, delivery) = entry.remove();
+            if self.nodes[node].life == life && self.nodes[node].machine.is_some() {
+                self.deliver(node, delivery);
+            }
+        }
+        self.now_ms = until_ms;
+    }
+
+    fn deliver(&mut self, node: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Event(event) => {
+                if event == Event::Tick {
+                    self.send(node, 50, Delivery::Event(Event::Tick));
+                }
+                self.handle(node, event);
+            }
+            Delivery::Poll { from, round, lost } => {
+                let ballot = Some(self.machine(node).ballot(self.now_ms));
+                self.transmit(node, from, Delivery::Event(Event::Ballot { from: id(node), round, ballot }));
+                self.handle(node, Event::Polled { from: id(from), lost });
+            }
+            Delivery::Claim { from, term, origin } => {
+                self.handle(node, Event::Claimed { term, origin });
+                if let Some(greatest) = self.machine(node).greatest().filter(|greatest| *greatest > term) {
+                    let answer = Event::Claimed { term: greatest, origin: None };
+                    self.transmit(node, from, Delivery::Event(answer));
+                }
+            }
+            Delivery::Snapshot(term) => self.take_snapshot(node, term),
+        }
+    }
+
+    fn machine(&self, node: usize) -> &Machine {
+        self.nodes[node].machine.as_ref().unwrap()
+    }
+
+    fn keep(&mut self, node: usize, summary: SnapshotSummary) {
+        if !self.nodes[node].store.contains(&summary) {
+            self.nodes[node].store.push(summary);
+        }
+        let known = self.nodes[node].store.clone();
+        self.handle(node, Event::Known(known));
+    }
+
+    fn handle(&mut self, node: usize, event: Event) {
+        let now_ms = self.now_ms;
+        let machine = self.nodes[node].machine.as_mut().unwrap();
+        for action in machine.handle(now_ms, event, &mut self.random) {
+            self.act(node, action);
+        }
+    }
+
+    fn act(&mut self, node: usize, action: Action) {
+        let others: Vec<usize> = (0..NODES).filter(|other| *other != node).collect();
+        match action {
+            Action::Heartbeat(heartbeat) => {
+                for other in others {
+                    self.transmit(node, other, Delivery::Event(Event::Heartbeat(heartbeat.clone())));
+                }
+            }
+            Action::Poll { round, lost } => {
+                for other in others {
+                    self.transmit(node, other, Delivery::Poll { from: node, round, lost });
+                }
+            }
+            Action::Claim { term, origin } => {
+                for other in others {
+                    self.transmit(node, other, Delivery::Claim { from: node, term, origin });
+                }
+            }
+            Action::Gather { term, snapshot } => self.gather(node, term, snapshot),
+            Action::Prepare { term, .. } => {
+                self.send(node, 100, Delivery::Event(Event::Prepared { term }));
+            }
+            Action::Resume { term, origin, .. } => {
+                self.restored.push((term, origin.unwrap().seq));
+                self.run_vm(node, term, origin, origin.unwrap().seq);
+            }
+            Action::Boot { term } => {
+                self.boots += 1;
+                self.run_vm(node, term, None, 0);
+            }
+            Action::Stop => {
+                self.nodes[node].vm = None;
+                self.send(node, 30, Delivery::Event(Event::Stopped));
+            }
+            Action::Follow { .. } | Action::Changed { .. } => {}
+        }
+    }
+
+    fn run_vm(&mut self, node: usize, term: Term, origin: Option<TermOrigin>, seq: u64) {
+        assert!(self.nodes[node].vm.is_none(), "a second VM on one node");
+        self.nodes[node].vm = Some((term, origin, seq));
+        self.send(node, 50, Delivery::Event(Event::Running { term }));
+        self.send(node, 1_000, Delivery::Snapshot(term));
+    }
+
+    fn gather(&mut self, node: usize, term: Term, snapshot: SnapshotId) {
+        let holders = (0..NODES).filter(|other| {
+            let node_is_up = self.nodes[*other].machine.is_some() && self.side[*other] == self.side[node];
+            node_is_up && self.nodes[*other].store.iter().any(|summary| summary.id == snapshot)
+        });
+        let event = match holders.last() {
+            Some(holder) => {
+                let store = &self.nodes[holder].store;
+                let summary = *store.iter().find(|summary| summary.id == snapshot).unwrap();
+                self.keep(node, summary);
+                Event::Gathered { term }
+            }
+            None => Event::GatherFailed { term, snapshot },
+        };
+        self.send(node, 150, Delivery::Event(event));
+    }
+
+    fn take_snapshot(&mut self, node: usize, term: Term) {
+        let Some((running, origin, seq)) = self.nodes[node].vm.as_mut().filter(|vm| vm.0 == term) else {
+            return;
+        };
+        *seq += 1;
+        let mut bytes = [0; 32];
+        self.random.fill_bytes(&mut bytes);
+        let summary = SnapshotSummary {
+            id: SnapshotId::from_bytes(bytes),
+            term: *running,
+            origin: *origin,
+            seq: *seq,
+            durable: false,
+            whole: true,
+        };
+        self.keep(node, summary);
+        self.handle(node, Event::Taken { seq: summary.seq });
+        let mut copies = 0;
+        for other in (0..NODES).filter(|other| *other != node) {
+            if self.side[other] == self.side[node] && self.nodes[other].machine.is_some() {
+                copies += 1;
+                self.keep(other, summary);
+            }
+        }
+        if copies >= 2 {
+            self.durable_seq = summary.seq;
+            let durable = Event::Durable { snapshot: summary.id, seq: summary.seq, level: 1 };
+            self.handle(node, durable);
+        }
+        self.send(node, 1_000, Delivery::Snapshot(term));
+    }
+
+    fn servers(&self) -> BTreeSet<usize> {
+        (0..NODES).filter(|node| self.nodes[*node].vm.is_some()).collect()
+    }
+
+    fn only_server(&self) -> usize {
+        let servers = self.servers();
+        assert_eq!(servers.len(), 1, "servers at {} ms: {servers:?}", self.now_ms);
+        let server = *servers.first().unwrap();
+        assert_eq!(self.machine(server).role(), Role::Server);
+        server
+    }
+}
+
+#[test]
+fn the_first_server_starts_and_the_others_follow_it() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(5_000);
+    assert_eq!(cluster.only_server(), 0);
+    for node in 1..NODES {
+        assert_eq!(cluster.machine(node).following().unwrap().node, id(0));
+    }
+}
+
+#[test]
+fn a_killed_server_is_replaced_from_its_newest_durable_snapshot_within_three_seconds() {
+    for seed in 0..200 {
+        let mut cluster = Cluster::new(seed);
+        cluster.loss = 0.01;
+        cluster.run(8_000 + seed);
+        assert_eq!(cluster.only_server(), 0, "seed {seed}");
+        let durable_seq = cluster.durable_seq;
+        assert!(durable_seq > 0, "seed {seed}");
+        cluster.kill(0);
+        cluster.run(3_000);
+        assert_eq!(cluster.only_server(), 1, "seed {seed}");
+        assert_eq!(cluster.restored.len(), 1, "seed {seed}");
+        assert!(cluster.restored[0].1 >= durable_seq, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_killed_server_that_returns_is_a_candidate_and_starts_no_second_vm() {
+    for seed in 0..100 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(8_000);
+        cluster.kill(0);
+        // It returns at any point of the others' election.
+        cluster.run(37 * seed);
+        cluster.start(0);
+        cluster.run(10_000);
+        cluster.only_server();
+        assert_eq!(cluster.boots, 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_partition_has_a_server_on_each_side_and_one_after_it_heals() {
+    for seed in 0..100 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(8_000 + 10 * seed);
+        cluster.partition([0, 0, 1, 1, 1]);
+        cluster.run(6_000);
+        assert_eq!(cluster.servers(), BTreeSet::from([0, 2]), "seed {seed}");
+        cluster.partition([0; NODES]);
+        cluster.run(4_000);
+        assert_eq!(cluster.only_server(), 2, "seed {seed}");
+        assert_eq!(cluster.machine(0).role(), Role::Candidate, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_whole_cluster_that_lost_power_restores_and_never_boots_anew() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(8_000);
+    let durable_seq = cluster.durable_seq;
+    (0..NODES).for_each(|node| cluster.kill(node));
+    cluster.run(1_000);
+    (0..NODES).for_each(|node| cluster.start(node));
+    cluster.run(8_000);
+    cluster.only_server();
+    assert_eq!(cluster.boots, 1);
+    assert!(cluster.restored[0].1 >= durable_seq);
+}
+
+#[test]
+fn without_the_first_server_a_new_service_waits() {
+    let mut cluster = Cluster::new(4);
+    cluster.kill(0);
+    cluster.run(20_000);
+    assert!(cluster.servers().is_empty());
+    cluster.start(0);
+    cluster.run(5_000);
+    assert_eq!(cluster.only_server(), 0);
+}
+
+#[test]
+fn random_faults_end_with_one_server_once_they_stop() {
+    for seed in 0..300 {
+        let mut cluster = Cluster::new(seed);
+        cluster.loss = 0.05;
+        cluster.run(6_000);
+        for _ in 0..12 {
+            let node = cluster.random.random_range(0..NODES);
+            match cluster.random.random_range(0..4) {
+                0 => cluster.kill(node),
+                1 if cluster.nodes[node].machine.is_none() => cluster.start(node),
+                2 => {
+                    let mut side = [0; NODES];
+                    side.fill_with(|| cluster.random.random_range(0..2));
+                    cluster.partition(side);
+                }
+                _ => cluster.partition([0; NODES]),
+            }
+            let pause_ms = cluster.random.random_range(100..4_000);
+            cluster.run(pause_ms);
+        }
+        cluster.loss = 0.0;
+        cluster.partition([0; NODES]);
+        for node in 0..NODES {
+            if cluster.nodes[node].machine.is_none() {
+                cluster.start(node);
+            }
+        }
+        cluster.run(15_000);
+        cluster.only_server();
+        assert_eq!(cluster.boots, 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_stalled_candidate_accuses_nobody() {
+    let mut cluster = Cluster::new(5);
+    cluster.run(8_000);
+    let now_ms = cluster.now_ms + 60_000;
+    let machine = cluster.nodes[3].machine.as_mut().unwrap();
+    // A minute without a tick: the process was stopped, and its heartbeats wait unread.
+    let actions = machine.handle(now_ms, Event::Tick, &mut cluster.random);
+    assert_eq!(actions, Vec::new());
+    assert_eq!(machine.role(), Role::Candidate);
+}

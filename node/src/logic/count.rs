@@ -1,0 +1,144 @@
+//! Elections: asking, counting, claiming.
+
+use std::collections::BTreeMap;
+
+use rand::RngCore;
+use sustain_proto::wire::{Ballot, SnapshotSummary};
+use sustain_proto::{NodeId, Term, TermOrigin};
+
+use super::history::newest_of_lineage;
+use super::machine::Machine;
+use super::state::Reign;
+use super::{Action, Stand, State};
+
+impl Machine {
+    /// Asks everyone. Allowed from any state but yielding.
+    pub(super) fn elect(&mut self, now_ms: u64, lost: Option<Term>, why: &'static str) {
+        self.round += 1;
+        let mut awaited = self.reachable.clone();
+        if let Some(lost) = lost {
+            awaited.remove(&lost.node);
+        }
+        let state = State::Electing {
+            round: self.round,
+            lost,
+            awaited,
+            ballots: BTreeMap::new(),
+            deadline_ms: now_ms + self.config.timing.poll_ms,
+        };
+        self.enter(state, lost, why);
+        self.actions.push(Action::Poll { round: self.round, lost });
+    }
+
+    pub(super) fn ballot_arrived(
+        &mut self,
+        now_ms: u64,
+        from: NodeId,
+        of_round: u64,
+        ballot: Option<Ballot>,
+        random: &mut dyn RngCore,
+    ) {
+        let State::Electing { round, awaited, ballots, .. } = &mut self.state else { return };
+        if of_round != *round || !self.config.peers.contains(&from) {
+            return;
+        }
+        awaited.remove(&from);
+        if let Some(ballot) = ballot {
+            ballots.insert(from, ballot);
+        }
+        if awaited.is_empty() {
+            self.count(now_ms, random);
+        }
+    }
+
+    /// Decides the election with the ballots that are there.
+    pub(super) fn count(&mut self, now_ms: u64, random: &mut dyn RngCore) {
+        let State::Electing { lost, ballots, .. } = &mut self.state else { return };
+        let (lost, ballots) = (*lost, std::mem::take(ballots));
+        for ballot in ballots.values() {
+            self.greatest = self.greatest.max(ballot.term_known);
+            for summary in &ballot.snapshots {
+                self.learn_term(summary.term, summary.origin);
+            }
+        }
+        if self.objected(lost, &ballots) {
+            // Soon again: the last heartbeats of a dead server grow stale quickly.
+            let patient_until_ms = now_ms + self.config.timing.fresh_ms / 2;
+            self.enter(State::Candidate { patient_until_ms }, lost, "another node hears a server");
+            return;
+        }
+        let known = self.all_known(&ballots);
+        let chosen = newest_of_lineage(&known, &self.lineage, lost);
+        let Some(chosen) = chosen else {
+            self.start_first(now_ms, &known, random);
+            return;
+        };
+        let mut stands: Vec<Stand> = ballots
+            .iter()
+            .filter(|(_, ballot)| ballot.eligible)
+            .map(|(node, ballot)| Stand { priority: ballot.priority, node: *node })
+            .collect();
+        if self.eligible(now_ms) {
+            stands.push(Stand { priority: self.config.priority, node: self.config.node });
+        }
+        match self.rule.pick(&stands) {
+            Some(node) if node == self.config.node => self.claim(now_ms, Some(chosen), random),
+            Some(_) => self.back_off(now_ms, "another node is to take over"),
+            None => self.back_off(now_ms, "no node can take over"),
+        }
+    }
+
+    /// Whether a voter hears the missed server, or a later one. A voter that hears this very node is
+    /// mistaken: it no longer serves, or it would not ask.
+    fn objected(&self, lost: Option<Term>, ballots: &BTreeMap<NodeId, Ballot>) -> bool {
+        ballots
+            .values()
+            .filter_map(|ballot| ballot.hears)
+            .any(|hears| hears.node != self.config.node && lost.is_none_or(|lost| hears >= lost))
+    }
+
+    fn all_known(&self, ballots: &BTreeMap<NodeId, Ballot>) -> Vec<SnapshotSummary> {
+        let voted = ballots.values().flat_map(|ballot| ballot.snapshots.iter());
+        let all = self.known.iter().chain(voted);
+        all.filter(|summary| !self.unrestorable.contains(&summary.id)).copied().collect()
+    }
+
+    /// Nothing can be restored: the first server boots the service, unless states exist somewhere that
+    /// are merely out of reach.
+    fn start_first(&mut self, now_ms: u64, known: &[SnapshotSummary], random: &mut dyn RngCore) {
+        let untouched = known.is_empty() && self.unrestorable.is_empty();
+        if self.config.first && untouched && self.eligible(now_ms) {
+            self.claim(now_ms, None, random);
+        } else {
+            self.back_off(now_ms, "there is nothing to restore");
+        }
+    }
+
+    fn back_off(&mut self, now_ms: u64, why: &'static str) {
+        let patient_until_ms = now_ms + self.config.timing.claim_ms;
+        self.enter(State::Candidate { patient_until_ms }, self.greatest, why);
+    }
+
+    fn claim(&mut self, now_ms: u64, from: Option<SnapshotSummary>, random: &mut dyn RngCore) {
+        let counter = self.greatest.map_or(0, |greatest| greatest.counter).saturating_add(1);
+        let term = Term { counter, node: self.config.node, nonce: random.next_u64() };
+        let origin = from.map(|summary| TermOrigin { parent: summary.term, seq: summary.seq });
+        let reign = Reign { term, origin, parent: from.map(|summary| summary.id) };
+        self.learn_term(term, origin);
+        self.heard = None;
+        match from {
+            Some(summary) => {
+                self.enter(State::Gathering(reign), Some(term), "elected");
+                self.actions.push(Action::Claim { term, origin });
+                self.actions.push(Action::Gather { term, snapshot: summary.id });
+            }
+            None => {
+                self.enter(State::Restoring(reign), Some(term), "the first server of a new service");
+                self.actions.push(Action::Claim { term, origin });
+                self.actions.push(Action::Boot { term });
+            }
+        }
+        self.actions.push(Action::Follow { term: None });
+        self.beat(now_ms, &reign);
+    }
+}

@@ -1,0 +1,24 @@
+//! The decisions of a node, as pure logic: events and the time go in, actions come out.
+//!
+//! Nothing here does I/O, reads a clock or makes its own randomness, so a whole cluster runs in one
+//! process from a seed. The daemon turns actions into I/O and I/O into events.
+
+mod action;
+mod count;
+mod election;
+mod event;
+mod history;
+mod machine;
+mod state;
+mod timing;
+
+#[cfg(test)]
+mod cluster_tests;
+
+pub use action::Action;
+pub use election::{ElectionRule, Stand, StaticPriority};
+pub use event::Event;
+pub use history::newest_of_lineage;
+pub use machine::{Machine, MachineConfig};
+pub use state::{Role, State};
+pub use timing::Timing;
