@@ -50,6 +50,22 @@ pub enum CodecError {
         /// Version found.
         found: u16,
     },
+    /// More of something than its limit.
+    #[error("this {format} has more than {max} {what}")]
+    TooMany {
+        /// The format's name.
+        format: &'static str,
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+    /// The same value has exactly one encoding, and this is another one.
+    #[error("this {format} is not encoded as this build would encode it")]
+    NotCanonical {
+        /// The format's name.
+        format: &'static str,
+    },
     /// Cut short, too long, or not what the format says.
     #[error("this {format} is damaged")]
     Body {

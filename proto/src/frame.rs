@@ -27,7 +27,7 @@ pub enum FrameError {
         /// Version found.
         found: u16,
     },
-    /// The body is longer than this lane allows.
+    /// The body is, or would be, longer than this lane allows.
     #[error("a frame of {bytes} bytes, where at most {bytes_max} are allowed")]
     TooLarge {
         /// Bytes announced.
@@ -38,6 +38,15 @@ pub enum FrameError {
     /// The body doesn't decode.
     #[error("the frame's body is not a message")]
     Body(#[source] CodecError),
+}
+
+impl From<CodecError> for FrameError {
+    fn from(error: CodecError) -> Self {
+        match error {
+            CodecError::TooLarge { bytes, bytes_max, .. } => Self::TooLarge { bytes, bytes_max },
+            other => Self::Body(other),
+        }
+    }
 }
 
 /// A checked header.
@@ -78,7 +87,7 @@ const fn body_format(bytes_max: usize) -> Format {
 /// # Errors
 /// If its body is over `body_bytes_max`.
 pub fn encode_frame<T: Serialize>(message: &T, body_bytes_max: usize) -> Result<Vec<u8>, FrameError> {
-    let body = codec::encode(body_format(body_bytes_max), message).map_err(FrameError::Body)?;
+    let body = codec::encode(body_format(body_bytes_max), message)?;
     let length = u32::try_from(body.len())
         .map_err(|_| FrameError::TooLarge { bytes: body.len(), bytes_max: body_bytes_max })?;
     let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
@@ -94,5 +103,5 @@ pub fn encode_frame<T: Serialize>(message: &T, body_bytes_max: usize) -> Result<
 /// # Errors
 /// If it is not exactly one message of this type.
 pub fn decode_frame<T: DeserializeOwned>(body: &[u8], body_bytes_max: usize) -> Result<T, FrameError> {
-    codec::decode(body_format(body_bytes_max), body).map_err(FrameError::Body)
+    Ok(codec::decode(body_format(body_bytes_max), body)?)
 }

@@ -6,6 +6,7 @@
 
 pub mod limits;
 
+mod bounded;
 mod codec;
 mod frame;
 mod grid;
@@ -28,3 +29,4 @@ pub use lineage::Lineage;
 pub use manifest::{Manifest, ManifestError, PackRef, Region, SnapshotKind};
 pub use name::{NameError, RegionName, ServiceName};
 pub use term::{Term, TermOrigin};
+pub use wire::WireError;

@@ -33,7 +33,11 @@ pub const CAME_FROM_MAX: usize = 16;
 /// Most parents of a snapshot: none for the first, one usually, two for a merge (P24).
 pub const PARENTS_MAX: usize = 2;
 
-/// Most bytes of an encoded index: 128 GiB of chunks that are not zero.
+/// Most entries of an index, all regions together: 128 GiB of chunks. It bounds the memory that decoding
+/// takes (about 80 bytes an entry), which the bytes alone do not.
+pub const INDEX_ENTRIES_MAX: usize = 2 << 20;
+
+/// Most bytes of an encoded index: [`INDEX_ENTRIES_MAX`] entries of at most 38 bytes, and the names.
 pub const INDEX_BYTES_MAX: usize = 80 << 20;
 
 /// Most bytes of a frame on the control lane: heartbeats, probes, ballots.

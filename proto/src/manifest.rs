@@ -117,11 +117,17 @@ impl Manifest {
 
     /// Decodes and checks the limits. The id is that of exactly these bytes.
     ///
+    /// Only the bytes that [`encode`](Self::encode) writes are taken: numbers can be written longer than
+    /// needed, and one snapshot would have several ids.
+    ///
     /// # Errors
     /// Not a manifest, another version, damaged, or a limit exceeded.
     pub fn decode(bytes: &[u8]) -> Result<(SnapshotId, Self), ManifestError> {
         let manifest: Self = codec::decode(FORMAT, bytes)?;
         manifest.check()?;
+        if codec::encode(FORMAT, &manifest)? != bytes {
+            return Err(CodecError::NotCanonical { format: FORMAT.name }.into());
+        }
         Ok((SnapshotId::of_manifest(bytes), manifest))
     }
 
@@ -134,10 +140,10 @@ impl Manifest {
         }
     }
 
-    /// Sum of the regions' sizes.
+    /// Sum of the regions' sizes. It saturates where a manifest that was not checked has absurd ones.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.regions.iter().map(|region| region.bytes).sum()
+        self.regions.iter().fold(0, |sum, region| sum.saturating_add(region.bytes))
     }
 
     fn check(&self) -> Result<(), ManifestError> {

@@ -4,10 +4,13 @@
 //! probes, elections), *bulk* (manifests and packs) and *forward* (clients' TCP connections on their way
 //! to the server). Every message is one frame; a request is answered by one [`Response`] on its stream.
 //! Where raw bytes follow a frame, the message says how many.
+//!
+//! Decoding already refuses a list that is over its limit. [`Request::check`] and [`Response::check`] check
+//! all limits: senders call them before, receivers after.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PackId, ServiceName, SnapshotId, Term, TermOrigin, limits};
+use crate::{PackId, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +111,7 @@ pub struct Ballot {
     /// Whether the voter may and can run the service.
     pub eligible: bool,
     /// The snapshots that the voter knows, newest last, at most [`limits::CONTROL_SNAPSHOTS_MAX`].
+    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_SNAPSHOTS_MAX }>")]
     pub snapshots: Vec<SnapshotSummary>,
 }
 
@@ -133,6 +137,7 @@ pub enum Request {
     /// Bulk: here are manifests (a base before its delta); which packs do you lack for them?
     Offer {
         /// Encoded manifests, at most [`limits::MESSAGE_MANIFESTS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_MANIFESTS_MAX }>")]
         manifests: Vec<Vec<u8>>,
     },
     /// Bulk: a pack follows, raw.
@@ -145,6 +150,7 @@ pub enum Request {
     /// Bulk: all packs are there; keep the offered snapshots for good and say when they are synced.
     Commit {
         /// Encoded manifests, as offered.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_MANIFESTS_MAX }>")]
         manifests: Vec<Vec<u8>>,
     },
     /// Bulk: which snapshots of this service do you know?
@@ -160,6 +166,7 @@ pub enum Request {
     /// Bulk: which of these packs do you hold?
     HavePacks {
         /// At most [`limits::MESSAGE_PACKS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PACKS_MAX }>")]
         ids: Vec<PackId>,
     },
     /// Bulk: the bytes of a pack, raw, from an offset on.
@@ -186,6 +193,27 @@ impl Request {
             _ => Lane::Bulk,
         }
     }
+
+    /// Checks the limits on lists and sizes.
+    ///
+    /// # Errors
+    /// Names the limit that is exceeded.
+    pub fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Offer { manifests } | Self::Commit { manifests } => {
+                at_most("manifests", manifests.len() as u64, limits::MESSAGE_MANIFESTS_MAX as u64)?;
+                manifests.iter().try_for_each(|manifest| check_manifest(manifest))
+            }
+            Self::PutPack { bytes, .. } => at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX),
+            Self::HavePacks { ids } => check_packs(ids),
+            Self::GetPack { offset, .. } => at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX),
+            Self::Poll { .. }
+            | Self::Claim { .. }
+            | Self::Snapshots { .. }
+            | Self::GetManifest { .. }
+            | Self::Connect { .. } => Ok(()),
+        }
+    }
 }
 
 /// What is answered.
@@ -202,6 +230,7 @@ pub enum Response {
     /// To `Offer`: the packs to send.
     Lacking {
         /// Their ids.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PACKS_MAX }>")]
         packs: Vec<PackId>,
     },
     /// To `PutPack` and `Commit`: it is synced to stable storage.
@@ -209,6 +238,7 @@ pub enum Response {
     /// To `Snapshots`.
     Snapshots {
         /// Newest last, at most [`limits::MESSAGE_SNAPSHOTS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_SNAPSHOTS_MAX }>")]
         list: Vec<SnapshotSummary>,
     },
     /// To `GetManifest`.
@@ -219,6 +249,7 @@ pub enum Response {
     /// To `HavePacks`: those that the peer holds.
     Having {
         /// Their ids.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PACKS_MAX }>")]
         packs: Vec<PackId>,
     },
     /// To `GetPack`: the bytes follow, raw.
@@ -233,4 +264,64 @@ pub enum Response {
         /// At most [`limits::MESSAGE_TEXT_BYTES_MAX`] bytes.
         reason: String,
     },
+}
+
+impl Response {
+    /// A refusal, its reason cut to [`limits::MESSAGE_TEXT_BYTES_MAX`].
+    #[must_use]
+    pub fn refused(reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        let mut end = reason.len().min(limits::MESSAGE_TEXT_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        Self::Refused { reason }
+    }
+
+    /// Checks the limits on lists, sizes and texts.
+    ///
+    /// # Errors
+    /// Names the limit that is exceeded.
+    pub fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Ballot(ballot) => {
+                at_most("snapshots", ballot.snapshots.len() as u64, limits::CONTROL_SNAPSHOTS_MAX as u64)
+            }
+            Self::Lacking { packs } | Self::Having { packs } => check_packs(packs),
+            Self::Snapshots { list } => {
+                at_most("snapshots", list.len() as u64, limits::MESSAGE_SNAPSHOTS_MAX as u64)
+            }
+            Self::Manifest { bytes } => check_manifest(bytes),
+            Self::Pack { bytes } => at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX),
+            Self::Refused { reason } => {
+                at_most("bytes of a reason", reason.len() as u64, limits::MESSAGE_TEXT_BYTES_MAX as u64)
+            }
+            Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
+        }
+    }
+}
+
+/// A message over one of its limits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a message with {found} {what}, where at most {max} are allowed")]
+pub struct WireError {
+    /// Of what there are too many.
+    pub what: &'static str,
+    /// The limit.
+    pub max: u64,
+    /// What was found.
+    pub found: u64,
+}
+
+fn at_most(what: &'static str, found: u64, max: u64) -> Result<(), WireError> {
+    if found > max { Err(WireError { what, max, found }) } else { Ok(()) }
+}
+
+fn check_packs(packs: &[PackId]) -> Result<(), WireError> {
+    at_most("packs", packs.len() as u64, limits::MESSAGE_PACKS_MAX as u64)
+}
+
+fn check_manifest(manifest: &[u8]) -> Result<(), WireError> {
+    at_most("bytes of a manifest", manifest.len() as u64, limits::MANIFEST_BYTES_MAX as u64)
 }
