@@ -1,0 +1,199 @@
+//! The formats, byte for byte. If one of these fails, what earlier builds wrote can't be read any more:
+//! raise the format's version instead of changing the literal.
+
+use sustain_proto::wire::{Message, Request, Response};
+use sustain_proto::{
+    ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, IndexRoot, Manifest, NodeId, PackId, PackRef, Region,
+    RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, encode_frame,
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The text of 32 equal bytes.
+fn id(byte: &str) -> String {
+    byte.repeat(32)
+}
+
+fn region(name: &str) -> RegionName {
+    RegionName::new(name).unwrap()
+}
+
+fn term() -> Term {
+    Term { counter: 3, node: NodeId::from_bytes([0x11; 32]), nonce: 300 }
+}
+
+pub(crate) fn manifest() -> Manifest {
+    let parent = Term { counter: 2, node: NodeId::from_bytes([0x22; 32]), nonce: 1 };
+    Manifest {
+        service: ServiceName::new("mail").unwrap(),
+        term: term(),
+        origin: Some(TermOrigin { parent, seq: 41 }),
+        seq: 42,
+        time_ms: 1_767_225_600_000,
+        kind: SnapshotKind::Delta { base: SnapshotId::from_bytes([0x33; 32]) },
+        parents: vec![SnapshotId::from_bytes([0x44; 32])],
+        regions: vec![
+            Region { name: region("ram"), bytes: 256 << 20 },
+            Region { name: region("device"), bytes: 65_537 },
+        ],
+        index_root: IndexRoot::from_bytes([0x55; 32]),
+        content: ContentHash::from_bytes([0x66; 32]),
+        packs: vec![PackRef { id: PackId::from_bytes([0x77; 32]), bytes: 1_000 }],
+    }
+}
+
+pub(crate) fn index() -> SnapshotIndex {
+    let chunk = Some(ChunkId::from_bytes([0x88; 32]));
+    let regions = [(region("ram"), [(0, chunk), (300, None)].into()), (region("device"), [].into())];
+    SnapshotIndex { regions: regions.into() }
+}
+
+#[test]
+fn a_manifest() {
+    let expected = [
+        "5355534d0100", // magic number, version
+        "046d61696c",   // service
+        "03",           // term: counter, node, nonce
+        &id("11"),
+        "ac02",
+        "01", // origin: there is one; its term, its number
+        "02",
+        &id("22"),
+        "01",
+        "29",
+        "2a",           // number
+        "80d0eab6b733", // time
+        "01",           // a delta, its base
+        &id("33"),
+        "01", // parents
+        &id("44"),
+        "02", // regions: name, bytes
+        "0372616d",
+        "8080808001",
+        "06646576696365",
+        "818004",
+        &id("55"), // index root
+        &id("66"), // contents
+        "01",      // packs: id, bytes
+        &id("77"),
+        "e807",
+    ];
+    let (_, bytes) = manifest().encode().unwrap();
+    assert_eq!(hex(&bytes), expected.concat());
+}
+
+#[test]
+fn an_index() {
+    let expected = [
+        "535553690100", // magic number, version
+        "02",           // regions, by name
+        "06646576696365",
+        "00",
+        "0372616d",
+        "02",
+        "00", // position 0: a chunk
+        "01",
+        &id("88"),
+        "ac02", // position 300: zeros
+        "00",
+    ];
+    let (_, bytes) = index().encode().unwrap();
+    assert_eq!(hex(&bytes), expected.concat());
+}
+
+#[test]
+fn a_frame() {
+    let service = ServiceName::new("mail").unwrap();
+    let frame = encode_frame(&Request::Poll { service, lost: Some(term()) }, 1_000).unwrap();
+    let expected = [
+        "5355536601003000".to_owned() + "0000", // magic number, version, bytes of the body
+        "5355536d0100".to_owned(),              // the body's magic number, version
+        "00".to_owned(),                        // a poll
+        "046d61696c".to_owned(),                // service
+        "01".to_owned() + "03" + &id("11") + "ac02", // the lost term
+    ];
+    assert_eq!(hex(&frame), expected.concat());
+}
+
+/// What kind of message a body is, is its first byte: a new kind goes to the end.
+#[test]
+fn kinds_of_messages() {
+    fn kinds<T: serde::Serialize>(messages: &[T]) -> Vec<u8> {
+        let frame = |message: &T| encode_frame(message, 1_000).unwrap();
+        messages.iter().map(|message| frame(message)[FRAME_HEADER_BYTES + 6]).collect()
+    }
+    let service = ServiceName::new("mail").unwrap();
+    let pack = PackId::from_bytes([0x77; 32]);
+    let requests = [
+        Request::Poll { service: service.clone(), lost: None },
+        Request::Claim { service: service.clone(), term: term(), origin: None },
+        Request::Offer { manifests: Vec::new() },
+        Request::PutPack { id: pack, bytes: 1 },
+        Request::Commit { manifests: Vec::new() },
+        Request::Snapshots { service: service.clone() },
+        Request::GetManifest { id: SnapshotId::from_bytes([0x33; 32]) },
+        Request::HavePacks { ids: Vec::new() },
+        Request::GetPack { id: pack, offset: 0 },
+        Request::Connect { service: service.clone() },
+    ];
+    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+
+    let (hears, term_known, snapshots) = (None, None, Vec::new());
+    let ballot = sustain_proto::wire::Ballot { hears, term_known, priority: 1, eligible: true, snapshots };
+    let responses = [
+        Response::Ballot(ballot),
+        Response::Claimed { greatest: term() },
+        Response::Lacking { packs: Vec::new() },
+        Response::Synced,
+        Response::Snapshots { list: Vec::new() },
+        Response::Manifest { bytes: Vec::new() },
+        Response::Having { packs: Vec::new() },
+        Response::Pack { bytes: 0 },
+        Response::Connected,
+        Response::Refused { reason: String::new() },
+    ];
+    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+
+    let durable = None;
+    let heartbeat = sustain_proto::wire::Heartbeat {
+        service,
+        term: term(),
+        origin: None,
+        running_seq: 0,
+        durable,
+        level: 0,
+    };
+    let messages =
+        [Message::Probe { nonce: 1 }, Message::ProbeReply { nonce: 1 }, Message::Heartbeat(heartbeat)];
+    assert_eq!(kinds(&messages), [0, 1, 2]);
+}
+
+/// Ids are named by what they hash and under which context; changing either orphans every store.
+#[test]
+fn hashes() {
+    let (snapshot, bytes) = manifest().encode().unwrap();
+    let (root, _) = index().encode().unwrap();
+    let regions = manifest().regions;
+    let key = ChunkKey::derive(&[9; 32]);
+    let found = [
+        ("snapshot", snapshot.to_string()),
+        ("index", root.to_string()),
+        ("contents", index().content_hash(&regions).to_string()),
+        ("pack", PackId::of(&bytes).to_string()),
+        ("chunk", key.chunk_id(b"plain").to_string()),
+        ("fingerprint", hex(&key.fingerprint())),
+    ];
+    let expected = [
+        ("snapshot", "6d631ebdb4872084821d31d13a8e15d460d033c2967ecccdd9871eeae3a51045"),
+        ("index", "3a713329d7f30591d766fd06673cfc9d68b475920866e14987b41460c115826d"),
+        ("contents", "5a11db41a2c66dcf72f017dd27588cf8e9e83fbea3320a8ff8b788d2662ca0dd"),
+        ("pack", "6d631ebdb4872084821d31d13a8e15d460d033c2967ecccdd9871eeae3a51045"),
+        ("chunk", "364082d43c6d620b09b133978fe134542d5f121cc8fad9de4bec69ff2187713b"),
+        ("fingerprint", "85ea4d0532e635c2"),
+    ];
+    for ((what, found), (_, expected)) in found.iter().zip(expected) {
+        assert_eq!(found, expected, "{what}");
+    }
+}
