@@ -1,0 +1,192 @@
+//! The disk as the store sees it: few calls, so that tests can fail or cut the power at any of them.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// One thing in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiskEntry {
+    /// Its name, without the folder. Names that are no UTF-8 are never the store's and are left out.
+    pub name: String,
+    /// Whether it is a folder.
+    pub folder: bool,
+    /// Bytes, if it is a file.
+    pub bytes: u64,
+}
+
+/// Keeps a folder locked as long as it lives.
+pub trait DiskLock: Debug + Send + Sync {}
+
+/// Every way in which the store touches its files.
+pub trait Disk: Debug + Send + Sync {
+    /// Makes a folder and those above it; it may exist.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// What is in a folder, in no particular order.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn list(&self, folder: &Path) -> io::Result<Vec<DiskEntry>>;
+
+    /// Makes a file that may not exist yet, readable by its owner only.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file, to read and if so wanted to write.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Renames a file, replacing what has the new name.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a folder survive a power cut.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Locks a folder against other processes and other handles.
+    ///
+    /// # Errors
+    /// `WouldBlock` if somebody holds it.
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>>;
+}
+
+/// An open file. Usable from several threads.
+#[allow(clippy::len_without_is_empty)]
+pub trait DiskFile: Debug + Send + Sync {
+    /// Its size.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Fills the buffer from this offset.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of the buffer at this offset.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file, or extends it by zeros.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn set_bytes(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes its bytes survive a power cut.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The machine's own disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct FolderLock {
+    // Closing the file frees the lock, also when the process is killed.
+    _folder: File,
+}
+
+impl DiskLock for FolderLock {}
+
+impl Disk for RealDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<DiskEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            // A file may vanish between the listing and this.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            entries.push(DiskEntry { name, folder: metadata.is_dir(), bytes: metadata.len() });
+        }
+        Ok(entries)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile(File::options().read(true).write(write).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = File::open(folder)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(FolderLock { _folder: file }))
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,113 @@
+//! What every operation's error has in common: its kind, and faults of files and of the database.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a caller can do about an error. The command line's exit codes follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// There is no such store, snapshot or pack.
+    NotFound,
+    /// Somebody else is at it; try again later.
+    Busy,
+    /// Stored or received data is damaged or can't be verified.
+    Corrupt,
+    /// The disk is full.
+    NoSpace,
+    /// The request can't be granted as it is.
+    Refused,
+    /// Anything else, mostly failing disks.
+    Failed,
+}
+
+/// Trouble below an operation: with a file or with the database.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A call to the operating system failed.
+    #[error("could not {doing} {}", path.display())]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the store does not hold what it should.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database refuses to work.
+    #[error("could not {doing} the store's database")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// What the database says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// There are snapshots, but the key that names their chunks is gone.
+    #[error("{} is missing, without it no chunk can be checked", path.display())]
+    KeyMissing {
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// The system's source of randomness failed.
+    #[error("could not get random bytes: {reason}")]
+    Random {
+        /// What it says.
+        reason: String,
+    },
+}
+
+impl Fault {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Disk { source, .. } => io_kind(source),
+            Self::Damaged { .. } | Self::KeyMissing { .. } => ErrorKind::Corrupt,
+            Self::Database { .. } | Self::Random { .. } => ErrorKind::Failed,
+        }
+    }
+
+    pub(crate) fn damaged(path: &Path, reason: impl ToString) -> Self {
+        Self::Damaged { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// For reading what the store itself has put there: if it is gone or shorter, that is damage.
+    pub(crate) fn reading(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::damaged(path, "the file is missing"),
+            io::ErrorKind::UnexpectedEof => Self::damaged(path, "the file is cut short"),
+            io::ErrorKind::IsADirectory => Self::damaged(path, "this is a folder"),
+            _ => Self::Disk { doing: "read", path: path.to_owned(), source },
+        }
+    }
+}
+
+/// The kind of an input or output error.
+pub(crate) fn io_kind(source: &io::Error) -> ErrorKind {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ErrorKind::NoSpace
+        }
+        _ => ErrorKind::Failed,
+    }
+}
+
+/// Names what was being done when a call to the disk failed.
+pub(crate) trait DiskContext<T> {
+    fn during(self, doing: &'static str, path: &Path) -> Result<T, Fault>;
+}
+
+impl<T> DiskContext<T> for io::Result<T> {
+    fn during(self, doing: &'static str, path: &Path) -> Result<T, Fault> {
+        self.map_err(|source| Fault::Disk { doing, path: path.to_owned(), source })
+    }
+}
