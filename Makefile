@@ -1,0 +1,47 @@
+# Everything that is done with this repository. `make` alone lists it.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# Cargo.lock is what was tested: nothing here may change it.
+CARGO_FLAGS ?= --locked
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Install what a fresh Debian 12 or 13 lacks, and build the test guest
+	scripts/setup
+
+.PHONY: build
+build: ## Build everything
+	cargo build --workspace $(CARGO_FLAGS)
+
+.PHONY: lint
+lint: ## Check formatting, lints and the documentation's links
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(CARGO_FLAGS)
+
+# The run's last lines are the runner's count of tests.
+.PHONY: test
+test: setup lint ## Set up, lint, and run every test
+	@if cargo nextest --version > /dev/null 2>&1; then \
+		set -x; \
+		cargo test --workspace --doc $(CARGO_FLAGS); \
+		cargo nextest run --workspace $(CARGO_FLAGS); \
+	else \
+		set -x; \
+		cargo test --workspace --no-fail-fast $(CARGO_FLAGS); \
+	fi
+
+.PHONY: demo
+demo: setup build ## Kill the server of a five-node cluster and watch its VM live on
+	$(TARGET_DIR)/debug/snapctl demo
+
+.PHONY: clean-guest
+clean-guest: ## Remove the built test guest, so that setup builds it anew
+	rm -rf $(TARGET_DIR)/guest
