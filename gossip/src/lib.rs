@@ -1,1 +1,46 @@
-//! placeholder
+//! The cluster: who is in it and can be reached, and how snapshots get from node to node.
+//!
+//! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `placement`, `copies`, `wanted`, `plan`,
+//! `backoff`. *Drivers* (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`]
+//! what the node above implements. Requirement numbers (P1–P41) refer to `docs/paper.md`.
+
+pub mod limits;
+
+mod backoff;
+mod cluster;
+mod config;
+mod control;
+mod copies;
+mod error;
+mod exchange;
+mod fetch;
+mod forward;
+mod gather;
+mod handler;
+mod identity;
+mod member;
+mod overlay;
+mod placement;
+mod plan;
+mod probe;
+mod prober;
+mod pump;
+mod serve;
+mod spread;
+mod tasks;
+mod tls;
+mod transport;
+mod tuning;
+mod wanted;
+
+pub use cluster::{Cluster, PeerStatus};
+pub use config::{ClusterConfig, Peer};
+pub use error::{ErrorKind, GatherError, RequestError, StartError};
+pub use forward::{ForwardStream, IncomingForward};
+pub use gather::{GatherReport, SharedProgress};
+pub use handler::{BoxFuture, Handler};
+pub use identity::{KeyError, NodeKey};
+pub use overlay::neighbours;
+pub use placement::{Placement, Replicate};
+pub use tls::TlsError;
+pub use tuning::{Tuning, TuningError};

@@ -1,0 +1,154 @@
+//! The control lane: messages out and in, and the requests of elections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream, SendStream};
+use sustain_proto::NodeId;
+use sustain_proto::wire::{Lane, Message, Request, Response};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::limits;
+use crate::member::{Member, left};
+use crate::prober::ProbeEvent;
+use crate::transport::frames::{self, StreamError};
+
+const FRAME_MAX: usize = Lane::Control.frame_bytes_max();
+
+/// How long a message may wait for a peer that is connected and takes nothing. Later it would be stale.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sends one peer's messages in turn. What can't be sent is dropped: each is followed by a newer one.
+pub(crate) async fn send_messages(member: Arc<Member>, to: NodeId, mut outbox: mpsc::Receiver<Message>) {
+    while let Some(message) = outbox.recv().await {
+        let Some(connection) = member.links.live(to, Lane::Control) else {
+            continue;
+        };
+        send_message(&connection, &message).await;
+    }
+}
+
+async fn send_message(connection: &Connection, message: &Message) {
+    let work = async {
+        let mut stream = connection.open_uni().await.map_err(quinn::WriteError::from)?;
+        frames::write(&mut stream, message, FRAME_MAX).await?;
+        // Fails only on a stream that is finished already.
+        let _ = stream.finish();
+        Ok::<(), StreamError>(())
+    };
+    match timeout(SEND_TIMEOUT, work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a message was not sent"),
+        Err(_) => tracing::debug!("a message was not sent: the peer takes none"),
+    }
+}
+
+/// Keeps a control connection to one peer: dials it for ever and takes the answers to probes.
+pub(crate) async fn keep_connection(member: Arc<Member>, peer: NodeId) {
+    loop {
+        match member.links.get(peer, Lane::Control).await {
+            Ok(connection) => {
+                take_answers(&member, peer, &connection).await;
+                if left(&connection) {
+                    let gone = ProbeEvent::Left { peer };
+                    if member.probe_events.send(gone).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::trace!(%error, "no connection yet");
+                let shortest = Duration::from_millis(1);
+                tokio::time::sleep(member.links.pause(peer, Lane::Control).max(shortest)).await;
+            }
+        }
+    }
+}
+
+async fn take_answers(member: &Arc<Member>, peer: NodeId, connection: &Connection) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        // Answers are tiny; reading them one by one is enough, and a peer that stalls one harms itself.
+        let read = frames::read::<Message>(&mut stream, FRAME_MAX);
+        if let Ok(Ok(Message::ProbeReply { nonce })) = timeout(limits::FRAME_TIMEOUT, read).await {
+            let event = ProbeEvent::Answered { peer, nonce, at_ms: member.now_ms() };
+            if member.probe_events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Serves a control connection that a peer has dialled.
+pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Connection) {
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => {
+                let Ok(stream) = stream else { return };
+                let (known, connection) = (member.clone(), connection.clone());
+                member.tasks.spawn(async move { take_message(&known, peer, &connection, stream).await });
+            }
+            streams = connection.accept_bi() => {
+                let Ok((send, receive)) = streams else { return };
+                let known = member.clone();
+                member.tasks.spawn(async move { answer(&known, peer, send, receive).await });
+            }
+        }
+    }
+}
+
+async fn take_message(member: &Member, peer: NodeId, connection: &Connection, mut stream: RecvStream) {
+    let read = frames::read::<Message>(&mut stream, FRAME_MAX);
+    match timeout(limits::FRAME_TIMEOUT, read).await {
+        Ok(Ok(Message::Probe { nonce })) => send_message(connection, &Message::ProbeReply { nonce }).await,
+        // Answers come on the connection on which the probe went.
+        Ok(Ok(Message::ProbeReply { .. })) => {}
+        Ok(Ok(message)) => member.handler.message(peer, message),
+        Ok(Err(error)) => tracing::debug!(peer = %peer.short(), %error, "a message was refused"),
+        Err(_) => tracing::debug!(peer = %peer.short(), "a message did not arrive whole"),
+    }
+}
+
+async fn answer(member: &Member, peer: NodeId, mut send: SendStream, mut receive: RecvStream) {
+    let Some(request) = take_request(peer, Lane::Control, &mut send, &mut receive).await else {
+        return;
+    };
+    let response = member.handler.control(peer, request).await;
+    respond(Lane::Control, &mut send, &response).await;
+}
+
+/// Reads a request and refuses it if it is none for this lane.
+pub(crate) async fn take_request(
+    peer: NodeId,
+    lane: Lane,
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+) -> Option<Request> {
+    let read = frames::read::<Request>(receive, lane.frame_bytes_max());
+    let refusal = match timeout(limits::FRAME_TIMEOUT, read).await {
+        Ok(Ok(request)) if request.lane() != lane => {
+            format!("{} does not belong on the {lane:?} lane", crate::exchange::name(&request))
+        }
+        Ok(Ok(request)) => match request.check() {
+            Ok(()) => return Some(request),
+            Err(error) => error.to_string(),
+        },
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the request did not arrive whole".to_owned(),
+    };
+    tracing::debug!(peer = %peer.short(), refusal, "a request was refused");
+    respond(lane, send, &Response::refused(refusal)).await;
+    None
+}
+
+/// Writes a response that nothing follows.
+pub(crate) async fn respond(lane: Lane, send: &mut SendStream, response: &Response) {
+    let write = frames::write(send, response, lane.frame_bytes_max());
+    match timeout(limits::FRAME_TIMEOUT, write).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an answer was not sent"),
+        Err(_) => tracing::debug!("an answer was not sent: the peer takes none"),
+    }
+    // Fails only on a stream that is finished already.
+    let _ = send.finish();
+}

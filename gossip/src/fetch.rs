@@ -1,0 +1,136 @@
+//! Fetches one pack from one peer, from the byte on where an earlier transfer stopped.
+
+use std::error::Error;
+
+use sustain_proto::wire::{Request, Response};
+use sustain_proto::{NodeId, PackId, PackRef};
+use sustain_store::{ImportError, PackReceiver};
+
+use crate::error::{ErrorKind, RequestError};
+use crate::exchange::Exchange;
+use crate::gather::SharedProgress;
+use crate::member::{Member, chain};
+use crate::pump::{self, PumpError};
+
+/// How a transfer ended.
+pub(crate) struct Fetched {
+    pub(crate) pack: PackId,
+    pub(crate) peer: NodeId,
+    /// Bytes that came.
+    pub(crate) bytes: u64,
+    /// How far the pack ever came, as reported to the progress.
+    pub(crate) counted: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of the pack.
+pub(crate) enum Outcome {
+    /// It is synced here.
+    Whole,
+    /// It is not whole yet; another transfer can go on.
+    Broken { partial: Option<PackReceiver>, reason: String },
+    /// All of it came, and it is not the pack.
+    Wrong { reason: String },
+    /// This node's store can't take it.
+    Store { kind: ErrorKind, source: Box<dyn Error + Send + Sync> },
+}
+
+/// Fetches a pack. `partial` is what came before, `counted` how far the progress was told.
+pub(crate) async fn fetch(
+    member: &Member,
+    peer: NodeId,
+    pack: PackRef,
+    partial: Option<PackReceiver>,
+    counted: u64,
+    progress: &SharedProgress,
+) -> Fetched {
+    let mut fetched = Fetched { pack: pack.id, peer, bytes: 0, counted, outcome: Outcome::Whole };
+    fetched.outcome = transfer(member, peer, pack, partial, &mut fetched, progress).await;
+    fetched
+}
+
+async fn transfer(
+    member: &Member,
+    peer: NodeId,
+    pack: PackRef,
+    partial: Option<PackReceiver>,
+    fetched: &mut Fetched,
+    progress: &SharedProgress,
+) -> Outcome {
+    let receiver = match partial {
+        Some(receiver) => receiver,
+        None => {
+            let store = member.store.clone();
+            match member.tasks.blocking(move || store.receive_pack(pack.id, pack.bytes)).await {
+                Ok(Ok(receiver)) => receiver,
+                Ok(Err(error)) => return store_failure(error),
+                Err(_) => return interrupted(),
+            }
+        }
+    };
+    let offset = receiver.written();
+    let mut stream = match ask(member, peer, pack, offset).await {
+        Ok(stream) => stream,
+        Err(error) => return Outcome::Broken { partial: Some(receiver), reason: chain(&error) },
+    };
+    let mut position = offset;
+    let (bytes, best) = (&mut fetched.bytes, &mut fetched.counted);
+    let moved = |more: u64| {
+        *bytes += more;
+        position += more;
+        if position > *best {
+            progress.advance(position - *best);
+            *best = position;
+        }
+    };
+    let (stall, left) = (member.stall_timeout(), pack.bytes.saturating_sub(offset));
+    let pumped = pump::receive(&member.tasks, receiver, left, &mut stream, stall, moved).await;
+    let receiver = match pumped {
+        (Some(receiver), Ok(())) if receiver.written() == pack.bytes => receiver,
+        (_, Err(PumpError::Write(error))) => return store_failure(error),
+        (partial, Err(error)) => return Outcome::Broken { partial, reason: chain(&error) },
+        (partial, Ok(())) => {
+            return Outcome::Broken { partial, reason: "the pack came short".to_owned() };
+        }
+    };
+    match member.tasks.blocking(move || receiver.finish()).await {
+        Ok(Ok(_)) => Outcome::Whole,
+        Ok(Err(error @ (ImportError::PackDamaged { .. } | ImportError::PackTooLarge { .. }))) => {
+            Outcome::Wrong { reason: chain(&error) }
+        }
+        Ok(Err(error)) => store_failure(error),
+        Err(_) => interrupted(),
+    }
+}
+
+fn interrupted() -> Outcome {
+    Outcome::Broken { partial: None, reason: "the work with the store was interrupted".to_owned() }
+}
+
+fn store_failure(error: ImportError) -> Outcome {
+    Outcome::Store { kind: error.kind().into(), source: Box::new(error) }
+}
+
+/// Asks for the pack; the stream that comes back holds its bytes from the offset on.
+async fn ask(
+    member: &Member,
+    peer: NodeId,
+    pack: PackRef,
+    offset: u64,
+) -> Result<quinn::RecvStream, RequestError> {
+    let request = Request::GetPack { id: pack.id, offset };
+    let exchange = Exchange::new(peer, &request);
+    let work = async {
+        let (mut send, mut receive) = exchange.open(member, &request).await?;
+        // Fails only on a stream that is finished already.
+        let _ = send.finish();
+        match exchange.answer(&mut receive, request.lane().frame_bytes_max()).await? {
+            Response::Pack { bytes } if bytes == pack.bytes => Ok(receive),
+            Response::Pack { bytes } => {
+                Err(exchange.improper(format!("its pack has {bytes} bytes instead of {}", pack.bytes)))
+            }
+            _ => Err(exchange.improper("another answer was expected")),
+        }
+    };
+    exchange.within(member.request_timeout(), work).await
+}

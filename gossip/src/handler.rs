@@ -1,0 +1,37 @@
+//! What the cluster tells the node above it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use sustain_proto::wire::{Message, Request, Response};
+use sustain_proto::{NodeId, ServiceName, SnapshotId};
+
+use crate::forward::IncomingForward;
+
+/// A boxed future, so that [`Handler`] can be a trait object.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// The node above the cluster. The plain methods are called from the cluster's tasks and must return at
+/// once (hand the event to a queue); the others may take their time.
+pub trait Handler: Send + Sync + 'static {
+    /// A one-way message came, such as a heartbeat. Probes are the cluster's own and never seen here.
+    /// Messages may overtake one another.
+    fn message(&self, from: NodeId, message: Message);
+
+    /// A control request (`Poll`, `Claim`) came; the answer is sent back.
+    fn control(&self, from: NodeId, request: Request) -> BoxFuture<Response>;
+
+    /// A peer forwards a client to this service. [`IncomingForward::accept`] or
+    /// [`IncomingForward::refuse`] it; the stream lives on after the future has ended, if it is kept,
+    /// but a future that carries it is ended with the cluster.
+    fn connect(&self, from: NodeId, service: ServiceName, incoming: IncomingForward) -> BoxFuture<()>;
+
+    /// A peer became reachable, or was lost. Every peer begins as lost. Calls for one peer come in order.
+    fn peer_changed(&self, peer: NodeId, reachable: bool);
+
+    /// A peer's snapshots were synced here, base first.
+    fn imported(&self, from: NodeId, snapshots: Vec<SnapshotId>);
+
+    /// A spread snapshot has reached enough other nodes: this many. Called once for each `spread`.
+    fn durable(&self, snapshot: SnapshotId, copies: usize);
+}

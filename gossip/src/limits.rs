@@ -1,0 +1,93 @@
+//! Bounds of this crate. Those of messages and packs are in [`sustain_proto::limits`].
+
+use std::time::Duration;
+
+/// Neighbours of a node in the overlay, unless the cluster is so small that everyone is one. Simulated
+/// with 100 nodes: 8 lets a neighbourhood hold everything with room for lost nodes.
+pub const NEIGHBOURS_DEFAULT: usize = 8;
+
+/// Most peers that a configuration may name: up to some hundreds of nodes everyone knows everyone.
+pub const PEERS_MAX: usize = 1_024;
+
+/// Most handshakes under way at once, with known peers and strangers together. A handshake holds some
+/// tens of kilobytes.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// Handshakes under way from which on a caller must first show that it receives what is sent to its
+/// address, so that forged addresses can't fill [`HANDSHAKES_MAX`].
+pub const HANDSHAKES_UNVALIDATED_MAX: usize = 32;
+
+/// Most packets' bytes kept for callers whose handshake has not begun.
+pub const INCOMING_BUFFER_BYTES_MAX: u64 = 1 << 20;
+
+/// How long a caller may take for its handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Streams that a peer may have open at once on the control lane, of each sort. A peer sends some
+/// messages a second; more means that this node is stalled, and then waiting is right.
+pub const CONTROL_STREAMS_MAX: u32 = 64;
+
+/// Requests that a peer may have under way at once on the bulk lane.
+pub const BULK_STREAMS_MAX: u32 = 32;
+
+/// Clients' connections that a peer may forward at once. A stream costs little until it carries data.
+pub const FORWARD_STREAMS_MAX: u32 = 1_024;
+
+/// Bulk requests served at once for all peers together: each may hold a blocking thread, a file and
+/// [`PACK_BUFFERS`] buffers.
+pub const BULK_SERVED_MAX: usize = 32;
+
+/// Most unread bytes of one stream: about the bandwidth-delay product of 100 Mbit/s over 150 ms.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// Most unread bytes of a control connection: every stream a full frame.
+pub const CONTROL_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Most unread bytes of a bulk or forward connection; what a peer can make this node hold in memory.
+pub const DATA_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Bytes read, sent or written at a time when packs travel. Larger gains nothing over loopback.
+pub const PACK_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Buffers between the disk and the network for each pack that travels.
+pub const PACK_BUFFERS: usize = 4;
+
+/// How long a started request may take to arrive whole (a frame has 1 MiB at most).
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages queued for one peer. They are heartbeats and probes: if so many wait, the oldest are stale.
+pub const OUTBOX_MESSAGES_MAX: usize = 64;
+
+/// Answers to probes that were not yet looked at.
+pub const PROBE_EVENTS_MAX: usize = 1_024;
+
+/// Snapshots handed to `spread` that were not yet looked at.
+pub const SPREAD_INBOX_MAX: usize = 64;
+
+/// Services whose snapshots are spread at once.
+pub const SPREAD_SERVICES_MAX: usize = 256;
+
+/// Snapshots of one service whose copies are counted: the newest, and older ones that a slow peer may
+/// still finish.
+pub const COUNTED_SNAPSHOTS_MAX: usize = 64;
+
+/// Packs sent at once to one peer: enough that the next one travels while one is synced.
+pub const PACKS_SENT_AT_ONCE: usize = 3;
+
+/// Packs fetched at once from one peer while gathering.
+pub const PACKS_FETCHED_PER_PEER: usize = 3;
+
+/// Packs fetched at once from all peers together; each holds [`PACK_BUFFERS`] buffers.
+pub const PACKS_FETCHED_AT_ONCE: usize = 12;
+
+/// Peers asked at once what they hold.
+pub const PEERS_ASKED_AT_ONCE: usize = 32;
+
+/// How often one pack may fail on one peer (cut off, stalled) before another gather must ask it again.
+pub const PACK_TRIES_PER_PEER: u32 = 3;
+
+/// How long `shutdown` waits for tasks, and then for peers to hear that this node leaves.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Most bytes of a key file: it has less than 100, anything larger is something else.
+pub const KEY_FILE_BYTES_MAX: usize = 4_096;

@@ -1,0 +1,100 @@
+//! What all parts of a running node share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::Connection;
+use sustain_proto::NodeId;
+use sustain_proto::wire::{Lane, Message};
+use sustain_store::Store;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::config::Peer;
+use crate::handler::Handler;
+use crate::placement::Placement;
+use crate::prober::{ProbeEvent, Reach};
+use crate::spread::Spreading;
+use crate::tasks::Tasks;
+use crate::transport::accept::Served;
+use crate::transport::links::Links;
+use crate::tuning::Tuning;
+
+/// A node as a member of its cluster.
+pub(crate) struct Member {
+    pub(crate) id: NodeId,
+    pub(crate) cluster: String,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) neighbours: BTreeSet<NodeId>,
+    pub(crate) tuning: Tuning,
+    pub(crate) store: Store,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) placement: Arc<dyn Placement>,
+    pub(crate) tasks: Tasks,
+    pub(crate) links: Links,
+    pub(crate) served: Served,
+    pub(crate) reach: Reach,
+    pub(crate) outboxes: BTreeMap<NodeId, mpsc::Sender<Message>>,
+    pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
+    pub(crate) spreading: Spreading,
+    pub(crate) bulk_served: Semaphore,
+    pub(crate) started: Instant,
+}
+
+impl Member {
+    /// Milliseconds since the start, on a clock that never jumps back.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Queues a message. False if the peer is unknown or not connected, or too many messages wait.
+    pub(crate) fn send(&self, to: NodeId, message: Message) -> bool {
+        let connected = self.links.live(to, Lane::Control).is_some();
+        connected && self.outboxes.get(&to).is_some_and(|outbox| outbox.try_send(message).is_ok())
+    }
+
+    /// The peers in the order in which to ask them for data: neighbours first, lost ones last.
+    pub(crate) fn asking_order(&self) -> Vec<NodeId> {
+        let mut order: Vec<NodeId> = self.peers.keys().copied().collect();
+        order.sort_by_key(|peer| (!self.reach.reachable(peer), !self.neighbours.contains(peer), *peer));
+        order
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.tuning.request_timeout_ms)
+    }
+
+    pub(crate) fn sync_timeout(&self) -> Duration {
+        Duration::from_millis(self.tuning.sync_timeout_ms)
+    }
+
+    pub(crate) fn stall_timeout(&self) -> Duration {
+        Duration::from_millis(self.tuning.stall_timeout_ms)
+    }
+}
+
+/// Whether a connection ended because the peer said that it leaves.
+pub(crate) fn left(connection: &Connection) -> bool {
+    matches!(
+        connection.close_reason(),
+        Some(quinn::ConnectionError::ApplicationClosed(close))
+            if close.error_code == crate::transport::quic::CLOSE_LEAVING
+    )
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent errors repeat their cause.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

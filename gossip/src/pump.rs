@@ -1,0 +1,139 @@
+//! Packs between a store and a stream: a thread reads or writes the disk, a task the network, and a few
+//! buffers travel between them.
+
+use std::time::Duration;
+
+use quinn::{RecvStream, SendStream};
+use sustain_store::{ImportError, PackReader, PackReceiver, ReadError};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::limits;
+use crate::tasks::Tasks;
+
+/// Why a pack didn't travel whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PumpError {
+    /// The stream broke.
+    #[error("the transfer broke off: {0}")]
+    Stream(String),
+    /// Nothing moved for too long.
+    #[error("the transfer stalled")]
+    Stalled,
+    /// This node's store can't give it.
+    #[error("the pack can't be read here")]
+    Read(#[source] ReadError),
+    /// This node's store can't take it.
+    #[error("the pack can't be written here")]
+    Write(#[source] ImportError),
+    /// The thread for the disk is gone.
+    #[error("the work with the disk was interrupted")]
+    Interrupted,
+}
+
+/// Sends a pack's bytes from an offset on.
+pub(crate) async fn send(
+    tasks: &Tasks,
+    reader: PackReader,
+    offset: u64,
+    stream: &mut SendStream,
+    stall: Duration,
+) -> Result<(), PumpError> {
+    let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
+    // Ends by itself when this future is dropped: then nobody takes the buffers.
+    drop(tasks.blocking(move || read_all(&reader, offset, &buffers)));
+    while let Some(buffer) = filled.recv().await {
+        let buffer = buffer.map_err(PumpError::Read)?;
+        match timeout(stall, stream.write_all(&buffer)).await {
+            Ok(written) => written.map_err(|error| PumpError::Stream(error.to_string()))?,
+            Err(_) => return Err(PumpError::Stalled),
+        }
+    }
+    Ok(())
+}
+
+fn read_all(reader: &PackReader, offset: u64, buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>) {
+    let mut offset = offset;
+    while offset < reader.len() {
+        let left = usize::try_from(reader.len() - offset).unwrap_or(usize::MAX);
+        let mut buffer = vec![0_u8; left.min(limits::PACK_BUFFER_BYTES)];
+        let read = reader.read_at(offset, &mut buffer);
+        offset += buffer.len() as u64;
+        let failed = read.is_err();
+        if buffers.blocking_send(read.map(|()| buffer)).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Receives so many bytes into a pack. The receiver comes back with what was written, also after a
+/// failure, so that another transfer can go on from there; it is lost only if the disk failed or this
+/// future was dropped.
+pub(crate) async fn receive(
+    tasks: &Tasks,
+    receiver: PackReceiver,
+    bytes: u64,
+    stream: &mut RecvStream,
+    stall: Duration,
+    mut moved: impl FnMut(u64) + Send,
+) -> (Option<PackReceiver>, Result<(), PumpError>) {
+    let (buffers, filled) = mpsc::channel::<Vec<u8>>(limits::PACK_BUFFERS);
+    let writing = tasks.blocking(move || write_all(receiver, filled));
+    let mut left = bytes;
+    let mut outcome = Ok(());
+    while left > 0 {
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(limits::PACK_BUFFER_BYTES);
+        let (buffer, end) = fill(stream, room, stall).await;
+        left -= buffer.len() as u64;
+        moved(buffer.len() as u64);
+        // It fails when writing has failed, which is seen below.
+        let full = buffer.is_empty() || buffers.send(buffer).await.is_ok();
+        if let Err(error) = end {
+            outcome = Err(error);
+            break;
+        }
+        if !full {
+            break;
+        }
+    }
+    drop(buffers);
+    match writing.await {
+        Ok(Ok(receiver)) => (Some(receiver), outcome),
+        Ok(Err(error)) => (None, Err(PumpError::Write(error))),
+        Err(_) => (None, Err(PumpError::Interrupted)),
+    }
+}
+
+/// Reads until the buffer has so many bytes, or nothing more comes.
+async fn fill(stream: &mut RecvStream, room: usize, stall: Duration) -> (Vec<u8>, Result<(), PumpError>) {
+    let mut buffer = vec![0_u8; room];
+    let mut filled = 0;
+    let mut end = Ok(());
+    while filled < room {
+        let read = match timeout(stall, stream.read(&mut buffer[filled..])).await {
+            Ok(Ok(Some(bytes))) => Ok(bytes),
+            Ok(Ok(None)) => Err(PumpError::Stream("the peer ended it early".to_owned())),
+            Ok(Err(error)) => Err(PumpError::Stream(error.to_string())),
+            Err(_) => Err(PumpError::Stalled),
+        };
+        match read {
+            Ok(bytes) => filled += bytes,
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        }
+    }
+    buffer.truncate(filled);
+    (buffer, end)
+}
+
+fn write_all(
+    mut receiver: PackReceiver,
+    mut filled: mpsc::Receiver<Vec<u8>>,
+) -> Result<PackReceiver, ImportError> {
+    while let Some(buffer) = filled.blocking_recv() {
+        receiver.write(&buffer)?;
+    }
+    Ok(receiver)
+}

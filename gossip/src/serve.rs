@@ -1,0 +1,162 @@
+//! Answers the bulk requests of peers from the store.
+
+use std::sync::Arc;
+
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use sustain_proto::wire::{Lane, Request, Response, SnapshotSummary};
+use sustain_proto::{NodeId, PackId, ServiceName};
+use sustain_store::{ImportError, ReadError, Store};
+
+use crate::control::{respond, take_request};
+use crate::member::{Member, chain};
+use crate::pump;
+use crate::transport::frames;
+use crate::transport::quic::STREAM_ABANDONED;
+
+/// Stream code: what is sent is not needed.
+const STREAM_UNNEEDED: VarInt = VarInt::from_u32(0);
+
+/// Serves a bulk connection that a peer has dialled.
+pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Connection) {
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let known = member.clone();
+        member.tasks.spawn(async move { answer(&known, peer, send, receive).await });
+    }
+}
+
+async fn answer(member: &Member, peer: NodeId, mut send: SendStream, mut receive: RecvStream) {
+    let Some(request) = take_request(peer, Lane::Bulk, &mut send, &mut receive).await else {
+        return;
+    };
+    // It is never closed.
+    let Ok(_permit) = member.bulk_served.acquire().await else { return };
+    let response = match request {
+        Request::PutPack { id, bytes } => put_pack(member, id, bytes, &mut receive).await,
+        Request::GetPack { id, offset } => {
+            return get_pack(member, peer, id, offset, &mut send).await;
+        }
+        Request::Commit { manifests } => commit(member, peer, manifests).await,
+        request => {
+            let store = member.store.clone();
+            blocking(member, move || look(&store, request)).await
+        }
+    };
+    if let Response::Refused { reason } = &response {
+        tracing::debug!(peer = %peer.short(), reason, "a request was refused");
+    }
+    respond(Lane::Bulk, &mut send, &response).await;
+}
+
+/// Runs work with the store on a thread that may block.
+async fn blocking(member: &Member, work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let done = member.tasks.blocking(work).await;
+    done.unwrap_or_else(|_| Response::refused("the work with the store was interrupted"))
+}
+
+/// The requests that only read.
+fn look(store: &Store, request: Request) -> Response {
+    match request {
+        Request::Offer { manifests } => match store.packs_lacking(&manifests) {
+            Ok(packs) => Response::Lacking { packs },
+            Err(error) => Response::refused(chain(&error)),
+        },
+        Request::Snapshots { service } => match summaries(store, &service) {
+            Ok(list) => Response::Snapshots { list },
+            Err(error) => Response::refused(chain(&error)),
+        },
+        Request::GetManifest { id } => match store.manifest(id) {
+            Ok((_, bytes)) => Response::Manifest { bytes },
+            Err(error) => Response::refused(chain(&error)),
+        },
+        Request::HavePacks { ids } => {
+            let packs = ids.into_iter().filter(|id| store.has_pack(id)).collect();
+            Response::Having { packs }
+        }
+        other => Response::refused(format!("{} is not answered here", crate::exchange::name(&other))),
+    }
+}
+
+/// The newest snapshots of a service in this store, newest last.
+pub(crate) fn summaries(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotSummary>, ReadError> {
+    let mut list = store.snapshots(Some(service))?;
+    let surplus = list.len().saturating_sub(sustain_proto::limits::MESSAGE_SNAPSHOTS_MAX);
+    list.drain(..surplus);
+    let summary = |info: &sustain_store::SnapshotInfo| SnapshotSummary {
+        id: info.id,
+        term: info.term,
+        origin: info.origin,
+        seq: info.seq,
+        durable: info.durable,
+        whole: true,
+    };
+    Ok(list.iter().map(summary).collect())
+}
+
+async fn put_pack(member: &Member, id: PackId, bytes: u64, receive: &mut RecvStream) -> Response {
+    let store = member.store.clone();
+    let begun = member.tasks.blocking(move || {
+        if store.has_pack(&id) { Ok(None) } else { store.receive_pack(id, bytes).map(Some) }
+    });
+    let receiver = match begun.await {
+        Ok(Ok(Some(receiver))) => receiver,
+        Ok(Ok(None)) => {
+            // It came from elsewhere meanwhile. Fails only if the peer has ended the stream.
+            let _ = receive.stop(STREAM_UNNEEDED);
+            return Response::Synced;
+        }
+        Ok(Err(error)) => return Response::refused(chain(&error)),
+        Err(_) => return Response::refused("the work with the store was interrupted"),
+    };
+    let stall = member.stall_timeout();
+    match pump::receive(&member.tasks, receiver, bytes, receive, stall, |_| {}).await {
+        (Some(receiver), Ok(())) => blocking(member, move || synced(receiver.finish().map(|_| ()))).await,
+        (_, Err(error)) => Response::refused(chain(&error)),
+        (None, Ok(())) => Response::refused("the work with the store was interrupted"),
+    }
+}
+
+fn synced(result: Result<(), ImportError>) -> Response {
+    match result {
+        Ok(()) => Response::Synced,
+        Err(error) => Response::refused(chain(&error)),
+    }
+}
+
+async fn commit(member: &Member, peer: NodeId, manifests: Vec<Vec<u8>>) -> Response {
+    let store = member.store.clone();
+    match member.tasks.blocking(move || store.import(&manifests)).await {
+        Ok(Ok(snapshots)) => {
+            member.handler.imported(peer, snapshots);
+            Response::Synced
+        }
+        Ok(Err(error)) => Response::refused(chain(&error)),
+        Err(_) => Response::refused("the work with the store was interrupted"),
+    }
+}
+
+async fn get_pack(member: &Member, peer: NodeId, id: PackId, offset: u64, send: &mut SendStream) {
+    let store = member.store.clone();
+    let reader = match member.tasks.blocking(move || store.read_pack(id)).await {
+        Ok(Ok(reader)) if offset <= reader.len() => reader,
+        Ok(Ok(reader)) => {
+            let reason = format!("pack {} has {} bytes, not {offset}", id.short(), reader.len());
+            return respond(Lane::Bulk, send, &Response::refused(reason)).await;
+        }
+        Ok(Err(error)) => return respond(Lane::Bulk, send, &Response::refused(chain(&error))).await,
+        Err(_) => return,
+    };
+    let header = Response::Pack { bytes: reader.len() };
+    let write = frames::write(send, &header, Lane::Bulk.frame_bytes_max());
+    if !matches!(tokio::time::timeout(member.request_timeout(), write).await, Ok(Ok(()))) {
+        return;
+    }
+    match pump::send(&member.tasks, reader, offset, send, member.stall_timeout()).await {
+        // Fails only on a stream that is finished already.
+        Ok(()) => drop(send.finish()),
+        Err(error) => {
+            tracing::debug!(peer = %peer.short(), pack = %id.short(), error = chain(&error), "not sent");
+            // What was sent must not look whole. Fails only on a closed stream.
+            let _ = send.reset(STREAM_ABANDONED);
+        }
+    }
+}

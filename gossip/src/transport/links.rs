@@ -1,0 +1,173 @@
+//! Connections that this node has dialled: at most one for each peer and lane.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quinn::{ClientConfig, Connection, Endpoint};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sustain_proto::NodeId;
+use sustain_proto::wire::Lane;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::config::ClusterConfig;
+use crate::error::{RequestError, StartError};
+use crate::tls;
+use crate::transport::quic;
+
+/// Locks a mutex whose holder can't leave it half changed, even by a panic.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Link {
+    address: SocketAddr,
+    config: ClientConfig,
+    /// Held while dialling, so that many who want the connection dial once.
+    dialling: tokio::sync::Mutex<()>,
+    state: Mutex<LinkState>,
+}
+
+struct LinkState {
+    current: Option<(Connection, Instant)>,
+    backoff: Backoff,
+    /// No attempt before this time, and why the last one failed.
+    pause: Option<(Instant, String)>,
+}
+
+/// All dialled connections.
+pub(crate) struct Links {
+    endpoint: Mutex<Option<Endpoint>>,
+    links: BTreeMap<(NodeId, Lane), Link>,
+    random: Mutex<StdRng>,
+    dial_timeout: Duration,
+    steady: Duration,
+}
+
+impl Links {
+    pub(crate) fn new(endpoint: Endpoint, config: &ClusterConfig, seed: u64) -> Result<Self, StartError> {
+        let tuning = &config.tuning;
+        let mut links = BTreeMap::new();
+        for peer in &config.peers {
+            for lane in Lane::ALL {
+                let state = LinkState {
+                    current: None,
+                    backoff: Backoff::new(tuning.retry_ms_min, tuning.retry_ms_max),
+                    pause: None,
+                };
+                let link = Link {
+                    address: peer.address,
+                    config: quic::client_config(&config.key, peer.id, lane, tuning)?,
+                    dialling: tokio::sync::Mutex::new(()),
+                    state: Mutex::new(state),
+                };
+                links.insert((peer.id, lane), link);
+            }
+        }
+        Ok(Self {
+            endpoint: Mutex::new(Some(endpoint)),
+            links,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            dial_timeout: Duration::from_millis(tuning.dial_timeout_ms),
+            steady: Duration::from_millis(tuning.retry_ms_max),
+        })
+    }
+
+    /// The connection if there is one, without dialling.
+    pub(crate) fn live(&self, peer: NodeId, lane: Lane) -> Option<Connection> {
+        let state = lock(&self.links.get(&(peer, lane))?.state);
+        state.current.as_ref().map(|(connection, _)| connection).filter(|it| alive(it)).cloned()
+    }
+
+    /// The connection, dialled if there is none. After failures this fails at once until a pause is over.
+    pub(crate) async fn get(&self, peer: NodeId, lane: Lane) -> Result<Connection, RequestError> {
+        let link = self.links.get(&(peer, lane)).ok_or(RequestError::UnknownNode { node: peer })?;
+        if let Some(connection) = self.ready(peer, link)? {
+            return Ok(connection);
+        }
+        let _dialling = link.dialling.lock().await;
+        // Another one may have dialled meanwhile.
+        if let Some(connection) = self.ready(peer, link)? {
+            return Ok(connection);
+        }
+        let endpoint = lock(&self.endpoint).clone().ok_or(RequestError::Stopped)?;
+        match self.dial(&endpoint, link).await {
+            Ok(connection) => {
+                lock(&link.state).current = Some((connection.clone(), Instant::now()));
+                Ok(connection)
+            }
+            Err(reason) => Err(self.failed(peer, &mut lock(&link.state), reason)),
+        }
+    }
+
+    /// How long the next attempt has to wait.
+    pub(crate) fn pause(&self, peer: NodeId, lane: Lane) -> Duration {
+        let pause = self.links.get(&(peer, lane)).and_then(|link| lock(&link.state).pause.clone());
+        pause.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The peer has answered: attempts on all its lanes begin anew.
+    pub(crate) fn answered(&self, peer: NodeId) {
+        for lane in Lane::ALL {
+            if let Some(link) = self.links.get(&(peer, lane)) {
+                let mut state = lock(&link.state);
+                state.backoff.succeeded();
+                state.pause = None;
+            }
+        }
+    }
+
+    /// Takes the endpoint away, so that nobody dials any more, and forgets all connections.
+    pub(crate) fn close(&self) -> Option<Endpoint> {
+        let endpoint = lock(&self.endpoint).take();
+        for link in self.links.values() {
+            lock(&link.state).current = None;
+        }
+        endpoint
+    }
+
+    fn ready(&self, peer: NodeId, link: &Link) -> Result<Option<Connection>, RequestError> {
+        let mut state = lock(&link.state);
+        if let Some((connection, since)) = state.current.take() {
+            let Some(reason) = connection.close_reason() else {
+                state.current = Some((connection.clone(), since));
+                return Ok(Some(connection));
+            };
+            // A peer that refuses this node does so after the connection seems to stand: without a pause
+            // here it would be dialled again at once, for ever.
+            if since.elapsed() < self.steady {
+                return Err(self.failed(peer, &mut state, reason.to_string()));
+            }
+            state.backoff.succeeded();
+        }
+        match &state.pause {
+            Some((until, reason)) if *until > Instant::now() => {
+                Err(RequestError::Unreachable { node: peer, reason: reason.clone() })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn failed(&self, peer: NodeId, state: &mut LinkState, reason: String) -> RequestError {
+        let pause_ms = state.backoff.failed(&mut *lock(&self.random));
+        state.pause = Some((Instant::now() + Duration::from_millis(pause_ms), reason.clone()));
+        RequestError::Unreachable { node: peer, reason }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, link: &Link) -> Result<Connection, String> {
+        let connecting = endpoint
+            .connect_with(link.config.clone(), link.address, tls::SERVER_NAME)
+            .map_err(|error| error.to_string())?;
+        match tokio::time::timeout(self.dial_timeout, connecting).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer from {}", link.address)),
+        }
+    }
+}
+
+fn alive(connection: &Connection) -> bool {
+    connection.close_reason().is_none()
+}
