@@ -1,1 +1,49 @@
-//! placeholder
+//! Starts, snapshots, restores and stops VMs: one trait, and QEMU behind it.
+//!
+//! Guest memory is a shared memory file that this process holds too. A snapshot pauses the VM, saves the
+//! small state of its devices by a migration that leaves shared memory out (`x-ignore-shared`), lets the
+//! sink read the memory in place, and resumes. A restore fills a new memory file before QEMU starts, then
+//! loads the device state into it. See `ARCHITECTURE.md` for the measurements behind this choice.
+//!
+//! ```text
+//! driver ........ the traits                   qemu ......... QemuDriver: checks and launches
+//! spec .......... what a VM is made of         vm ........... a running one: snapshot, state, stop
+//! command_line .. spec → arguments             prepared ..... one about to be restored
+//! qmp ........... QEMU's control protocol      device_state . saving and loading the devices
+//! process ....... a child that dies with us    kvm, host .... what this machine can do
+//! ```
+//!
+//! Synchronous throughout: callers with an async runtime use a thread for blocking work. Requirement
+//! numbers (P1–P41) refer to `docs/paper.md`.
+
+pub mod limits;
+
+mod command_line;
+mod device_state;
+mod driver;
+mod error;
+mod forwards;
+mod host;
+mod kvm;
+mod launch;
+mod memory_file;
+mod output;
+mod prepared;
+mod process;
+mod qemu;
+mod qmp;
+mod spec;
+mod vm;
+
+pub use driver::{
+    CheckReport, ExitReport, GuestCommand, GuestOutput, PreparedVm, REGION_DEVICE, REGION_RAM, SnapshotSink,
+    SnapshotTimings, Vm, VmDriver, VmState,
+};
+pub use error::{CheckError, ErrorKind, GuestError, SnapshotError, StartError, StopError};
+pub use output::CONSOLE_FILE;
+pub use qemu::QemuDriver;
+pub use qmp::QmpError;
+pub use spec::{
+    Accel, CPU_DEFAULT, KERNEL_ARGS_DEFAULT, MACHINE_DEFAULT, MEMORY_BYTES_DEFAULT, PortForward, SpecError,
+    VmSpec,
+};

@@ -1,0 +1,156 @@
+//! QEMU's arguments, as a pure function of the spec.
+
+use std::ffi::OsString;
+
+use crate::limits::TCG_BUFFER_MIB;
+use crate::spec::{Accel, PortForward, VmSpec};
+
+/// The guest memory's name inside QEMU; it also names the block in the device state.
+const MEMORY_ID: &str = "ram0";
+
+/// The guest's network address. QEMU's user network gives 10.0.2.0/24 and answers as 10.0.2.2.
+pub(crate) const GUEST_ADDRESS: &str = "10.0.2.15";
+
+/// The network card's address: fixed, because the guest's driver remembers it across a restore.
+const CARD_ADDRESS: &str = "52:54:00:12:34:56";
+
+/// Whether the guest boots, or waits for a state to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Boot,
+    Incoming,
+}
+
+/// The arguments, the program left out. QEMU's standard descriptors are: 0 the guest's memory file, 1 the
+/// control socket, 2 the log, which the guest's serial port shares.
+pub(crate) fn arguments(spec: &VmSpec, accel: Accel, origin: Origin) -> Vec<OsString> {
+    let mut line = Arguments::default();
+    // What a person sees in a list of processes.
+    line.option("-name", format!("sustain:{}", spec.service));
+    line.flag("-nodefaults").flag("-no-user-config");
+    line.option("-display", "none");
+    line.option("-machine", format!("{},memory-backend={MEMORY_ID}", spec.machine));
+    line.option("-accel", accelerator(accel));
+    line.option("-cpu", &spec.cpu);
+    line.option("-smp", spec.cpus.to_string());
+    line.option("-m", format!("{}M", spec.memory_bytes >> 20));
+    line.option(
+        "-object",
+        format!(
+            "memory-backend-file,id={MEMORY_ID},size={}M,share=on,mem-path=/proc/self/fd/0",
+            spec.memory_bytes >> 20
+        ),
+    );
+    line.option("-kernel", &spec.kernel);
+    if let Some(initramfs) = &spec.initramfs {
+        line.option("-initrd", initramfs);
+    }
+    line.option("-append", &spec.kernel_args);
+    line.option("-netdev", network(&spec.forwards));
+    line.option("-device", format!("virtio-net-pci,netdev=net0,romfile=,mac={CARD_ADDRESS}"));
+    line.option("-chardev", "file,id=console0,path=/proc/self/fd/2,append=on");
+    line.option("-serial", "chardev:console0");
+    line.option("-chardev", "socket,id=control0,fd=1");
+    line.option("-mon", "chardev=control0,mode=control");
+    // Standing, until the driver has seen that QEMU suits.
+    line.flag("-S");
+    if origin == Origin::Incoming {
+        line.option("-incoming", "defer");
+    }
+    line.0
+}
+
+fn accelerator(accel: Accel) -> String {
+    match accel {
+        Accel::Kvm => "kvm".to_owned(),
+        Accel::Auto | Accel::Tcg => format!("tcg,thread=multi,tb-size={TCG_BUFFER_MIB}"),
+    }
+}
+
+/// Restricted: the guest can be reached through the forwards, and reaches neither the host's own ports
+/// nor anything behind it. A guest that needs the outside needs a bridge (P23).
+fn network(forwards: &[PortForward]) -> String {
+    let mut text = "user,id=net0,restrict=on".to_owned();
+    for forward in forwards {
+        let (address, port) = (forward.host.ip(), forward.host.port());
+        text += &format!(",hostfwd=tcp:{address}:{port}-{GUEST_ADDRESS}:{}", forward.guest_port);
+    }
+    text
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.0.push(name.into());
+        self.0.push(value.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sustain_proto::ServiceName;
+
+    use super::*;
+
+    fn spec() -> VmSpec {
+        let mut spec = VmSpec::new(ServiceName::new("mail").unwrap(), "/guest/vm,linuz");
+        spec.initramfs = Some("/guest/init ramfs".into());
+        spec.kernel_args = "console=ttyS0 quiet".into();
+        spec.forwards = vec![
+            PortForward { host: "127.0.0.1:0".parse().unwrap(), guest_port: 8080 },
+            PortForward { host: "0.0.0.0:2525".parse().unwrap(), guest_port: 25 },
+        ];
+        spec
+    }
+
+    fn text(arguments: Vec<OsString>) -> Vec<String> {
+        arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_boot_under_emulation() {
+        let expected = [
+            ["-name", "sustain:mail"].as_slice(),
+            &["-nodefaults", "-no-user-config"],
+            &["-display", "none"],
+            &["-machine", "pc-q35-7.2,memory-backend=ram0"],
+            &["-accel", "tcg,thread=multi,tb-size=128"],
+            &["-cpu", "qemu64"],
+            &["-smp", "1"],
+            &["-m", "256M"],
+            &["-object", "memory-backend-file,id=ram0,size=256M,share=on,mem-path=/proc/self/fd/0"],
+            &["-kernel", "/guest/vm,linuz"],
+            &["-initrd", "/guest/init ramfs"],
+            &["-append", "console=ttyS0 quiet"],
+            &[
+                "-netdev",
+                "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:8080,hostfwd=tcp:0.0.0.0:2525-10.0.2.15:25",
+            ],
+            &["-device", "virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:12:34:56"],
+            &["-chardev", "file,id=console0,path=/proc/self/fd/2,append=on"],
+            &["-serial", "chardev:console0"],
+            &["-chardev", "socket,id=control0,fd=1"],
+            &["-mon", "chardev=control0,mode=control"],
+            &["-S"],
+        ]
+        .concat();
+        assert_eq!(text(arguments(&spec(), Accel::Tcg, Origin::Boot)), expected);
+    }
+
+    #[test]
+    fn a_restore_differs_only_in_waiting_for_the_state() {
+        let boot = text(arguments(&spec(), Accel::Kvm, Origin::Boot));
+        let restore = text(arguments(&spec(), Accel::Kvm, Origin::Incoming));
+        assert_eq!(restore[..boot.len()], boot);
+        assert_eq!(restore[boot.len()..], ["-incoming", "defer"]);
+        assert!(boot.windows(2).any(|pair| pair == ["-accel", "kvm"]));
+    }
+}

@@ -1,0 +1,178 @@
+//! The seam: what a node asks of whatever runs its VMs.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sustain_proto::RegionName;
+use sustain_store::{RegionSource, RestoreTarget};
+
+use crate::error::{CheckError, GuestError, SnapshotError, StartError, StopError};
+use crate::spec::{Accel, PortForward, VmSpec};
+
+/// The region that holds the guest's memory.
+pub const REGION_RAM: &str = "ram";
+
+/// The region that holds the state of processors and devices.
+pub const REGION_DEVICE: &str = "device";
+
+/// Starts and restores VMs.
+pub trait VmDriver: Send + Sync {
+    /// Whether a VM of this spec could be started here and now.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    fn check(&self, spec: &VmSpec) -> Result<CheckReport, CheckError>;
+
+    /// Boots a VM. It belongs to this process: it ends with the handle, and also if this process is
+    /// killed. `run_dir` gets its console log.
+    ///
+    /// # Errors
+    /// If the spec is impossible, the host lacks something, or the VM doesn't come up.
+    fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError>;
+
+    /// Makes the files that a snapshot is restored into; the VM is started by
+    /// [`PreparedVm::resume`].
+    ///
+    /// # Errors
+    /// As for [`VmDriver::start`].
+    fn prepare(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn PreparedVm>, StartError>;
+}
+
+/// A VM about to be restored.
+pub trait PreparedVm: Send + Sync {
+    /// Where the store writes the snapshot's regions to.
+    fn target(&self) -> &dyn RestoreTarget;
+
+    /// Lets the VM go on from the snapshot, after the store filled all regions.
+    ///
+    /// # Errors
+    /// If a region is missing or has the wrong size, or QEMU refuses the state.
+    fn resume(self: Box<Self>) -> Result<Box<dyn Vm>, StartError>;
+}
+
+/// A VM. Dropping it kills it.
+pub trait Vm: Send {
+    /// Its process.
+    fn pid(&self) -> u32;
+
+    /// The forwarded ports, with those filled in that the system picked.
+    fn forwards(&self) -> &[PortForward];
+
+    /// What it is doing.
+    fn state(&mut self) -> VmState;
+
+    /// Takes a snapshot of one instant: pauses, saves the devices, offers each region to the sink, and
+    /// lets the VM go on, whatever the sink did.
+    ///
+    /// # Errors
+    /// If the VM is gone or can't be paused, saved or resumed, or if the sink failed.
+    fn snapshot(&mut self, sink: &mut dyn SnapshotSink) -> Result<SnapshotTimings, SnapshotError>;
+
+    /// Runs a program inside the guest.
+    ///
+    /// # Errors
+    /// [`GuestError::Unsupported`] if the guest has no agent.
+    fn run_in_guest(&mut self, command: &GuestCommand) -> Result<GuestOutput, GuestError>;
+
+    /// Ends the VM at once, as if its plug were pulled. After this its process is gone.
+    ///
+    /// # Errors
+    /// If the process can't be ended.
+    fn stop(self: Box<Self>) -> Result<(), StopError>;
+}
+
+/// Takes a snapshot's regions, while the VM stands still.
+pub trait SnapshotSink {
+    /// Takes one region, all of it, before returning: the memory changes as soon as the VM goes on.
+    ///
+    /// # Errors
+    /// Whatever keeps the sink from taking it; the snapshot fails with it.
+    fn region(
+        &mut self,
+        name: &RegionName,
+        source: &dyn RegionSource,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// Its version, as it says it.
+    pub qemu_version: String,
+    /// How instructions will be run: never [`Accel::Auto`].
+    pub accel: Accel,
+    /// Bytes of memory that the host has left.
+    pub memory_available_bytes: u64,
+}
+
+/// What a VM is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmState {
+    /// The guest runs.
+    Running,
+    /// The guest stands still.
+    Paused,
+    /// The process has ended.
+    Exited(ExitReport),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitReport {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The last that it and the guest's console said, a few lines.
+    pub output_tail: String,
+}
+
+impl fmt::Display for ExitReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}")?,
+            (None, Some(signal)) => write!(f, "signal {signal}")?,
+            (None, None) => write!(f, "no exit code")?,
+        }
+        if self.output_tail.is_empty() { Ok(()) } else { write!(f, "; it said: {}", self.output_tail) }
+    }
+}
+
+/// How long each step of a snapshot took.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct SnapshotTimings {
+    /// The guest's standstill, by QEMU's own time stamps of stop and resume.
+    pub pause_ms: f64,
+    /// Asking for the standstill.
+    pub stop_ms: f64,
+    /// Saving the devices.
+    pub device_ms: f64,
+    /// The sink's work on all regions.
+    pub regions_ms: f64,
+    /// Letting the guest go on.
+    pub resume_ms: f64,
+}
+
+/// A program to run inside the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestCommand {
+    /// Path of the program.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// What a program in the guest left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestOutput {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}

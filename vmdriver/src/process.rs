@@ -1,0 +1,278 @@
+//! A child process that never outlives this one, nor its handle.
+//!
+//! ```text
+//! handle ── thread ── setpriv --pdeathsig KILL ── sh (is the parent still there?) ── QEMU
+//! ```
+//! The kernel kills QEMU when the *thread* that started it ends, so each process has a thread of its own,
+//! which then also carries QEMU's output to the log and waits for its end. `setpriv` and `sh` replace
+//! themselves: in the end there is one process, with one id. All that QEMU needs from here comes through
+//! its three standard descriptors, so no name in any file system refers to it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::driver::ExitReport;
+use crate::memory_file;
+use crate::output::{ConsoleFile, Tail, pump};
+
+/// Between our fork and setpriv's request to be killed this process may already be gone: then the new
+/// parent has another id, and nothing is started.
+const STARTER: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+
+/// What to start, and its standard descriptors.
+pub(crate) struct Launch {
+    /// The program and its arguments.
+    pub(crate) command_line: Vec<OsString>,
+    /// Descriptor 0.
+    pub(crate) stdin: OwnedFd,
+    /// Descriptor 1.
+    pub(crate) stdout: OwnedFd,
+    /// Where descriptor 2 is logged.
+    pub(crate) console: Option<ConsoleFile>,
+}
+
+/// How the process ended, once it has.
+#[derive(Debug, Default)]
+struct Ending {
+    status: Mutex<Option<ExitStatus>>,
+    changed: Condvar,
+}
+
+/// A running or ended process. Dropping it kills the process and waits for its end.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    /// Names the process even after its id is used again.
+    descriptor: OwnedFd,
+    ending: Arc<Ending>,
+    tail: Tail,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// If no thread or process can be had, or `setpriv` is missing.
+    pub(crate) fn start(launch: Launch) -> io::Result<Self> {
+        let ending = Arc::new(Ending::default());
+        let tail = Tail::default();
+        let (started, result) = mpsc::sync_channel(1);
+        let supervisor =
+            Supervisor { ending: Arc::clone(&ending), tail: tail.clone(), console: launch.console };
+        let command_line = launch.command_line;
+        let (stdin, stdout) = (launch.stdin, launch.stdout);
+        let thread = std::thread::Builder::new().name("vm-supervisor".into()).spawn(move || {
+            let spawned = spawn(&command_line, stdin, stdout);
+            supervisor.run(spawned, &started);
+        })?;
+        let (pid, descriptor) = result.recv().map_err(|_| io::Error::other("the supervisor ended"))??;
+        Ok(Self { pid, descriptor, ending, tail, thread: Some(thread) })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exited(&self) -> Option<ExitReport> {
+        let status = *self.ending.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.map(|status| self.report(status))
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&self, timeout: Duration) -> Option<ExitReport> {
+        let deadline = Instant::now() + timeout;
+        let mut status = self.ending.status.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(status) = *status {
+                return Some(self.report(status));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = self.ending.changed.wait_timeout(status, left);
+            status = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends it by force; without effect if it has ended.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.descriptor, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The last that it said.
+    pub(crate) fn tail(&self) -> String {
+        self.tail.text()
+    }
+
+    fn report(&self, status: ExitStatus) -> ExitReport {
+        ExitReport { code: status.code(), signal: status.signal(), output_tail: self.tail() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            // Waiting for it could last for ever.
+            tracing::error!(pid = self.pid, %error, "can't kill a VM's process");
+            return;
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(pid = self.pid, "the supervisor of a VM's process failed");
+        }
+    }
+}
+
+fn spawn(command_line: &[OsString], stdin: OwnedFd, stdout: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c", STARTER, "sh"]);
+    command.arg(std::process::id().to_string()).args(command_line);
+    command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
+    command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), "setpriv (of util-linux) is not installed"),
+        _ => error,
+    })
+}
+
+/// The half that runs on the thread.
+struct Supervisor {
+    ending: Arc<Ending>,
+    tail: Tail,
+    console: Option<ConsoleFile>,
+}
+
+type Started = mpsc::SyncSender<io::Result<(u32, OwnedFd)>>;
+
+impl Supervisor {
+    fn run(self, spawned: io::Result<Child>, started: &Started) {
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let descriptor = match descriptor_of(&child) {
+            Ok(descriptor) => descriptor,
+            Err(error) => {
+                // Not reaped yet, so the id is still this child's.
+                let _ = child.kill();
+                let _ = child.wait();
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        // If nobody waits for the answer any more, the handle's drop never comes: nothing to supervise.
+        if started.send(Ok((child.id(), descriptor))).is_err() {
+            let _ = child.kill();
+        }
+        if let Some(output) = child.stderr.take() {
+            pump(output, self.console, &self.tail);
+        }
+        match child.wait() {
+            Ok(status) => {
+                *self.ending.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+                self.ending.changed.notify_all();
+            }
+            Err(error) => tracing::error!(pid = child.id(), %error, "can't wait for a VM's process"),
+        }
+    }
+}
+
+fn descriptor_of(child: &Child) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the system gave an impossible process id"))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Runs a program to its end and returns what it wrote to its standard output, at most
+/// [`OUTPUT_BYTES_MAX`].
+///
+/// # Errors
+/// If it can't be started, takes too long, or fails.
+pub(crate) fn run_for_output(command_line: &[OsString], timeout: Duration) -> io::Result<String> {
+    let stdout = memory_file::create("sustain-output")?;
+    let stdin = File::open("/dev/null")?;
+    let launch = Launch {
+        command_line: command_line.to_vec(),
+        stdin: stdin.into(),
+        stdout: stdout.try_clone()?.into(),
+        console: None,
+    };
+    let process = Process::start(launch)?;
+    match process.wait(timeout) {
+        Some(report) if report.code == Some(0) => {}
+        Some(report) => return Err(io::Error::other(report.to_string())),
+        None => return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes too long")),
+    }
+    let mut bytes = vec![0; OUTPUT_BYTES_MAX];
+    let count = stdout.read_at(&mut bytes, 0)?;
+    bytes.truncate(count);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Most bytes that are read of a program's output.
+const OUTPUT_BYTES_MAX: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(script: &str) -> Process {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let command_line = ["/bin/sh", "-c", script].map(OsString::from).to_vec();
+        Process::start(Launch { command_line, stdin: null(), stdout: null(), console: None }).unwrap()
+    }
+
+    #[test]
+    fn an_ending_is_seen_with_its_code_and_last_words() {
+        let process = start("echo out of luck >&2; exit 7");
+        let report = process.wait(Duration::from_secs(10)).unwrap();
+        assert_eq!((report.code, report.signal), (Some(7), None));
+        assert_eq!(report.to_string(), "exit code 7; it said: out of luck");
+        assert_eq!(process.exited(), Some(report));
+        process.kill().unwrap();
+    }
+
+    #[test]
+    fn dropping_the_handle_ends_the_process() {
+        let process = start("exec sleep 600");
+        assert_eq!(process.wait(Duration::from_millis(20)), None);
+        let folder = format!("/proc/{}", process.pid());
+        assert!(std::path::Path::new(&folder).exists());
+        drop(process);
+        assert!(!std::path::Path::new(&folder).exists(), "ended, and waited for");
+    }
+
+    #[test]
+    fn a_process_of_another_parent_is_not_started() {
+        let output =
+            Command::new("/bin/sh").args(["-c", STARTER, "sh", "1", "echo", "started"]).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"".as_slice()));
+        let own = std::process::id().to_string();
+        let output =
+            Command::new("/bin/sh").args(["-c", STARTER, "sh", &own, "echo", "started"]).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"started\n".as_slice()));
+    }
+}
