@@ -1,1 +1,57 @@
-fn main() {}
+//! `snapctl`: keeps an unmodified service alive through catastrophe on ordinary computers.
+//!
+//! One file per command in `commands`; what they do lives in the other crates. Standard output is for data,
+//! everything else goes to standard error.
+
+mod args;
+mod client;
+mod commands;
+mod demo;
+mod interrupt;
+mod output;
+mod progress;
+mod text;
+mod whereabouts;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    start_logging(&cli.command);
+    match run(cli, &output) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failure> {
+    let place = whereabouts::Choice { store: cli.store, config: cli.config };
+    match cli.command {
+        Command::Push(args) => commands::push::run(args, &place, output),
+        Command::Gather(args) => commands::gather::run(args, &place, output),
+        Command::Rebase(args) => commands::rebase::run(args, &place, output),
+        Command::Log(args) => commands::log::run(args, &place, output),
+        Command::Verify(args) => commands::verify::run(args, &place, output),
+        Command::Init(args) => commands::init::run(args, output),
+        Command::Node(args) => commands::node::run(args, &place, output),
+        Command::Status(args) => commands::status::run(args, &place, output),
+        Command::Demo(args) => commands::demo::run(args, output),
+    }
+}
+
+/// Logs go to standard error: a daemon's from `info` on, a command's warnings only. `SUSTAIN_LOG` changes it.
+fn start_logging(command: &Command) {
+    let usual = if matches!(command, Command::Node(_)) { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SUSTAIN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,4 +1,20 @@
-//! A node of sustain: the state machine of P2 (pure logic) and the daemon that wires it to gossip, store and
-//! vmdriver.
+//! A node of sustain: the state machine of P2 (pure logic, in [`logic`]) and the daemon that wires it to
+//! gossip, store and vmdriver.
 
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod error_text;
+pub mod events;
+pub mod limits;
 pub mod logic;
+pub mod operations;
+
+mod daemon;
+mod handler;
+mod plan;
+mod service;
+
+pub use daemon::{Daemon, DaemonError};
+pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
+pub use service::ServiceStatus;

@@ -1,0 +1,54 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// Keep a service alive through the loss of its computer
+///
+/// A service runs in a virtual machine on one node of a cluster. Its whole state is snapshotted again and
+/// again, stored as deltas, and spread over the other nodes. When the node is lost, another one restores the
+/// newest state and serves on.
+///
+/// Try it: `snapctl demo`
+#[derive(Debug, Parser)]
+#[command(name = "snapctl", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Work on the store in this folder, without a daemon
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// Talk to the daemon with this configuration [default: $SUSTAIN_CONFIG,
+    /// ~/.config/sustain/config.toml, /etc/sustain/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print JSON: one object, or one a line where work takes long
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Push(commands::push::PushArgs),
+    Gather(commands::gather::GatherArgs),
+    Rebase(commands::rebase::RebaseArgs),
+    Log(commands::log::LogArgs),
+    Verify(commands::verify::VerifyArgs),
+    Init(commands::init::InitArgs),
+    Node(commands::node::NodeArgs),
+    Status(commands::status::StatusArgs),
+    Demo(commands::demo::DemoArgs),
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0 done              10 no such store or snapshot   12 node unreachable
+  1 failed            11 busy                        13 corrupt or unverifiable data
+  2 wrong usage       3 partly done                  130 interrupted
+  Any other code means failure.";

@@ -1,0 +1,123 @@
+//! `snapctl demo`: the main job, from nothing, on loopback.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use sustain_node::PlannedService;
+use sustain_node::config::{Bytes, Duration, VmConfig};
+use sustain_node::operations::Failure;
+use sustain_proto::ServiceName;
+
+use crate::demo;
+use crate::output::Output;
+
+/// Watch a service survive the loss of its server
+///
+/// Starts a cluster of nodes as processes on loopback and a real virtual machine on the first one, whose
+/// service counts requests in memory only. A client counts through another node's port. Then the server is
+/// killed, daemon and QEMU, with SIGKILL: the others notice, elect, gather, restore and serve on, and the
+/// count goes on from the last durable snapshot. Nothing is left behind, also after Ctrl-C.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Number of nodes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=50))]
+    nodes: u16,
+
+    /// Durable snapshots to wait for before the server is killed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    snapshots: u64,
+
+    /// Keep the folder with the nodes' stores and logs, and say where it is
+    #[arg(long)]
+    keep: bool,
+
+    #[command(flatten)]
+    guest: GuestArgs,
+}
+
+/// The guest and what is promised for it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GuestArgs {
+    /// Folder with the guest's vmlinuz and initramfs.cpio.gz [demo's default: $SUSTAIN_GUEST_DIR, or
+    /// target/guest, where `make setup` builds one]
+    #[arg(long, value_name = "DIR")]
+    guest: Option<PathBuf>,
+
+    /// The service's name
+    #[arg(long, default_value = "counter")]
+    service: ServiceName,
+
+    /// Time between two snapshots
+    #[arg(long, default_value = "1s")]
+    interval: Duration,
+
+    /// Losses that a durable snapshot survives
+    #[arg(long, default_value_t = 1)]
+    tolerance: u32,
+
+    /// Memory of the guest
+    #[arg(long, default_value = "256MiB")]
+    memory: Bytes,
+
+    /// TCP port of the service inside the guest
+    #[arg(long, default_value_t = 8080)]
+    guest_port: u16,
+}
+
+impl GuestArgs {
+    /// Whether a guest was named.
+    pub(crate) fn is_given(&self) -> bool {
+        self.guest.is_some()
+    }
+
+    fn folder(&self) -> PathBuf {
+        let named = self.guest.clone().or_else(|| std::env::var_os("SUSTAIN_GUEST_DIR").map(PathBuf::from));
+        named.unwrap_or_else(|| {
+            // Beside the build that this program belongs to, wherever it is called from.
+            let program = std::env::current_exe().ok();
+            let built =
+                program.as_deref().and_then(|path| path.parent()?.parent()).map(|path| path.join("guest"));
+            built.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("target/guest"))
+        })
+    }
+}
+
+/// The service that a guest provides, for every node's configuration.
+pub(crate) fn planned_service(guest: &GuestArgs, listen: Vec<SocketAddr>) -> Result<PlannedService, Failure> {
+    let file = |name: &str| -> Result<PathBuf, Failure> {
+        let path = guest.folder().join(name);
+        let missing = |error| {
+            Failure::new(1, format!("there is no guest: {}: {error}", path.display()))
+                .with_hint("`make setup` builds one into target/guest; --guest names another folder")
+        };
+        std::fs::metadata(&path).map_err(missing)?;
+        std::path::absolute(&path).map_err(missing)
+    };
+    Ok(PlannedService {
+        name: guest.service.clone(),
+        interval: guest.interval,
+        tolerance: guest.tolerance,
+        rebase_after: 60,
+        listen,
+        vm: VmConfig {
+            memory: guest.memory,
+            cpus: 1,
+            kernel: file("vmlinuz")?,
+            initramfs: Some(file("initramfs.cpio.gz")?),
+            kernel_args: None,
+            accel: sustain_vmdriver::Accel::Auto,
+            guest_port: guest.guest_port,
+        },
+    })
+}
+
+pub(crate) fn run(args: DemoArgs, output: &Output) -> Result<u8, Failure> {
+    let settings = demo::Settings {
+        nodes: usize::from(args.nodes),
+        snapshots: args.snapshots,
+        keep: args.keep,
+        guest: args.guest,
+    };
+    demo::run(&settings, output)
+}

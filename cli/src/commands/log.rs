@@ -1,0 +1,58 @@
+//! `snapctl log`: the snapshots of a service.
+
+use clap::Args;
+use serde_json::Value;
+use sustain_node::operations::{self, Failure};
+use sustain_proto::ServiceName;
+
+use super::push::to_value;
+use crate::output::Output;
+use crate::text;
+use crate::whereabouts::{Choice, Place};
+
+/// List the snapshots of a service, oldest first
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The service
+    service: ServiceName,
+}
+
+pub(crate) fn run(args: LogArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let value: Value = match choice.place(false)? {
+        Place::Folder(store) => to_value(&operations::log(&store, &args.service)?)?,
+        Place::Daemon(client) => client.get(&format!("/v1/log?service={}", args.service))?,
+    };
+    output.result(&value, words)?;
+    Ok(0)
+}
+
+fn words(value: &Value) -> String {
+    let header = ["snapshot", "number", "kind", "term", "parents", "size", "stored", "durable", "age"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let now_ms = sustain_node::clock::wall_ms();
+    for snapshot in value.as_array().into_iter().flatten() {
+        rows.push(row(snapshot, now_ms));
+    }
+    text::table(&rows)
+}
+
+fn row(snapshot: &Value, now_ms: u64) -> Vec<String> {
+    let number = |key: &str| snapshot[key].as_u64().unwrap_or(0);
+    let short = |id: &Value| id.as_str().unwrap_or("?").chars().take(12).collect::<String>();
+    let parents: Vec<String> = snapshot["parents"].as_array().into_iter().flatten().map(short).collect();
+    let kind = match &snapshot["base"] {
+        Value::String(base) => format!("delta of {}", base.chars().take(12).collect::<String>()),
+        _ => "base".to_owned(),
+    };
+    vec![
+        short(&snapshot["id"]),
+        number("seq").to_string(),
+        kind,
+        format!("{}.{}", snapshot["term"]["counter"], short(&snapshot["term"]["node"])),
+        if parents.is_empty() { "-".to_owned() } else { parents.join("+") },
+        text::bytes(number("bytes")),
+        text::bytes(number("bytes_new")),
+        if snapshot["durable"].as_bool().unwrap_or(false) { "yes" } else { "no" }.to_owned(),
+        text::seconds(now_ms.saturating_sub(number("time_ms")) as f64 / 1_000.0),
+    ]
+}

@@ -1,0 +1,11 @@
+//! The commands: one file each, with its arguments and what it does with them.
+
+pub(crate) mod demo;
+pub(crate) mod gather;
+pub(crate) mod init;
+pub(crate) mod log;
+pub(crate) mod node;
+pub(crate) mod push;
+pub(crate) mod rebase;
+pub(crate) mod status;
+pub(crate) mod verify;

@@ -1,0 +1,83 @@
+//! `snapctl push`: a snapshot from files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::Value;
+use sustain_node::admin::PushCall;
+use sustain_node::operations::{self, Failure, RegionFile};
+use sustain_proto::{NodeId, RegionName, ServiceName};
+
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::text;
+use crate::whereabouts::{Choice, Place};
+
+/// Take a snapshot from files
+///
+/// Each file becomes a region of the snapshot. Only chunks that no earlier snapshot of the service has are
+/// stored. With --store the store is made if need be; otherwise the node stores and spreads the snapshot.
+///
+/// Example: snapctl --store ./states push mail --region ram=ram.img --region disk0=disk.img
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The service whose state it is
+    service: ServiceName,
+
+    /// A region's name and file (can be repeated)
+    #[arg(long = "region", value_name = "NAME=FILE", required = true, value_parser = parse_region)]
+    regions: Vec<RegionFile>,
+}
+
+fn parse_region(text: &str) -> Result<RegionFile, String> {
+    let (name, path) = text.split_once('=').ok_or("it must be NAME=FILE, such as ram=memory.img")?;
+    let name: RegionName = name.parse().map_err(|error| format!("{error}"))?;
+    if path.is_empty() {
+        return Err("the file's name is missing".to_owned());
+    }
+    Ok(RegionFile { name, path: path.into() })
+}
+
+pub(crate) fn run(args: PushArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let value = match choice.place(true)? {
+        Place::Folder(store) => {
+            let bar = Bar::new("push", output.is_json());
+            // A lone store has no nodes: its snapshots are of the node of no name.
+            let lone = NodeId::from_bytes([0; 32]);
+            let pushed = operations::push(&store, &args.service, &args.regions, lone, &bar);
+            bar.finish();
+            to_value(&pushed?)?
+        }
+        Place::Daemon(client) => {
+            let regions = args.regions.iter().map(absolute).collect::<Result<_, _>>()?;
+            client.post("/v1/push", &PushCall { service: args.service, regions })?
+        }
+    };
+    output.result(&value, words)?;
+    Ok(0)
+}
+
+fn absolute(region: &RegionFile) -> Result<RegionFile, Failure> {
+    let path: PathBuf = std::path::absolute(&region.path)
+        .map_err(|error| Failure::new(1, format!("{}: {error}", region.path.display())))?;
+    Ok(RegionFile { name: region.name.clone(), path })
+}
+
+/// A result as JSON, so that local and remote ones are printed alike.
+pub(super) fn to_value(value: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::new(1, format!("can't make JSON: {error}")))
+}
+
+fn words(value: &Value) -> String {
+    let number = |key: &str| value[key].as_u64().unwrap_or(0);
+    format!(
+        "snapshot {} (number {}): {} in, {} new in {} chunks, {} chunks changed, {}",
+        value["snapshot"].as_str().unwrap_or("?"),
+        number("seq"),
+        text::bytes(number("bytes_in")),
+        text::bytes(number("bytes_new")),
+        number("chunks_new"),
+        number("chunks_changed"),
+        text::seconds(value["seconds"].as_f64().unwrap_or(0.0)),
+    )
+}

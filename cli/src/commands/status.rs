@@ -1,0 +1,72 @@
+//! `snapctl status`: a node, its peers and its services.
+
+use clap::Args;
+use sustain_node::ServiceStatus;
+use sustain_node::admin::{NodeStatus, PeerView};
+use sustain_node::operations::Failure;
+
+use crate::output::Output;
+use crate::text;
+use crate::whereabouts::Choice;
+
+/// Show the node, its peers, its services and what clients may rely on
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {}
+
+pub(crate) fn run(_args: StatusArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let status: NodeStatus = choice.client()?.get("/v1/status")?;
+    output.result(&status, words)?;
+    Ok(0)
+}
+
+fn words(status: &NodeStatus) -> String {
+    let mut text = format!(
+        "cluster {}: {} at {}, id {}\n\n",
+        status.cluster,
+        status.name,
+        status.address,
+        status.id.short()
+    );
+    let mut rows = vec![["node", "address", "priority", "state", "neighbour"].map(str::to_owned).to_vec()];
+    rows.extend(status.peers.iter().map(peer_row));
+    text.push_str(&text::table(&rows));
+    let header =
+        ["service", "role", "term", "server", "newest", "durable", "survives", "held", "pause", "listens"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    rows.extend(status.services.iter().map(|service| service_row(status, service)));
+    text.push('\n');
+    text.push_str(&text::table(&rows));
+    text
+}
+
+fn peer_row(peer: &PeerView) -> Vec<String> {
+    let state = if peer.reachable { "reachable" } else { "lost" };
+    let neighbour = if peer.neighbour { "yes" } else { "no" };
+    vec![
+        peer.name.clone(),
+        peer.address.clone(),
+        peer.priority.to_string(),
+        state.to_owned(),
+        neighbour.to_owned(),
+    ]
+}
+
+fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let name = |id| {
+        let peer = status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.name.clone());
+        peer.unwrap_or_else(|| status.name.clone())
+    };
+    vec![
+        service.service.to_string(),
+        service.role.as_str().to_owned(),
+        service.term.map_or_else(|| "-".to_owned(), |term| term.counter.to_string()),
+        service.server.map_or_else(|| "-".to_owned(), name),
+        number(service.running_seq),
+        number(service.durable_seq),
+        format!("{} losses", service.level),
+        service.snapshots_held.to_string(),
+        service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
+        service.listen.clone(),
+    ]
+}

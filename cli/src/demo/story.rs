@@ -1,0 +1,144 @@
+//! What the demo tells: a line an event, with the time since the kill.
+
+use serde_json::{Value, json};
+use sustain_node::clock::wall_ms;
+use sustain_node::events::{Happening, NodeEvent};
+use sustain_node::logic::Role;
+use sustain_node::operations::Failure;
+
+use super::cluster::DemoCluster;
+use super::judge::Verdict;
+use super::visitor::Visits;
+use crate::output::Output;
+use crate::text;
+
+/// The teller; it also remembers what the verdict needs.
+pub(crate) struct Story {
+    output: Output,
+    started_ms: u64,
+    killed_ms: Option<u64>,
+    /// All that was heard, with the node's number.
+    pub(crate) heard: Vec<(usize, NodeEvent)>,
+}
+
+impl Story {
+    /// A story that begins now.
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output, started_ms: wall_ms(), killed_ms: None, heard: Vec::new() }
+    }
+
+    fn clock(&self, time_ms: u64) -> String {
+        match self.killed_ms {
+            Some(killed_ms) => format!("{:+7} ms", i128::from(time_ms) - i128::from(killed_ms)),
+            None => format!("{:7.1} s ", time_ms.saturating_sub(self.started_ms) as f64 / 1_000.0),
+        }
+    }
+
+    fn line(&self, time_ms: u64, who: &str, event: &str, words: &str, details: Value) -> Result<(), Failure> {
+        if !self.output.is_json() {
+            return self.output.line(&format!("{}  {who:8} {words}", self.clock(time_ms)));
+        }
+        let since_kill = self.killed_ms.map(|killed| i128::from(time_ms) - i128::from(killed));
+        let value = json!({
+            "event": event, "time_ms": time_ms, "node": who, "words": words, "details": details,
+            "since_kill_ms": since_kill.and_then(|value| i64::try_from(value).ok()),
+        });
+        self.output.line(&value.to_string())
+    }
+
+    /// Tells something of the demo's own.
+    pub(crate) fn tell(&mut self, event: &str, words: &str) -> Result<(), Failure> {
+        self.line(wall_ms(), "demo", event, words, Value::Null)
+    }
+
+    /// Tells of the kill.
+    pub(crate) fn kill(&mut self, name: &str, time_ms: u64, vm_pid: Option<u32>) -> Result<(), Failure> {
+        self.killed_ms = Some(time_ms);
+        let qemu = vm_pid.map_or_else(String::new, |pid| format!(" and its QEMU (process {pid})"));
+        self.line(time_ms, "demo", "kill", &format!("kill -9 {name}{qemu}"), json!({"killed": name}))
+    }
+
+    /// Remembers events of a node that is about to be killed, without telling them.
+    pub(crate) fn note_all(&mut self, events: &[NodeEvent]) {
+        self.heard.extend(events.iter().map(|event| (0, event.clone())));
+    }
+
+    /// Remembers an event, and tells it if it is worth a line.
+    pub(crate) fn note(&mut self, node: usize, name: &str, event: &NodeEvent) -> Result<(), Failure> {
+        self.heard.push((node, event.clone()));
+        let Some((kind, words)) = words(&event.what) else { return Ok(()) };
+        let details = serde_json::to_value(&event.what).unwrap_or(Value::Null);
+        self.line(event.time_ms, name, kind, &words, details)
+    }
+
+    /// Tells what the living nodes still have to say.
+    pub(crate) async fn drain(&mut self, cluster: &mut DemoCluster, killed: usize) -> Result<(), Failure> {
+        for node in (0..cluster.nodes.len()).filter(|node| *node != killed) {
+            for event in cluster.drain_events(node).await? {
+                self.note(node, &cluster.nodes[node].name, &event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what the client saw.
+    pub(crate) fn told_by_client(&self, visits: &Visits) -> Result<(), Failure> {
+        if let Some(last) = visits.before.last() {
+            let words = format!("last answer before the outage: {}", last.answer.count);
+            self.line(
+                last.answered_ms,
+                "client",
+                "last-answer",
+                &words,
+                json!({"count": last.answer.count}),
+            )?;
+        }
+        if let Some(look) = &visits.look {
+            let words = format!("first answer after it; the restored count is {}", look.answer.count);
+            self.line(
+                look.answered_ms,
+                "client",
+                "first-answer",
+                &words,
+                json!({"count": look.answer.count}),
+            )?;
+        }
+        let Some(after) = &visits.after else { return Ok(()) };
+        let words = format!("counts on: {}", after.answer.count);
+        self.line(after.answered_ms, "client", "counts-on", &words, json!({"count": after.answer.count}))
+    }
+
+    /// Ends with the verdict.
+    pub(crate) fn end(&self, verdict: &Verdict) -> Result<(), Failure> {
+        self.output.result(verdict, |verdict| format!("\n{}", verdict.table()))
+    }
+}
+
+fn words(what: &Happening) -> Option<(&'static str, String)> {
+    match what {
+        Happening::Role { from, to, why, .. } if from != to => {
+            let arrow = format!("{} → {} ({why})", from.as_str(), to.as_str());
+            Some((if *to == Role::Server { "server" } else { "role" }, arrow))
+        }
+        Happening::Snapshot { seq, pause_ms, bytes_new, chunks_changed, .. } => Some((
+            "snapshot",
+            format!(
+                "snapshot {seq}: {chunks_changed} chunks changed, {} new, the guest paused {pause_ms:.0} ms",
+                text::bytes(*bytes_new)
+            ),
+        )),
+        Happening::Durable { seq, copies, .. } => {
+            Some(("durable", format!("snapshot {seq} is durable, on {copies} other nodes")))
+        }
+        Happening::Gathered { bytes_fetched, snapshot, .. } => {
+            let fetched = text::bytes(*bytes_fetched);
+            Some(("gathered", format!("snapshot {} is whole, {fetched} fetched", snapshot.short())))
+        }
+        Happening::Restored { seq, .. } => Some(("restored", format!("the VM goes on from snapshot {seq}"))),
+        Happening::Rebased { base, dropped, .. } => {
+            Some(("rebased", format!("{} is the base now, {dropped} snapshots dropped", base.short())))
+        }
+        Happening::Problem { what, .. } => Some(("problem", what.clone())),
+        Happening::Role { .. } | Happening::Peer { .. } => None,
+    }
+}

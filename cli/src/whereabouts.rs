@@ -1,0 +1,83 @@
+//! Which store a command works on: a folder of its own, or that of a daemon.
+
+use std::path::{Path, PathBuf};
+
+use sustain_node::config::{self, Config};
+use sustain_node::operations::Failure;
+use sustain_store::{Store, StoreOptions};
+
+use crate::client::Client;
+
+/// What the user said: `--store`, `--config`, or neither.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    /// `--store DIR`.
+    pub(crate) store: Option<PathBuf>,
+    /// `--config FILE`.
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Where the command works.
+pub(crate) enum Place {
+    /// In a folder.
+    Folder(Store),
+    /// At a daemon.
+    Daemon(Client),
+}
+
+impl Choice {
+    /// Opens the store, or finds the daemon. A missing store is made only where `create` says so.
+    pub(crate) fn place(&self, create: bool) -> Result<Place, Failure> {
+        match &self.store {
+            Some(folder) => open_store(folder, create).map(Place::Folder),
+            None => self.client().map(Place::Daemon),
+        }
+    }
+
+    /// The daemon's client.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let (_, config) = self.load_config()?;
+        Ok(Client::new(config.admin_socket))
+    }
+
+    /// The configuration, and where it was found.
+    pub(crate) fn load_config(&self) -> Result<(PathBuf, Config), Failure> {
+        let path = match &self.config {
+            Some(path) => path.clone(),
+            None => find_config()?,
+        };
+        let config = config::load(&path).map_err(|error| {
+            Failure::new(1, sustain_node::error_text::chain(&error))
+                .with_hint("`snapctl init` writes configurations; docs/config.toml explains every key")
+        })?;
+        Ok((path, config))
+    }
+}
+
+fn find_config() -> Result<PathBuf, Failure> {
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/sustain/config.toml"));
+    let usual = home.into_iter().chain([PathBuf::from("/etc/sustain/config.toml")]);
+    if let Some(path) = std::env::var_os("SUSTAIN_CONFIG") {
+        return Ok(path.into());
+    }
+    usual.into_iter().find(|path| path.exists()).ok_or_else(|| {
+        Failure::new(2, "no store and no configuration given")
+            .with_hint("name a store with --store DIR, or a node's configuration with --config FILE")
+    })
+}
+
+fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
+    let options = StoreOptions { create, ..StoreOptions::default() };
+    Store::open(folder, options).map_err(|error| {
+        let failure = Failure::of(&error, error.kind());
+        match &error {
+            sustain_store::OpenError::NotFound { .. } => {
+                failure.with_hint("the first `snapctl push` makes the store")
+            }
+            sustain_store::OpenError::ClusterKey { .. } => {
+                failure.with_hint("name the node's configuration with --config instead of --store")
+            }
+            _ => failure,
+        }
+    })
+}

@@ -1,0 +1,85 @@
+//! Requests and answers of the admin API.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sustain_proto::{NodeId, ServiceName};
+
+use crate::operations::RegionFile;
+use crate::service::ServiceStatus;
+
+/// A push of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushCall {
+    /// The service.
+    pub service: ServiceName,
+    /// The regions. The daemon opens the files itself, so paths must be absolute.
+    pub regions: Vec<RegionFile>,
+}
+
+/// A gather into a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatherCall {
+    /// A full id, the beginning of one, or `SERVICE@latest`, `SERVICE@-1` and so on.
+    pub snapshot: String,
+    /// The folder, as an absolute path.
+    pub to: PathBuf,
+}
+
+/// A call that concerns a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceCall {
+    /// The service.
+    pub service: ServiceName,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsQuery {
+    /// Those with greater numbers.
+    pub after: u64,
+    /// How long to wait for the first one.
+    pub wait_ms: u64,
+}
+
+/// A peer as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: NodeId,
+    /// Where it listens.
+    pub address: String,
+    /// Its priority.
+    pub priority: u32,
+    /// Whether it answers probes; if not, it is on the lost list (P3, P15).
+    pub reachable: bool,
+    /// Whether it is a neighbour in the overlay.
+    pub neighbour: bool,
+}
+
+/// A node's status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node's name.
+    pub name: String,
+    /// The node's id.
+    pub id: NodeId,
+    /// Where it listens.
+    pub address: String,
+    /// Version of the software.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// The other nodes.
+    pub peers: Vec<PeerView>,
+    /// The services.
+    pub services: Vec<ServiceStatus>,
+}

@@ -1,0 +1,21 @@
+//! The admin API: HTTP and JSON on a Unix socket of mode 0600. `snapctl` is its client.
+//!
+//! | route | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`NodeStatus`] |
+//! | `GET /v1/events?after=N&wait_ms=T` | the events after number N, at once or when there is one |
+//! | `POST /v1/push` [`PushCall`] | what was stored; it is spread at once |
+//! | `POST /v1/gather` [`GatherCall`] | fetched from other nodes if need be, and written to a folder |
+//! | `POST /v1/rebase` [`ServiceCall`] | what was dropped and kept |
+//! | `GET /v1/log?service=NAME` | the snapshots held here, oldest first |
+//! | `POST /v1/verify` | what was read, and what is damaged |
+//!
+//! A failure is a [`Failure`](crate::operations::Failure) with status 400, 404, 409 or 500.
+
+mod api;
+mod routes;
+mod server;
+
+pub use api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
+pub(crate) use routes::AdminState;
+pub(crate) use server::{bind, serve};

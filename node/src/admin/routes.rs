@@ -1,0 +1,197 @@
+//! The routes of the admin API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use sustain_gossip::Cluster;
+use sustain_proto::SnapshotId;
+use sustain_store::{NoProgress, RebaseReport, SnapshotInfo, Store, VerifyReport};
+
+use super::api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
+use crate::config::Config;
+use crate::error_text::chain;
+use crate::events::{EventLog, NodeEvent};
+use crate::limits;
+use crate::operations::{self, Failure, GatherOutput, PushOutput};
+use crate::service::ServiceHandle;
+
+/// What the routes work on.
+pub(crate) struct AdminState {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) cluster: Cluster,
+    pub(crate) services: Vec<ServiceHandle>,
+    pub(crate) events: Arc<EventLog>,
+}
+
+type Shared = State<Arc<AdminState>>;
+type Answer<T> = Result<Json<T>, Failure>;
+
+/// All routes.
+pub(super) fn router(state: Arc<AdminState>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/events", get(events))
+        .route("/v1/push", post(push))
+        .route("/v1/gather", post(gather))
+        .route("/v1/rebase", post(rebase))
+        .route("/v1/log", get(log))
+        .route("/v1/verify", post(verify))
+        .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
+        .with_state(state)
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.exit_code {
+            2 => StatusCode::BAD_REQUEST,
+            10 => StatusCode::NOT_FOUND,
+            11 => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+fn body<T>(parsed: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+    parsed.map(|Json(call)| call).map_err(|error| Failure::new(2, error.body_text()))
+}
+
+fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
+    parsed.map(|Query(call)| call).map_err(|error| Failure::new(2, error.body_text()))
+}
+
+/// Runs what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(1, error.to_string()))?
+}
+
+async fn status(State(state): Shared) -> Answer<NodeStatus> {
+    let mut services = Vec::new();
+    for service in &state.services {
+        services.extend(service.status().await);
+    }
+    let neighbours = state.cluster.neighbours();
+    let view = |peer: sustain_gossip::PeerStatus| PeerView {
+        name: peer.peer.name,
+        id: peer.peer.id,
+        address: peer.peer.address.to_string(),
+        priority: peer.peer.priority,
+        reachable: peer.reachable,
+        neighbour: neighbours.contains(&peer.peer.id),
+    };
+    Ok(Json(NodeStatus {
+        cluster: state.config.cluster.clone(),
+        name: state.config.name.clone(),
+        id: state.cluster.node_id(),
+        address: state.cluster.local_address().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        peers: state.cluster.peers().into_iter().map(view).collect(),
+        services,
+    }))
+}
+
+async fn events(
+    State(state): Shared,
+    call: Result<Query<EventsQuery>, QueryRejection>,
+) -> Answer<Vec<NodeEvent>> {
+    let call = query(call)?;
+    let patience = Duration::from_millis(call.wait_ms).min(limits::EVENTS_WAIT_MAX);
+    Ok(Json(state.events.wait_after(call.after, patience).await))
+}
+
+/// A service with a VM is snapshotted by its server alone: files pushed in between would be restored as if
+/// they were the VM's state.
+fn refuse_vm_service(state: &AdminState, service: &sustain_proto::ServiceName) -> Result<(), Failure> {
+    if state.config.services.iter().any(|known| known.name == *service) {
+        return Err(Failure::new(
+            2,
+            format!("{service} is a service with a VM: its server takes its snapshots"),
+        )
+        .with_hint("push files under another service name"));
+    }
+    Ok(())
+}
+
+async fn push(State(state): Shared, call: Result<Json<PushCall>, JsonRejection>) -> Answer<PushOutput> {
+    let call = body(call)?;
+    refuse_vm_service(&state, &call.service)?;
+    if let Some(region) = call.regions.iter().find(|region| !region.path.is_absolute()) {
+        return Err(Failure::new(2, format!("{} is no absolute path", region.path.display())));
+    }
+    let (store, node) = (state.store.clone(), state.cluster.node_id());
+    let output =
+        blocking(move || operations::push(&store, &call.service, &call.regions, node, &NoProgress)).await?;
+    state.cluster.spread(output.report.snapshot, FILES_TOLERANCE);
+    Ok(Json(output))
+}
+
+/// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
+const FILES_TOLERANCE: u32 = 1;
+
+async fn gather(State(state): Shared, call: Result<Json<GatherCall>, JsonRejection>) -> Answer<GatherOutput> {
+    let call = body(call)?;
+    if !call.to.is_absolute() {
+        return Err(Failure::new(2, format!("{} is no absolute path", call.to.display())));
+    }
+    let started = std::time::Instant::now();
+    let snapshot = find(&state, &call.snapshot).await?;
+    let fetched = state.cluster.gather(snapshot, Arc::new(NoProgress)).await.map_err(|error| {
+        let exit_code = match error.kind() {
+            sustain_gossip::ErrorKind::NotFound => 10,
+            sustain_gossip::ErrorKind::Unreachable => 12,
+            sustain_gossip::ErrorKind::Corrupt => 13,
+            _ => 1,
+        };
+        Failure::new(exit_code, chain(&error)).with_hint("`snapctl status` shows which nodes can be reached")
+    })?;
+    let store = state.store.clone();
+    let mut output = blocking(move || operations::gather(&store, snapshot, &call.to, &NoProgress)).await?;
+    output.bytes_fetched = fetched.bytes_fetched;
+    output.seconds = started.elapsed().as_secs_f64();
+    Ok(Json(output))
+}
+
+/// A snapshot in the own store, or a full id that other nodes may know.
+async fn find(state: &AdminState, selector: &str) -> Result<SnapshotId, Failure> {
+    let (store, selector) = (state.store.clone(), selector.to_owned());
+    blocking(move || {
+        operations::resolve(&store, &selector).or_else(|failure| selector.parse().map_err(|_| failure))
+    })
+    .await
+}
+
+async fn rebase(
+    State(state): Shared,
+    call: Result<Json<ServiceCall>, JsonRejection>,
+) -> Answer<RebaseReport> {
+    let call = body(call)?;
+    refuse_vm_service(&state, &call.service)?;
+    let store = state.store.clone();
+    let report = blocking(move || operations::rebase(&store, &call.service)).await?;
+    state.cluster.spread(report.base, FILES_TOLERANCE);
+    Ok(Json(report))
+}
+
+async fn log(
+    State(state): Shared,
+    call: Result<Query<ServiceCall>, QueryRejection>,
+) -> Answer<Vec<SnapshotInfo>> {
+    let call = query(call)?;
+    let store = state.store.clone();
+    blocking(move || operations::log(&store, &call.service)).await.map(Json)
+}
+
+async fn verify(State(state): Shared) -> Answer<VerifyReport> {
+    let store = state.store.clone();
+    blocking(move || operations::verify(&store, &NoProgress)).await.map(Json)
+}

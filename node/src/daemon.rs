@@ -1,0 +1,263 @@
+//! The daemon: reads its keys, opens its store, joins its cluster, drives its services, answers its admin
+//! socket. Everything is bound before anything is started, and stopped in the opposite order.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sustain_gossip::{Cluster, ClusterConfig, NodeKey, Peer, Replicate, Tuning};
+use sustain_proto::NodeId;
+use sustain_store::{KeySource, Store, StoreOptions};
+use sustain_vmdriver::{PortForward, VmDriver, VmSpec};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, AdminState};
+use crate::config::{ClusterSecret, Config, ServiceConfig};
+use crate::events::EventLog;
+use crate::handler::NodeHandler;
+use crate::limits;
+use crate::logic::MachineConfig;
+use crate::service::{self, Commands, ServiceHandle, ServiceParts, VmSettings};
+
+/// Why a daemon doesn't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The node's key can't be used.
+    #[error("can't use the node's key")]
+    Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The key file holds the key of another node.
+    #[error("the key in {path} is not that of node `{name}`: its id is {found}")]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+        /// The node's name.
+        name: String,
+        /// The id that belongs to the key.
+        found: NodeId,
+    },
+    /// The cluster's secret can't be used.
+    #[error("can't use the cluster's secret")]
+    Secret(#[from] crate::config::SecretError),
+    /// The store can't be opened.
+    #[error("can't open the store")]
+    Store(#[from] sustain_store::OpenError),
+    /// A folder, socket or port can't be had.
+    #[error("can't {doing} {what}")]
+    Bind {
+        /// What was being done.
+        doing: &'static str,
+        /// On what.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The cluster can't be joined.
+    #[error("can't join the cluster")]
+    Cluster(#[from] sustain_gossip::StartError),
+    /// The configuration doesn't name this node.
+    #[error("the configuration has no entry for node `{name}`")]
+    NoEntry {
+        /// The node's name.
+        name: String,
+    },
+}
+
+impl DaemonError {
+    /// The process's exit code for it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(error) => crate::operations::exit_code(error.kind()),
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => 11,
+            _ => 1,
+        }
+    }
+}
+
+/// A running node.
+pub struct Daemon {
+    cluster: Cluster,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    admin_socket: PathBuf,
+}
+
+/// What is bound before anything starts.
+struct Bound {
+    key: NodeKey,
+    store: Store,
+    clients: Vec<TcpListener>,
+    admin: UnixListener,
+}
+
+fn bind_error<'a>(
+    doing: &'static str,
+    what: impl std::fmt::Display + 'a,
+) -> impl FnOnce(io::Error) -> DaemonError + 'a {
+    move |source| DaemonError::Bind { doing, what: what.to_string(), source }
+}
+
+async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
+    let key = NodeKey::load(&config.key_file).map_err(|error| DaemonError::Key(Box::new(error)))?;
+    if key.node_id() != own {
+        let (path, name) = (config.key_file.clone(), config.name.clone());
+        return Err(DaemonError::OtherKey { path, name, found: key.node_id() });
+    }
+    let secret = ClusterSecret::load(&config.secret_file)?;
+    make_folder(&config.run)?;
+    let options =
+        StoreOptions { key: KeySource::Given(*secret.as_bytes()), create: true, ..StoreOptions::default() };
+    let folder = config.store.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await;
+    let store = opened.map_err(io::Error::other).map_err(bind_error("open", config.store.display()))??;
+    let admin = admin::bind(&config.admin_socket)
+        .map_err(bind_error("listen on the admin socket", config.admin_socket.display()))?;
+    let mut clients = Vec::new();
+    for service in &config.services {
+        let what = format!("{} for service {}", service.listen, service.name);
+        clients.push(TcpListener::bind(service.listen).await.map_err(bind_error("listen on", what))?);
+    }
+    Ok(Bound { key, store, clients, admin })
+}
+
+fn make_folder(path: &Path) -> Result<(), DaemonError> {
+    std::fs::create_dir_all(path).map_err(bind_error("make the folder", path.display()))
+}
+
+impl Daemon {
+    /// Starts a node. It runs in the background until [`Daemon::stop`].
+    ///
+    /// # Errors
+    /// If a key, folder, socket or port can't be had, or the cluster's settings can't work.
+    pub async fn start(config: Config, driver: Arc<dyn VmDriver>) -> Result<Self, DaemonError> {
+        let own = config.own().cloned().ok_or_else(|| DaemonError::NoEntry { name: config.name.clone() })?;
+        let Bound { key, store, clients, admin } = bind(&config, own.id).await?;
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let events = Arc::new(EventLog::default());
+        let (handles, ends): (Vec<ServiceHandle>, Vec<Commands>) =
+            config.services.iter().map(|service| ServiceHandle::new(service.name.clone())).unzip();
+        let handler = NodeHandler {
+            services: handles.iter().map(|handle| (handle.name().clone(), handle.clone())).collect(),
+            names: config.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
+            store: store.clone(),
+            events: events.clone(),
+            tasks: tasks.clone(),
+        };
+        let settings = cluster_config(&config, key, own.address);
+        let cluster = Cluster::start(settings, store.clone(), Arc::new(handler), Arc::new(Replicate))?;
+        let node = Daemon { cluster, tasks, cancel, admin_socket: config.admin_socket.clone() };
+        let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
+        for (((service, handle), ends), listener) in all {
+            let parts = node.parts(&config, service, &store, &events, &driver);
+            let started = service::start(parts, ends);
+            started.map_err(bind_error("start the VM's thread of", &service.name))?;
+            node.tasks.spawn(service::serve_clients(
+                listener,
+                service.name.clone(),
+                node.cluster.clone(),
+                handle.target(),
+                node.tasks.clone(),
+                node.cancel.clone(),
+            ));
+        }
+        let state = AdminState { config, store, cluster: node.cluster.clone(), services: handles, events };
+        node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
+        Ok(node)
+    }
+
+    /// Where the node listens for its peers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.cluster.local_address()
+    }
+
+    fn parts(
+        &self,
+        config: &Config,
+        service: &ServiceConfig,
+        store: &Store,
+        events: &Arc<EventLog>,
+        driver: &Arc<dyn VmDriver>,
+    ) -> ServiceParts {
+        let node = self.cluster.node_id();
+        let first = config.nodes.iter().any(|entry| entry.id == node && entry.name == service.first_server);
+        let priority = config.own().map_or(0, |own| own.priority);
+        ServiceParts {
+            machine: MachineConfig {
+                service: service.name.clone(),
+                node,
+                peers: config.nodes.iter().map(|entry| entry.id).filter(|id| *id != node).collect(),
+                priority,
+                eligible: true,
+                first,
+                timing: config.timing,
+            },
+            vm: VmSettings {
+                service: service.name.clone(),
+                spec: vm_spec(service),
+                interval: Duration::from_millis(service.interval.as_millis()),
+                rebase_after: service.rebase_after,
+                run: config.run.clone(),
+                store: store.clone(),
+                driver: driver.clone(),
+            },
+            listen: service.listen,
+            tolerance: service.tolerance,
+            cluster: self.cluster.clone(),
+            events: events.clone(),
+            tasks: self.tasks.clone(),
+            cancel: self.cancel.clone(),
+            seed: rand::random(),
+        }
+    }
+
+    /// Stops everything: VMs first, then the cluster; returns when all is gone or the grace is over.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(limits::SHUTDOWN_GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(grace = ?limits::SHUTDOWN_GRACE, "some tasks would not end");
+        }
+        self.cluster.shutdown().await;
+        // Its absence tells clients that there is no daemon; a leftover one does no harm.
+        let _ = std::fs::remove_file(&self.admin_socket);
+    }
+}
+
+fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterConfig {
+    let own = key.node_id();
+    let peer = |entry: &crate::config::NodeConfig| Peer {
+        id: entry.id,
+        name: entry.name.clone(),
+        address: entry.address,
+        priority: entry.priority,
+    };
+    ClusterConfig {
+        key,
+        cluster: config.cluster.clone(),
+        listen,
+        peers: config.nodes.iter().filter(|entry| entry.id != own).map(peer).collect(),
+        tuning: Tuning::default(),
+    }
+}
+
+fn vm_spec(service: &ServiceConfig) -> VmSpec {
+    let vm = &service.vm;
+    let mut spec = VmSpec::new(service.name.clone(), vm.kernel.clone());
+    spec.memory_bytes = vm.memory.get();
+    spec.cpus = vm.cpus;
+    spec.initramfs = vm.initramfs.clone();
+    spec.accel = vm.accel;
+    if let Some(arguments) = &vm.kernel_args {
+        spec.kernel_args = arguments.clone();
+    }
+    // Port 0: a free one, so that any number of nodes fit one machine.
+    let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    spec.forwards = vec![PortForward { host, guest_port: vm.guest_port }];
+    spec
+}

@@ -1,0 +1,124 @@
+//! What peers tell this node: passed on to the services that it concerns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sustain_gossip::{BoxFuture, Handler, IncomingForward};
+use sustain_proto::wire::{Message, Request, Response};
+use sustain_proto::{NodeId, ServiceName, SnapshotId, SnapshotKind};
+use sustain_store::Store;
+use tokio_util::task::TaskTracker;
+
+use crate::error_text::chain;
+use crate::events::{EventLog, Happening};
+use crate::logic::Event;
+use crate::service::{ServiceHandle, serve_forwarded};
+
+/// The node, as its cluster sees it.
+pub(crate) struct NodeHandler {
+    pub(crate) services: BTreeMap<ServiceName, ServiceHandle>,
+    pub(crate) names: BTreeMap<NodeId, String>,
+    pub(crate) store: Store,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl NodeHandler {
+    fn service_of(&self, snapshot: SnapshotId) -> Option<ServiceHandle> {
+        let (manifest, _) = self.store.manifest(snapshot).ok()?;
+        self.services.get(&manifest.service).cloned()
+    }
+}
+
+impl Handler for NodeHandler {
+    fn message(&self, from: NodeId, message: Message) {
+        let Message::Heartbeat(heartbeat) = message else { return };
+        // Nobody speaks for another node's term.
+        if heartbeat.term.node != from {
+            tracing::warn!(from = %from.short(), "a heartbeat in another node's name is ignored");
+            return;
+        }
+        if let Some(service) = self.services.get(&heartbeat.service) {
+            service.offer(Event::Heartbeat(heartbeat));
+        }
+    }
+
+    fn control(&self, from: NodeId, request: Request) -> BoxFuture<Response> {
+        let name = match &request {
+            Request::Poll { service, .. } | Request::Claim { service, .. } => service,
+            _ => return Box::pin(async { refused("this is no control request") }),
+        };
+        let Some(service) = self.services.get(name).cloned() else {
+            let reason = format!("node knows no service {name}");
+            return Box::pin(async move { refused(&reason) });
+        };
+        Box::pin(async move {
+            match request {
+                Request::Poll { lost, .. } => match service.poll(from, lost).await {
+                    Some(ballot) => Response::Ballot(ballot),
+                    None => refused("the node is stopping"),
+                },
+                Request::Claim { term, .. } if term.node != from => refused("the term names another node"),
+                Request::Claim { term, origin, .. } => match service.claim(term, origin).await {
+                    Some(greatest) => Response::Claimed { greatest },
+                    None => refused("the node is stopping"),
+                },
+                _ => refused("this is no control request"),
+            }
+        })
+    }
+
+    fn connect(&self, _from: NodeId, service: ServiceName, incoming: IncomingForward) -> BoxFuture<()> {
+        match self.services.get(&service).map(ServiceHandle::target) {
+            Some(target) => Box::pin(serve_forwarded(target, incoming)),
+            None => Box::pin(async move { incoming.refuse("there is no such service").await }),
+        }
+    }
+
+    fn peer_changed(&self, peer: NodeId, reachable: bool) {
+        let name = self.names.get(&peer).cloned().unwrap_or_else(|| peer.short());
+        self.events.add(Happening::Peer { node: peer, name, reachable });
+        for service in self.services.values() {
+            service.offer(Event::Peer { node: peer, reachable });
+        }
+    }
+
+    fn imported(&self, _from: NodeId, snapshots: Vec<SnapshotId>) {
+        let (store, services) = (self.store.clone(), self.services.clone());
+        self.tasks.spawn_blocking(move || {
+            for snapshot in snapshots {
+                follow_rebase(&store, snapshot);
+            }
+            services.values().for_each(ServiceHandle::refresh);
+        });
+    }
+
+    fn durable(&self, snapshot: SnapshotId, copies: usize) {
+        match self.service_of(snapshot) {
+            Some(service) => service.spread_durable(snapshot, copies),
+            None => tracing::info!(snapshot = %snapshot.short(), copies, "durable"),
+        }
+    }
+}
+
+fn refused(reason: &str) -> Response {
+    Response::Refused { reason: reason.to_owned() }
+}
+
+/// The follower's half of a rebase (P10): a base that is whole here makes the snapshots that it came from,
+/// and their ancestors, superfluous.
+fn follow_rebase(store: &Store, snapshot: SnapshotId) {
+    let Ok((manifest, _)) = store.manifest(snapshot) else { return };
+    let SnapshotKind::Base { came_from } = manifest.kind else { return };
+    if came_from.is_empty() {
+        return;
+    }
+    match store.retire_superseded(snapshot) {
+        Ok(report) if report.dropped.is_empty() => {}
+        Ok(report) => {
+            tracing::info!(base = %snapshot.short(), dropped = report.dropped.len(), bytes = report.bytes_freed,
+                "an older generation is retired");
+        }
+        Err(error) => tracing::warn!(base = %snapshot.short(), error = %chain(&error), "can't retire"),
+    }
+}

@@ -1,0 +1,38 @@
+//! Bounds of the daemon's queues, connections and retries.
+
+use std::time::Duration;
+
+/// Events that a node remembers.
+pub const EVENTS_KEPT: usize = 4_096;
+
+/// Commands and events waiting for a service's task. Heartbeats that find it full are dropped: the next
+/// one comes soon.
+pub const SERVICE_QUEUE: usize = 1_024;
+
+/// Commands waiting for a VM's thread. Each is part of a take-over, and there is one at a time.
+pub const VM_QUEUE: usize = 16;
+
+/// Notes from VM threads waiting for the service's task.
+pub const VM_NOTES: usize = 64;
+
+/// Clients' connections that one node forwards at a time, per service.
+pub const CLIENTS_MAX: usize = 1_024;
+
+/// How long a client's connection is held while there is no server. A take-over takes a few seconds, and
+/// most clients wait that long.
+pub const CLIENT_HOLD: Duration = Duration::from_secs(10);
+
+/// How long the connection to a service inside its VM may take to be made.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
+
+/// How often a VM is looked at between snapshots, to see that it is still there.
+pub const VM_WATCH: Duration = Duration::from_millis(100);
+
+/// How long a request of a reader of events may wait for the next one.
+pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Most bytes of a request to the admin API.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a stopping node waits for its tasks.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);

@@ -1,0 +1,120 @@
+//! The actions of a service's state machine, turned into I/O.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sustain_proto::wire::{Heartbeat, Message, Request, Response};
+use sustain_proto::{SnapshotId, Term, TermOrigin};
+use sustain_store::NoProgress;
+
+use super::driver::Driver;
+use super::handle::{Command, Target};
+use super::vm_thread::VmCommand;
+use crate::error_text::chain;
+use crate::events::Happening;
+use crate::logic::{Action, Event};
+
+impl Driver {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Heartbeat(heartbeat) => self.beat(heartbeat),
+            Action::Poll { round, lost } => self.poll(round, lost),
+            Action::Claim { term, origin } => self.claim(term, origin),
+            Action::Gather { term, snapshot } => self.gather(term, snapshot),
+            Action::Prepare { term, snapshot } => self.tell_vm(term, VmCommand::Prepare { term, snapshot }),
+            Action::Resume { term, origin, parent } => {
+                self.tell_vm(term, VmCommand::Resume { term, origin, parent });
+            }
+            Action::Boot { term } => self.tell_vm(term, VmCommand::Boot { term }),
+            Action::Stop => {
+                if let Some(gather) = self.gather.take() {
+                    gather.abort();
+                }
+                self.address = None;
+                self.vm_pid = None;
+                if !self.vm.tell(VmCommand::Stop) {
+                    tracing::error!(service = %self.service, "the VM's thread can't be told to stop the VM");
+                }
+            }
+            Action::Follow { term } => {
+                let target = match term {
+                    None => Target::Nowhere,
+                    Some(term) if term.node == self.cluster.node_id() => {
+                        self.address.map_or(Target::Nowhere, Target::Here)
+                    }
+                    Some(term) => Target::Node(term.node),
+                };
+                self.target.send_replace(target);
+            }
+            Action::Changed { from, to, term, why } => {
+                let service = self.service.clone();
+                self.events.add(Happening::Role { service, from, to, term, why: why.to_owned() });
+            }
+        }
+    }
+
+    fn beat(&self, heartbeat: Heartbeat) {
+        self.cluster.broadcast(&Message::Heartbeat(heartbeat));
+    }
+
+    fn poll(&self, round: u64, lost: Option<Term>) {
+        let timeout = Duration::from_millis(self.timing.poll_ms);
+        for peer in self.peers.iter().copied() {
+            let (cluster, own) = (self.cluster.clone(), self.own.clone());
+            let request = Request::Poll { service: self.service.clone(), lost };
+            self.tasks.spawn(async move {
+                let ballot = match cluster.request(peer, request, timeout).await {
+                    Ok(Response::Ballot(ballot)) => Some(ballot),
+                    _ => None,
+                };
+                let _ = own.send(Command::Event(Event::Ballot { from: peer, round, ballot })).await;
+            });
+        }
+    }
+
+    fn claim(&self, term: Term, origin: Option<TermOrigin>) {
+        let timeout = Duration::from_millis(self.timing.claim_ms);
+        for peer in self.peers.iter().copied() {
+            let (cluster, own) = (self.cluster.clone(), self.own.clone());
+            let request = Request::Claim { service: self.service.clone(), term, origin };
+            self.tasks.spawn(async move {
+                if let Ok(Response::Claimed { greatest }) = cluster.request(peer, request, timeout).await {
+                    if greatest > term {
+                        let event = Event::Claimed { term: greatest, origin: None };
+                        let _ = own.send(Command::Event(event)).await;
+                    }
+                }
+            });
+        }
+    }
+
+    fn gather(&mut self, term: Term, snapshot: SnapshotId) {
+        let (cluster, own) = (self.cluster.clone(), self.own.clone());
+        let (events, service) = (self.events.clone(), self.service.clone());
+        let task = self.tasks.spawn(async move {
+            let event = match cluster.gather(snapshot, Arc::new(NoProgress)).await {
+                Ok(report) => {
+                    let bytes_fetched = report.bytes_fetched;
+                    events.add(Happening::Gathered { service, snapshot, bytes_fetched });
+                    Event::Gathered { term }
+                }
+                Err(error) => {
+                    events.add(Happening::Problem { service: Some(service), what: chain(&error) });
+                    Event::GatherFailed { term, snapshot }
+                }
+            };
+            let _ = own.send(Command::Event(event)).await;
+        });
+        self.gather = Some(task.abort_handle());
+    }
+
+    fn tell_vm(&mut self, term: Term, command: VmCommand) {
+        if !self.vm.tell(command) {
+            self.problem("the VM's thread takes no commands".to_owned());
+            let own = self.own.clone();
+            self.tasks.spawn(async move {
+                let _ = own.send(Command::Event(Event::StartFailed { term })).await;
+            });
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The task that drives a service's state machine: it turns the machine's actions into I/O, and I/O into
+//! events. It is the only one that touches the machine.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sustain_gossip::Cluster;
+use sustain_proto::wire::SnapshotSummary;
+use sustain_proto::{NodeId, ServiceName, SnapshotId};
+use sustain_store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::handle::{Command, ServiceHandle, Target};
+use super::vm_thread::{SnapshotNote, VmNote, VmSettings, VmThread};
+use crate::clock::Monotonic;
+use crate::error_text::chain;
+use crate::events::{EventLog, Happening};
+use crate::limits;
+use crate::logic::{Event, Machine, MachineConfig, StaticPriority, Timing};
+
+/// What a service's task is made of.
+pub(crate) struct ServiceParts {
+    pub(crate) machine: MachineConfig,
+    pub(crate) vm: VmSettings,
+    pub(crate) listen: SocketAddr,
+    pub(crate) tolerance: u32,
+    pub(crate) cluster: Cluster,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) seed: u64,
+}
+
+/// Starts the task and the VM's thread.
+pub(crate) fn start(parts: ServiceParts, commands: Commands) -> std::io::Result<()> {
+    let tasks = parts.tasks.clone();
+    let driver = Driver::new(parts, commands)?;
+    tasks.spawn(driver.run());
+    Ok(())
+}
+
+/// The ends of a [`ServiceHandle`] that the task holds.
+pub(crate) struct Commands {
+    inbox: mpsc::Receiver<Command>,
+    own: mpsc::Sender<Command>,
+    target: watch::Sender<Target>,
+}
+
+impl ServiceHandle {
+    /// A handle, and what the task needs to serve it. Made before the cluster, whose handler uses it.
+    pub(crate) fn new(name: ServiceName) -> (Self, Commands) {
+        let (commands, inbox) = mpsc::channel(limits::SERVICE_QUEUE);
+        let (sender, target) = watch::channel(Target::Nowhere);
+        let ends = Commands { inbox, own: commands.clone(), target: sender };
+        (Self { name, commands, target }, ends)
+    }
+}
+
+pub(super) struct Driver {
+    pub(super) service: ServiceName,
+    pub(super) timing: Timing,
+    pub(super) machine: Machine,
+    pub(super) clock: Monotonic,
+    pub(super) random: StdRng,
+    pub(super) cluster: Cluster,
+    pub(super) peers: Vec<NodeId>,
+    pub(super) store: Store,
+    pub(super) vm: VmThread,
+    pub(super) notes: mpsc::Receiver<VmNote>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) own: mpsc::Sender<Command>,
+    pub(super) target: watch::Sender<Target>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) vm_pid: Option<u32>,
+    pub(super) gather: Option<AbortHandle>,
+    pub(super) pauses_ms: Vec<f64>,
+    pub(super) snapshots_taken: u64,
+    pub(super) snapshots_held: usize,
+    pub(super) marked: Option<SnapshotId>,
+    pub(super) listen: SocketAddr,
+    pub(super) tolerance: u32,
+    pub(super) events: Arc<EventLog>,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+}
+
+/// Pauses kept for the median: the last quarter of an hour at a snapshot a second.
+const PAUSES_KEPT: usize = 900;
+
+impl Driver {
+    fn new(parts: ServiceParts, commands: Commands) -> std::io::Result<Self> {
+        let clock = Monotonic::start();
+        let store = parts.vm.store.clone();
+        let (vm, notes) = VmThread::start(parts.vm)?;
+        Ok(Self {
+            service: parts.machine.service.clone(),
+            timing: parts.machine.timing,
+            peers: parts.machine.peers.iter().copied().collect(),
+            machine: Machine::new(parts.machine, Box::new(StaticPriority), clock.now_ms()),
+            clock,
+            random: StdRng::seed_from_u64(parts.seed),
+            cluster: parts.cluster,
+            store,
+            vm,
+            notes,
+            inbox: commands.inbox,
+            own: commands.own,
+            target: commands.target,
+            address: None,
+            vm_pid: None,
+            gather: None,
+            pauses_ms: Vec::new(),
+            snapshots_taken: 0,
+            snapshots_held: 0,
+            marked: None,
+            listen: parts.listen,
+            tolerance: parts.tolerance,
+            events: parts.events,
+            tasks: parts.tasks,
+            cancel: parts.cancel,
+        })
+    }
+
+    async fn run(mut self) {
+        self.refresh();
+        let mut ticks = tokio::time::interval(Duration::from_millis((self.timing.heartbeat_ms / 4).max(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => break,
+                _ = ticks.tick() => self.handle(Event::Tick),
+                Some(command) = self.inbox.recv() => self.obey(command),
+                Some(note) = self.notes.recv() => self.noted(note),
+            }
+        }
+        if let Some(gather) = self.gather.take() {
+            gather.abort();
+        }
+        // A closed channel keeps the thread from waiting for us while we wait for it.
+        self.notes.close();
+        let vm = self.vm;
+        let ended = tokio::task::spawn_blocking(move || vm.end()).await;
+        if ended.is_err() {
+            tracing::error!("ending the VM's thread failed");
+        }
+    }
+
+    pub(super) fn handle(&mut self, event: Event) {
+        let actions = self.machine.handle(self.clock.now_ms(), event, &mut self.random);
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Event(event) => {
+                let heartbeat = match &event {
+                    Event::Heartbeat(heartbeat) => {
+                        heartbeat.durable.map(|durable| (durable.0, heartbeat.level))
+                    }
+                    _ => None,
+                };
+                self.handle(event);
+                if let Some((snapshot, level)) = heartbeat {
+                    self.mark_durable(snapshot, level);
+                }
+            }
+            Command::Poll { from, lost, answer } => {
+                let _ = answer.send(self.machine.ballot(self.clock.now_ms()));
+                self.handle(Event::Polled { from, lost });
+            }
+            Command::Claim { term, origin, answer } => {
+                self.handle(Event::Claimed { term, origin });
+                let _ = answer.send(self.machine.greatest());
+            }
+            Command::Status { answer } => {
+                let _ = answer.send(self.status());
+            }
+            Command::SpreadDurable { snapshot, copies } => self.spread_durable(snapshot, copies),
+            Command::Refresh => self.refresh(),
+            Command::Known(known) => {
+                self.snapshots_held = known.len();
+                self.handle(Event::Known(known));
+            }
+        }
+    }
+
+    fn noted(&mut self, note: VmNote) {
+        match note {
+            VmNote::Event(event) => {
+                if matches!(event, Event::Exited { .. } | Event::StartFailed { .. } | Event::Stopped) {
+                    self.address = None;
+                    self.vm_pid = None;
+                }
+                self.handle(event);
+            }
+            VmNote::Running { address, pid } => {
+                self.address = Some(address);
+                self.vm_pid = Some(pid);
+            }
+            VmNote::Restored { snapshot, seq } => {
+                let service = self.service.clone();
+                self.events.add(Happening::Restored { service, snapshot, seq });
+            }
+            VmNote::Snapshot(note) => self.snapshot_taken(*note),
+            VmNote::Rebased { base, dropped } => {
+                let service = self.service.clone();
+                self.events.add(Happening::Rebased { service, base, dropped });
+                self.cluster.spread(base, self.tolerance);
+                self.refresh();
+            }
+            VmNote::Problem(what) => self.problem(what),
+        }
+    }
+
+    pub(super) fn problem(&self, what: String) {
+        self.events.add(Happening::Problem { service: Some(self.service.clone()), what });
+    }
+
+    fn snapshot_taken(&mut self, note: SnapshotNote) {
+        if self.pauses_ms.len() == PAUSES_KEPT {
+            self.pauses_ms.remove(0);
+        }
+        self.pauses_ms.push(note.pause_ms);
+        self.snapshots_taken += 1;
+        let report = note.report;
+        self.cluster.spread(report.snapshot, self.tolerance);
+        self.events.add(Happening::Snapshot {
+            service: self.service.clone(),
+            snapshot: report.snapshot,
+            seq: report.seq,
+            pause_ms: note.pause_ms,
+            bytes_in: report.bytes_in,
+            bytes_new: report.bytes_new,
+            chunks_changed: report.chunks_changed,
+            seconds: note.seconds,
+        });
+        self.refresh();
+    }
+
+    fn spread_durable(&mut self, snapshot: SnapshotId, copies: usize) {
+        let Ok((manifest, _)) = self.store.manifest(snapshot) else { return };
+        let seq = manifest.seq;
+        let level = u32::try_from(copies.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.events.add(Happening::Durable { service: self.service.clone(), snapshot, seq, copies });
+        self.handle(Event::Durable { snapshot, seq, level });
+    }
+
+    /// A follower notes in its own store what the server's watermark says.
+    fn mark_durable(&mut self, snapshot: SnapshotId, level: u32) {
+        if self.marked == Some(snapshot) || self.machine.state().reign().is_some() {
+            return;
+        }
+        self.marked = Some(snapshot);
+        let (store, service) = (self.store.clone(), self.service.clone());
+        self.tasks.spawn_blocking(move || {
+            // Not held here is not wrong: it is a mark, and nothing to mark.
+            if let Err(error) = store.mark_durable(snapshot, level) {
+                tracing::debug!(%service, error = %chain(&error), "no durable mark");
+            }
+        });
+    }
+
+    /// Reads the service's snapshots from the store, off the task's thread.
+    fn refresh(&self) {
+        let (store, service, own) = (self.store.clone(), self.service.clone(), self.own.clone());
+        self.tasks.spawn(async move {
+            let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&service))).await;
+            match read {
+                Ok(Ok(list)) => {
+                    let known = list.iter().map(summary).collect();
+                    let _ = own.send(Command::Known(known)).await;
+                }
+                Ok(Err(error)) => tracing::warn!(error = %chain(&error), "can't list the store's snapshots"),
+                Err(error) => tracing::error!(%error, "listing the store's snapshots failed"),
+            }
+        });
+    }
+}
+
+fn summary(info: &sustain_store::SnapshotInfo) -> SnapshotSummary {
+    SnapshotSummary {
+        id: info.id,
+        term: info.term,
+        origin: info.origin,
+        seq: info.seq,
+        durable: info.durable,
+        whole: true,
+    }
+}

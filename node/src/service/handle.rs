@@ -1,0 +1,106 @@
+//! What the rest of the node holds of a service: a way to reach its task, and where its clients go.
+
+use std::net::SocketAddr;
+
+use sustain_proto::wire::{Ballot, SnapshotSummary};
+use sustain_proto::{NodeId, ServiceName, SnapshotId, Term, TermOrigin};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::ServiceStatus;
+use crate::logic::Event;
+
+/// Where clients are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// There is no server now.
+    Nowhere,
+    /// The VM runs here and listens at this address.
+    Here(SocketAddr),
+    /// Another node serves.
+    Node(NodeId),
+}
+
+/// What the service's task is asked or told.
+pub(super) enum Command {
+    Event(Event),
+    Poll {
+        from: NodeId,
+        lost: Option<Term>,
+        answer: oneshot::Sender<Ballot>,
+    },
+    Claim {
+        term: Term,
+        origin: Option<TermOrigin>,
+        answer: oneshot::Sender<Option<Term>>,
+    },
+    Status {
+        answer: oneshot::Sender<ServiceStatus>,
+    },
+    SpreadDurable {
+        snapshot: SnapshotId,
+        copies: usize,
+    },
+    /// The store's snapshots of this service may have changed.
+    Refresh,
+    Known(Vec<SnapshotSummary>),
+}
+
+/// A handle on a service's task; clones share it.
+#[derive(Clone)]
+pub(crate) struct ServiceHandle {
+    pub(super) name: ServiceName,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) target: watch::Receiver<Target>,
+}
+
+impl ServiceHandle {
+    /// The service's name.
+    #[must_use]
+    pub(crate) fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// Hands the task an event that may be dropped when it is overwhelmed, such as a heartbeat.
+    pub(crate) fn offer(&self, event: Event) {
+        if self.commands.try_send(Command::Event(event)).is_err() {
+            tracing::warn!(service = %self.name, "the service's task is overwhelmed or gone; an event is dropped");
+        }
+    }
+
+    /// Says that the store's snapshots of this service may have changed.
+    pub(crate) fn refresh(&self) {
+        let _ = self.commands.try_send(Command::Refresh);
+    }
+
+    /// Says that a spread snapshot is durable.
+    pub(crate) fn spread_durable(&self, snapshot: SnapshotId, copies: usize) {
+        let _ = self.commands.try_send(Command::SpreadDurable { snapshot, copies });
+    }
+
+    /// This node's ballot for a peer that misses the server; none when the task is gone.
+    pub(crate) async fn poll(&self, from: NodeId, lost: Option<Term>) -> Option<Ballot> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Poll { from, lost, answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Tells of a peer's claim; returns the greatest term known here.
+    pub(crate) async fn claim(&self, term: Term, origin: Option<TermOrigin>) -> Option<Term> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Claim { term, origin, answer }).await.ok()?;
+        answered.await.ok().flatten()
+    }
+
+    /// The service's status; none when the task is gone.
+    pub(crate) async fn status(&self) -> Option<ServiceStatus> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Status { answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Where clients are sent now, and every change of it.
+    #[must_use]
+    pub(crate) fn target(&self) -> watch::Receiver<Target> {
+        self.target.clone()
+    }
+}

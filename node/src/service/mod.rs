@@ -1,0 +1,17 @@
+//! One service on this node: the task that drives its state machine, the thread that owns its VM, and the
+//! port where its clients come in.
+
+mod actions;
+mod driver;
+mod forward;
+mod handle;
+mod status;
+mod vm_running;
+mod vm_thread;
+
+pub(crate) use handle::ServiceHandle;
+pub use status::ServiceStatus;
+
+pub(crate) use driver::{Commands, ServiceParts, start};
+pub(crate) use forward::{serve_clients, serve_forwarded};
+pub(crate) use vm_thread::VmSettings;

@@ -1,0 +1,62 @@
+//! A service as a node sees it, for `snapctl status`.
+
+use serde::{Deserialize, Serialize};
+use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
+
+use super::driver::Driver;
+use crate::logic::Role;
+
+/// A service's status on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The service.
+    pub service: ServiceName,
+    /// This node's role.
+    pub role: Role,
+    /// The term of the server that this node follows or is.
+    pub term: Option<Term>,
+    /// The server.
+    pub server: Option<NodeId>,
+    /// Number of the newest snapshot taken, as last heard.
+    pub running_seq: Option<u64>,
+    /// Number of the newest durable snapshot, as last heard: what clients may rely on (P34).
+    pub durable_seq: Option<u64>,
+    /// The newest durable snapshot.
+    pub durable: Option<SnapshotId>,
+    /// Losses that it survives.
+    pub level: u32,
+    /// Where this node accepts the service's clients.
+    pub listen: String,
+    /// Process id of the VM, if it runs here.
+    pub vm_pid: Option<u32>,
+    /// Snapshots taken here since the node started.
+    pub snapshots_taken: u64,
+    /// Median pause of the guest in milliseconds, over those.
+    pub pause_ms_median: Option<f64>,
+    /// Snapshots of the service that are whole in this node's store.
+    pub snapshots_held: usize,
+}
+
+impl Driver {
+    pub(super) fn status(&self) -> ServiceStatus {
+        let watermark = self.machine.watermark();
+        let term = self.machine.following();
+        let mut pauses_ms = self.pauses_ms.clone();
+        pauses_ms.sort_by(f64::total_cmp);
+        ServiceStatus {
+            service: self.service.clone(),
+            role: self.machine.role(),
+            term,
+            server: term.map(|term| term.node),
+            running_seq: watermark.map(|heartbeat| heartbeat.running_seq),
+            durable_seq: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.1),
+            durable: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.0),
+            level: watermark.map_or(0, |heartbeat| heartbeat.level),
+            listen: self.listen.to_string(),
+            vm_pid: self.vm_pid,
+            snapshots_taken: self.snapshots_taken,
+            pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),
+            snapshots_held: self.snapshots_held,
+        }
+    }
+}

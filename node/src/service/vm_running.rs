@@ -1,0 +1,126 @@
+//! A running VM and its chain of snapshots.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
+use sustain_store::{Push, PushLineage, PushRequest, RegionSource};
+use sustain_vmdriver::{SnapshotSink, Vm, VmState};
+
+use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
+use crate::clock;
+use crate::error_text::chain;
+use crate::logic::Event;
+
+/// A VM, and which snapshot comes next.
+pub(super) struct Running {
+    vm: Box<dyn Vm>,
+    term: Term,
+    origin: Option<TermOrigin>,
+    parent: Option<SnapshotId>,
+    seq: u64,
+    interval: Duration,
+    due: Instant,
+    deltas: u32,
+}
+
+/// Passes the regions of a paused VM on to the store.
+struct Ingest<'a>(&'a mut Push);
+
+impl SnapshotSink for Ingest<'_> {
+    fn region(
+        &mut self,
+        name: &RegionName,
+        source: &dyn RegionSource,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.0.ingest(name, source)?)
+    }
+}
+
+impl Running {
+    pub(super) fn new(
+        vm: Box<dyn Vm>,
+        term: Term,
+        origin: Option<TermOrigin>,
+        parent: Option<SnapshotId>,
+        interval: Duration,
+    ) -> Self {
+        let seq = origin.map_or(0, |origin| origin.seq);
+        Self { vm, term, origin, parent, seq, interval, due: Instant::now() + interval, deltas: 0 }
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Time left until the next snapshot; zero when it is due.
+    pub(super) fn due_in(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// How the VM ended, if it has.
+    pub(super) fn exited(&mut self) -> Option<String> {
+        match self.vm.state() {
+            VmState::Running | VmState::Paused => None,
+            ended => Some(format!("{ended:?}")),
+        }
+    }
+
+    pub(super) fn stop(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.vm.stop()?)
+    }
+
+    /// Takes one snapshot. A failure is noted, and the guest runs on: the next one is tried in time.
+    pub(super) fn take_snapshot(&mut self, settings: &VmSettings, notes: &mut Vec<VmNote>) {
+        let started = Instant::now();
+        match self.try_snapshot(settings) {
+            Ok(mut note) => {
+                note.seconds = started.elapsed().as_secs_f64();
+                let event = Event::Taken { seq: note.report.seq };
+                notes.push(VmNote::Snapshot(Box::new(note)));
+                notes.push(VmNote::Event(event));
+                self.rebase_if_due(settings, notes);
+            }
+            Err(error) => notes.push(VmNote::Problem(format!("can't take a snapshot: {}", chain(&*error)))),
+        }
+        // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
+        self.due = Instant::now().max(self.due + self.interval);
+    }
+
+    fn try_snapshot(
+        &mut self,
+        settings: &VmSettings,
+    ) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
+        let mut push = settings.store.begin_push(PushRequest {
+            service: settings.service.clone(),
+            lineage: PushLineage::Explicit {
+                term: self.term,
+                origin: self.origin,
+                parents: self.parent.into_iter().collect(),
+                seq: self.seq + 1,
+            },
+            time_ms: clock::wall_ms(),
+        })?;
+        let timings = self.vm.snapshot(&mut Ingest(&mut push))?;
+        let report = push.commit()?;
+        self.parent = Some(report.snapshot);
+        self.seq = report.seq;
+        self.deltas += 1;
+        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, seconds: 0.0 })
+    }
+
+    /// P10: bounds what the deltas of a generation take, and what a manifest lists.
+    fn rebase_if_due(&mut self, settings: &VmSettings, notes: &mut Vec<VmNote>) {
+        if self.deltas < settings.rebase_after {
+            return;
+        }
+        self.deltas = 0;
+        match settings.store.rebase(&settings.service, None) {
+            Ok(report) => {
+                self.parent = Some(report.base);
+                notes.push(VmNote::Rebased { base: report.base, dropped: report.dropped.len() });
+            }
+            Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", chain(&error)))),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The thread that owns a service's VM. Nobody else touches it: others send commands and get notes.
+//!
+//! A thread, not a task: the driver blocks, and QEMU is told to die with the thread that spawned it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::{io, thread};
+
+use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_store::{Progress, Store};
+use sustain_vmdriver::{PreparedVm, Vm, VmDriver, VmSpec};
+use tokio::sync::mpsc;
+
+use super::vm_running::Running;
+use crate::error_text::chain;
+use crate::limits;
+use crate::logic::Event;
+
+/// What the thread is told.
+pub(super) enum VmCommand {
+    Boot { term: Term },
+    Prepare { term: Term, snapshot: SnapshotId },
+    Resume { term: Term, origin: Option<TermOrigin>, parent: SnapshotId },
+    Stop,
+}
+
+/// What the thread says.
+pub(super) enum VmNote {
+    Event(Event),
+    Running { address: SocketAddr, pid: u32 },
+    Restored { snapshot: SnapshotId, seq: u64 },
+    Snapshot(Box<SnapshotNote>),
+    Rebased { base: SnapshotId, dropped: usize },
+    Problem(String),
+}
+
+/// A snapshot that was taken and committed.
+pub(super) struct SnapshotNote {
+    pub(super) report: sustain_store::PushReport,
+    pub(super) pause_ms: f64,
+    pub(super) seconds: f64,
+}
+
+/// What the thread needs.
+pub(crate) struct VmSettings {
+    pub(crate) service: ServiceName,
+    pub(crate) spec: VmSpec,
+    pub(crate) interval: std::time::Duration,
+    pub(crate) rebase_after: u32,
+    pub(crate) run: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) driver: Arc<dyn VmDriver>,
+}
+
+/// A handle on the thread.
+pub(super) struct VmThread {
+    commands: SyncSender<VmCommand>,
+    cancelled: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VmThread {
+    /// Starts the thread, without a VM yet.
+    pub(super) fn start(settings: VmSettings) -> io::Result<(Self, mpsc::Receiver<VmNote>)> {
+        let (commands, inbox) = sync_channel(limits::VM_QUEUE);
+        let (notes, outbox) = mpsc::channel(limits::VM_NOTES);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let owner = Owner { settings, inbox, notes, cancelled: cancelled.clone(), vm: Held::Nothing };
+        let thread = thread::Builder::new().name("vm".to_owned()).spawn(move || owner.run())?;
+        Ok((Self { commands, cancelled, thread: Some(thread) }, outbox))
+    }
+
+    /// Gives a command. A full queue would be a bug in the state machine, which has one take-over under
+    /// way at a time; the command is refused then.
+    pub(super) fn tell(&self, command: VmCommand) -> bool {
+        if matches!(command, VmCommand::Stop) {
+            self.cancelled.store(true, Ordering::Release);
+        }
+        self.commands.try_send(command).is_ok()
+    }
+
+    /// Stops the VM and ends the thread. Blocks until both are done.
+    pub(super) fn end(mut self) {
+        self.cancelled.store(true, Ordering::Release);
+        let (closed, _) = sync_channel(1);
+        drop(std::mem::replace(&mut self.commands, closed));
+        if let Some(thread) = self.thread.take() {
+            if thread.join().is_err() {
+                tracing::error!("the VM's thread panicked");
+            }
+        }
+    }
+}
+
+enum Held {
+    Nothing,
+    Prepared { term: Term, vm: Box<dyn PreparedVm> },
+    Running(Running),
+}
+
+struct Owner {
+    settings: VmSettings,
+    inbox: Receiver<VmCommand>,
+    notes: mpsc::Sender<VmNote>,
+    cancelled: Arc<AtomicBool>,
+    vm: Held,
+}
+
+/// Lets a restore be given up when the VM is to stop anyway.
+struct Cancel<'a>(&'a AtomicBool);
+
+impl Progress for Cancel<'_> {
+    fn total(&self, _bytes: u64) {}
+    fn advance(&self, _bytes: u64) {}
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Owner {
+    fn run(mut self) {
+        loop {
+            let wait = match &self.vm {
+                Held::Running(running) => running.due_in().min(limits::VM_WATCH),
+                _ => limits::VM_WATCH,
+            };
+            match self.inbox.recv_timeout(wait) {
+                Ok(command) => self.obey(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.stop();
+                    return;
+                }
+            }
+            self.look_after();
+        }
+    }
+
+    fn say(&self, note: VmNote) {
+        // It fails only when the service's task has ended; the inbox will say so too.
+        let _ = self.notes.blocking_send(note);
+    }
+
+    fn obey(&mut self, command: VmCommand) {
+        match command {
+            VmCommand::Boot { term } => self.boot(term),
+            VmCommand::Prepare { term, snapshot } => self.prepare(term, snapshot),
+            VmCommand::Resume { term, origin, parent } => self.resume(term, origin, parent),
+            VmCommand::Stop => {
+                self.stop();
+                self.cancelled.store(false, Ordering::Release);
+                self.say(VmNote::Event(Event::Stopped));
+            }
+        }
+    }
+
+    fn failed(&self, term: Term, doing: &str, error: &(dyn std::error::Error + 'static)) {
+        self.say(VmNote::Problem(format!("{doing}: {}", chain(error))));
+        self.say(VmNote::Event(Event::StartFailed { term }));
+    }
+
+    fn boot(&mut self, term: Term) {
+        self.stop();
+        match self.settings.driver.start(&self.settings.spec, &self.settings.run) {
+            Ok(vm) => self.started(term, None, None, vm),
+            Err(error) => self.failed(term, "can't start the VM", &error),
+        }
+    }
+
+    fn prepare(&mut self, term: Term, snapshot: SnapshotId) {
+        self.stop();
+        let prepared = match self.settings.driver.prepare(&self.settings.spec, &self.settings.run) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.failed(term, "can't prepare the VM", &error),
+        };
+        if let Err(error) = self.settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled))
+        {
+            return self.failed(term, "can't restore the snapshot", &error);
+        }
+        self.vm = Held::Prepared { term, vm: prepared };
+        self.say(VmNote::Event(Event::Prepared { term }));
+    }
+
+    fn resume(&mut self, term: Term, origin: Option<TermOrigin>, parent: SnapshotId) {
+        match std::mem::replace(&mut self.vm, Held::Nothing) {
+            Held::Prepared { term: prepared_for, vm } if prepared_for == term => match vm.resume() {
+                Ok(vm) => {
+                    let seq = origin.map_or(0, |origin| origin.seq);
+                    self.say(VmNote::Restored { snapshot: parent, seq });
+                    self.started(term, origin, Some(parent), vm);
+                }
+                Err(error) => self.failed(term, "can't resume the VM", &error),
+            },
+            other => {
+                drop(other);
+                self.say(VmNote::Problem("told to resume a VM that was not prepared".to_owned()));
+                self.say(VmNote::Event(Event::StartFailed { term }));
+            }
+        }
+    }
+
+    fn started(
+        &mut self,
+        term: Term,
+        origin: Option<TermOrigin>,
+        parent: Option<SnapshotId>,
+        vm: Box<dyn Vm>,
+    ) {
+        let Some(address) = vm.forwards().first().map(|forward| forward.host) else {
+            self.say(VmNote::Problem("the VM's driver forwards no port to the service".to_owned()));
+            self.say(VmNote::Event(Event::StartFailed { term }));
+            return;
+        };
+        self.say(VmNote::Running { address, pid: vm.pid() });
+        self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval));
+        self.say(VmNote::Event(Event::Running { term }));
+    }
+
+    fn look_after(&mut self) {
+        let Held::Running(running) = &mut self.vm else { return };
+        if let Some(how) = running.exited() {
+            let term = running.term();
+            self.vm = Held::Nothing;
+            self.say(VmNote::Problem(format!("the VM has exited: {how}")));
+            self.say(VmNote::Event(Event::Exited { term }));
+            return;
+        }
+        if !running.due_in().is_zero() {
+            return;
+        }
+        let mut notes = Vec::new();
+        running.take_snapshot(&self.settings, &mut notes);
+        notes.into_iter().for_each(|note| self.say(note));
+    }
+
+    fn stop(&mut self) {
+        if let Held::Running(running) = std::mem::replace(&mut self.vm, Held::Nothing) {
+            if let Err(error) = running.stop() {
+                self.say(VmNote::Problem(format!("stopping the VM: {}", chain(&*error))));
+            }
+        }
+    }
+}
