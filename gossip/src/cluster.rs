@@ -251,6 +251,26 @@ impl Cluster {
         }
     }
 
+    /// Ends all connections at once, as if the node had died right here.
+    #[cfg(test)]
+    pub(crate) fn break_off(&self) {
+        if let Some(endpoint) = self.member.links.close() {
+            endpoint.close(quic::CLOSE_LEAVING, b"broken off");
+        }
+    }
+
+    /// How many tasks there are.
+    #[cfg(test)]
+    pub(crate) fn tasks_running(&self) -> usize {
+        self.member.tasks.running()
+    }
+
+    /// What is behind the handle.
+    #[cfg(test)]
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+
     async fn until_stopped<T>(
         &self,
         work: impl Future<Output = Result<T, RequestError>>,

@@ -28,6 +28,8 @@ mod pump;
 mod serve;
 mod spread;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transport;
 mod tuning;

@@ -74,8 +74,9 @@ pub const COUNTED_SNAPSHOTS_MAX: usize = 64;
 /// Packs sent at once to one peer: enough that the next one travels while one is synced.
 pub const PACKS_SENT_AT_ONCE: usize = 3;
 
-/// Packs fetched at once from one peer while gathering.
-pub const PACKS_FETCHED_PER_PEER: usize = 3;
+/// Packs fetched at once from one peer while gathering: one travels while another is synced. More would
+/// give the first peer that answers everything there is to fetch.
+pub const PACKS_FETCHED_PER_PEER: usize = 2;
 
 /// Packs fetched at once from all peers together; each holds [`PACK_BUFFERS`] buffers.
 pub const PACKS_FETCHED_AT_ONCE: usize = 12;

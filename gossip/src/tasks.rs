@@ -54,6 +54,12 @@ impl Tasks {
         self.token.is_cancelled()
     }
 
+    /// How many tasks there are, blocking work included.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Runs until done, or until the cluster stops.
     pub(crate) async fn until_stopped<F: Future>(&self, work: F) -> Option<F::Output> {
         self.token.run_until_cancelled(work).await

@@ -1,0 +1,9 @@
+//! Whole clusters in one process: real sockets on the loopback device, real stores.
+
+mod forwarding;
+mod gathering;
+mod harness;
+mod hostility;
+mod probing;
+mod spreading;
+mod trust;
