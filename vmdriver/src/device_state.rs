@@ -32,8 +32,10 @@ pub(crate) fn configure(qmp: &mut Client) -> Result<(), QmpError> {
 pub(crate) fn save(qmp: &mut Client) -> Result<File, SnapshotError> {
     let doing = "saving the device state";
     let failed = |source| SnapshotError::Qmp { doing, source };
-    let file = memory_file::create(DESCRIPTOR)
-        .map_err(|source| SnapshotError::MemoryFile { doing: "make a memory file for device state", source })?;
+    let file = memory_file::create(DESCRIPTOR).map_err(|source| SnapshotError::MemoryFile {
+        doing: "make a memory file for device state",
+        source,
+    })?;
     qmp.give_descriptor(DESCRIPTOR, file.as_fd(), QMP_COMMAND_TIMEOUT).map_err(failed)?;
     let address = json!({ "uri": format!("fd:{DESCRIPTOR}") });
     qmp.execute("migrate", address, QMP_COMMAND_TIMEOUT).map_err(failed)?;
@@ -112,8 +114,7 @@ pub(crate) fn load(qmp: &mut Client, mut file: &File) -> Result<(), LoadFailure>
 }
 
 fn is_end(event: &Event) -> bool {
-    event.name == "MIGRATION"
-        && matches!(event.text("status"), Some("completed" | "failed" | "cancelled"))
+    event.name == "MIGRATION" && matches!(event.text("status"), Some("completed" | "failed" | "cancelled"))
 }
 
 /// QEMU's own words about the migration that failed.

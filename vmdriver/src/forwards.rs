@@ -20,9 +20,8 @@ pub(crate) fn resolve(wanted: &[PortForward], table: &str) -> Option<Vec<PortFor
             resolved.push(*forward);
             continue;
         }
-        let fits = |row: &PortForward| {
-            row.guest_port == forward.guest_port && row.host.ip() == forward.host.ip()
-        };
+        let fits =
+            |row: &PortForward| row.guest_port == forward.guest_port && row.host.ip() == forward.host.ip();
         let position = listening.iter().position(fits)?;
         resolved.push(listening.swap_remove(position));
     }
@@ -64,7 +63,8 @@ mod tests {
 
     #[test]
     fn picked_ports_are_found_and_given_ones_left() {
-        let wanted = [forward("127.0.0.1:9000", 8080), forward("0.0.0.0:0", 25), forward("127.0.0.1:0", 8080)];
+        let wanted =
+            [forward("127.0.0.1:9000", 8080), forward("0.0.0.0:0", 25), forward("127.0.0.1:0", 8080)];
         let expected =
             [forward("127.0.0.1:9000", 8080), forward("0.0.0.0:40002", 25), forward("127.0.0.1:40001", 8080)];
         assert_eq!(resolve(&wanted, TABLE).unwrap(), expected);
@@ -74,7 +74,10 @@ mod tests {
     fn a_port_that_is_not_in_the_table_is_not_invented() {
         assert_eq!(resolve(&[forward("127.0.0.1:0", 81)], TABLE), None);
         assert_eq!(resolve(&[forward("127.0.0.1:0", 25)], TABLE), None);
-        assert_eq!(resolve(&[forward("127.0.0.1:0", 8080)], "TCP[HOST_FORWARD] 1 x y z\nTCP[HOST_FORWARD]"), None);
+        assert_eq!(
+            resolve(&[forward("127.0.0.1:0", 8080)], "TCP[HOST_FORWARD] 1 x y z\nTCP[HOST_FORWARD]"),
+            None
+        );
         let twice = [forward("127.0.0.1:0", 8080), forward("127.0.0.1:0", 8080)];
         let one_row = "TCP[HOST_FORWARD]  14 127.0.0.1 40001 10.0.2.15 8080 0 0";
         assert_eq!(resolve(&twice, one_row), None);

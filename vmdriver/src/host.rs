@@ -56,11 +56,7 @@ pub(crate) fn qemu_version(path: &Path) -> Result<String, CheckError> {
     let first = output.lines().next().unwrap_or_default().to_owned();
     match parse_version(&first) {
         Some((major, minor)) if is_recent(major, minor) => Ok(first),
-        _ => Err(CheckError::QemuVersion {
-            path: path.to_owned(),
-            found: first,
-            oldest: QEMU_OLDEST_TEXT,
-        }),
+        _ => Err(CheckError::QemuVersion { path: path.to_owned(), found: first, oldest: QEMU_OLDEST_TEXT }),
     }
 }
 
@@ -136,7 +132,10 @@ mod tests {
         assert!(check_memory(&spec).is_ok(), "the machine that tests has 256 MiB to spare");
         spec.memory_bytes = 1 << 50;
         let error = check_memory(&spec).unwrap_err();
-        assert!(matches!(error, CheckError::Memory { needed_bytes, .. } if needed_bytes > 1 << 50), "{error}");
+        assert!(
+            matches!(error, CheckError::Memory { needed_bytes, .. } if needed_bytes > 1 << 50),
+            "{error}"
+        );
         assert_eq!(error.kind(), crate::ErrorKind::NoMemory);
     }
 

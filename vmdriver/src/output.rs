@@ -28,8 +28,7 @@ impl Tail {
 
     /// The last lines as one line of printable text: a guest must not write to the reader's terminal.
     pub(crate) fn text(&self) -> String {
-        let kept: Vec<u8> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let kept: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(TAIL_LINES_MAX)..];

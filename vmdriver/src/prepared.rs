@@ -28,8 +28,8 @@ struct Slot {
 
 impl Slot {
     fn new(what: &'static str) -> Result<Self, StartError> {
-        let file = memory_file::create(what)
-            .map_err(|source| StartError::MemoryFile { what, bytes: 0, source })?;
+        let file =
+            memory_file::create(what).map_err(|source| StartError::MemoryFile { what, bytes: 0, source })?;
         Ok(Self { file, opened: AtomicBool::new(false) })
     }
 
@@ -77,7 +77,8 @@ impl RestoreTarget for MemoryTarget {
             REGION_RAM => format!("has {}", self.ram_bytes),
             _ => format!("takes at most {}", limits::DEVICE_BYTES_MAX),
         };
-        let message = format!("the snapshot's region {name} has {found} bytes, the VM as described {expected}");
+        let message =
+            format!("the snapshot's region {name} has {found} bytes, the VM as described {expected}");
         Err(io::Error::new(io::ErrorKind::InvalidInput, message))
     }
 
@@ -134,8 +135,7 @@ impl PreparedVm for PreparedQemu {
 
     fn resume(self: Box<Self>) -> Result<Box<dyn Vm>, StartError> {
         self.check_regions()?;
-        let plan =
-            Plan { spec: &self.spec, qemu: &self.qemu, accel: self.accel, run_dir: &self.run_dir };
+        let plan = Plan { spec: &self.spec, qemu: &self.qemu, accel: self.accel, run_dir: &self.run_dir };
         let mut machine = plan.launch(Origin::Incoming, self.target.ram.file)?;
         device_state::load(&mut machine.qmp, &self.target.device.file)
             .map_err(|failure| load_failure(&machine, failure))?;

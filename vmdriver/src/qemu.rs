@@ -17,7 +17,7 @@ use crate::{host, kvm};
 
 /// Runs VMs by QEMU, 7.2 or newer.
 ///
-/// The first look whether KVM works costs up to some seconds where it does not, and is remembered for
+/// The first look whether KVM works takes about a second where it does not, and is remembered for
 /// as long as the process lives: a node calls [`VmDriver::check`] when it starts, so that a take-over
 /// need not wait for it.
 #[derive(Debug, Clone, Copy, Default)]

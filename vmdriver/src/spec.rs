@@ -211,10 +211,7 @@ impl VmSpec {
         check_model("cpu", &self.cpu, "._-,+=")?;
         let arguments = &self.kernel_args;
         if arguments.len() > limits::KERNEL_ARGS_BYTES_MAX || arguments.contains(['\0', '\n', '\r']) {
-            return Err(SpecError::KernelArgs {
-                bytes: arguments.len(),
-                max: limits::KERNEL_ARGS_BYTES_MAX,
-            });
+            return Err(SpecError::KernelArgs { bytes: arguments.len(), max: limits::KERNEL_ARGS_BYTES_MAX });
         }
         check_forwards(&self.forwards)
     }

@@ -79,8 +79,7 @@ fn offer(sink: &mut dyn SnapshotSink, name: &str, file: io::Result<File>) -> Res
     let source = file
         .and_then(FileSource::from_file)
         .map_err(|source| SnapshotError::MemoryFile { doing: "read a memory file of the VM", source })?;
-    let region = RegionName::new(name)
-        .map_err(|error| SnapshotError::Save { reason: error.to_string() })?;
+    let region = RegionName::new(name).map_err(|error| SnapshotError::Save { reason: error.to_string() })?;
     sink.region(&region, &source).map_err(|source| SnapshotError::Sink { region, source })
 }
 

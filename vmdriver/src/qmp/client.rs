@@ -35,13 +35,8 @@ impl Client {
     /// # Errors
     /// If QEMU doesn't greet in time, or with something else than a greeting.
     pub(crate) fn connect(stream: UnixStream, timeout: Duration) -> Result<Self, QmpError> {
-        let mut client = Self {
-            stream,
-            lines: Lines::default(),
-            events: VecDeque::new(),
-            next_id: 1,
-            version: (0, 0, 0),
-        };
+        let mut client =
+            Self { stream, lines: Lines::default(), events: VecDeque::new(), next_id: 1, version: (0, 0, 0) };
         let deadline = Deadline::new("the greeting", timeout);
         match client.receive(&deadline)? {
             Message::Greeting { version } => client.version = version,

@@ -81,8 +81,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Message, QmpError> {
     }
     if let Some(greeting) = object.get("QMP") {
         let part = |name| greeting.pointer(name).and_then(Value::as_u64).unwrap_or(0);
-        let version =
-            (part("/version/qemu/major"), part("/version/qemu/minor"), part("/version/qemu/micro"));
+        let version = (part("/version/qemu/major"), part("/version/qemu/minor"), part("/version/qemu/micro"));
         return Ok(Message::Greeting { version });
     }
     Err(QmpError::Protocol { what: "a message of no known kind" })
@@ -111,15 +110,14 @@ mod tests {
         let greeting = r#"{"QMP":{"version":{"qemu":{"micro":22,"minor":2,"major":7},"package":"x"},"capabilities":["oob"]}}"#;
         assert_eq!(parse(greeting.as_bytes()).unwrap(), Message::Greeting { version: (7, 2, 22) });
         let ok = parse(br#"{"return":{"status":"paused"},"id":7}"#).unwrap();
-        assert_eq!(
-            ok,
-            Message::Return { id: Some(7), value: serde_json::json!({"status": "paused"}) }
-        );
+        assert_eq!(ok, Message::Return { id: Some(7), value: serde_json::json!({"status": "paused"}) });
         let no = parse(br#"{"id":8,"error":{"class":"GenericError","desc":"no"}}"#).unwrap();
         assert_eq!(no, Message::Refusal { id: Some(8), description: "no".into() });
         let stop = event(r#"{"timestamp":{"seconds":12,"microseconds":5},"event":"STOP"}"#);
         assert_eq!((stop.name.as_str(), stop.at), ("STOP", Duration::new(12, 5_000)));
-        let migration = event(r#"{"timestamp":{"seconds":1,"microseconds":0},"event":"MIGRATION","data":{"status":"completed"}}"#);
+        let migration = event(
+            r#"{"timestamp":{"seconds":1,"microseconds":0},"event":"MIGRATION","data":{"status":"completed"}}"#,
+        );
         assert_eq!(migration.text("status"), Some("completed"));
         assert_eq!(migration.text("other"), None);
     }

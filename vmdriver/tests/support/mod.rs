@@ -1,0 +1,110 @@
+//! What the tests with a real guest share: its spec, an HTTP client for its counter, and sinks.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::error::Error;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sustain_proto::{Region, RegionName, ServiceName};
+use sustain_store::{RegionSource, RestoreTarget};
+use sustain_vmdriver::{PortForward, SnapshotSink, Vm, VmSpec};
+
+/// Guest memory in tests: little, so that taking and comparing it is quick.
+pub const MEMORY_BYTES: u64 = 128 << 20;
+
+/// Booting takes about 5 s under emulation on an idle machine; tests share theirs with others.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The spec of the test guest. `SUSTAIN_QEMU` names another QEMU than the one on the path.
+pub fn spec(service: &str) -> VmSpec {
+    let folder = env::var_os("SUSTAIN_GUEST_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guest")),
+        PathBuf::from,
+    );
+    let (kernel, initramfs) = (folder.join("vmlinuz"), folder.join("initramfs.cpio.gz"));
+    for file in [&kernel, &initramfs] {
+        assert!(file.exists(), "{} is missing: run `make setup`", file.display());
+    }
+    let mut spec = VmSpec::new(ServiceName::new(service).unwrap(), kernel);
+    spec.initramfs = Some(initramfs);
+    spec.memory_bytes = MEMORY_BYTES;
+    spec.qemu = env::var_os("SUSTAIN_QEMU").map(PathBuf::from);
+    let host = "127.0.0.1:0".parse().unwrap();
+    spec.forwards = vec![PortForward { host, guest_port: 8080 }];
+    spec
+}
+
+/// What the counter answers.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+pub struct Count {
+    pub count: u64,
+    pub boot_id: String,
+    pub uptime_ms: u64,
+}
+
+/// One HTTP request; none if the guest does not answer it whole.
+pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout).ok()?;
+    stream.set_read_timeout(Some(timeout)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200 ").then(|| body.to_owned())
+}
+
+/// Asks the VM's counter, again and again until it answers.
+pub fn ask(vm: &mut dyn Vm, path: &str) -> Count {
+    let address = vm.forwards()[0].host;
+    let started = Instant::now();
+    loop {
+        if let Some(body) = get(address, path, Duration::from_secs(5)) {
+            return serde_json::from_str(&body).unwrap();
+        }
+        assert!(started.elapsed() < BOOT_TIMEOUT, "no answer from the guest; the VM is {:?}", vm.state());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The regions of a snapshot, in memory.
+#[derive(Debug, Default, Clone)]
+pub struct Regions(pub BTreeMap<String, Vec<u8>>);
+
+impl SnapshotSink for Regions {
+    fn region(
+        &mut self,
+        name: &RegionName,
+        source: &dyn RegionSource,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let mut bytes = vec![0; usize::try_from(source.bytes())?];
+        for range in source.data_ranges()? {
+            let (start, end) = (usize::try_from(range.start)?, usize::try_from(range.end)?);
+            source.read_at(range.start, &mut bytes[start..end])?;
+        }
+        self.0.insert(name.to_string(), bytes);
+        Ok(())
+    }
+}
+
+impl Regions {
+    /// Writes the regions as a store's restore would.
+    pub fn restore(&self, target: &dyn RestoreTarget) -> std::io::Result<()> {
+        for (name, bytes) in &self.0 {
+            let region = Region { name: RegionName::new(name.as_str()).unwrap(), bytes: bytes.len() as u64 };
+            let file: File = target.open(&region)?;
+            file.set_len(0)?;
+            file.set_len(region.bytes)?;
+            for (position, chunk) in bytes.chunks(1 << 16).enumerate() {
+                if chunk.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(chunk, (position << 16) as u64)?;
+                }
+            }
+        }
+        target.finish()
+    }
+}
