@@ -1,8 +1,17 @@
 //! Importing: manifests whose packs were received become snapshots of this store.
 
-use sustain_proto::{ManifestError, PackId, SnapshotId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::error::io_kind;
+use sustain_proto::{Manifest, ManifestError, PackId, RegionName, SnapshotId, SnapshotIndex};
+
+use crate::catalogue::Catalogue;
+use crate::generation::{IndexFault, check_whole, read_index};
+use crate::publish::{Unpublished, write_manifests};
+use crate::push::add_snapshots;
+use crate::state::{Snapshot, State};
+use crate::store::{Shared, Store};
+use crate::whole::{overlay, whole_of_base};
 use crate::{ErrorKind, Fault, ReadError};
 
 /// Why something that came from elsewhere is not taken.
@@ -68,9 +77,6 @@ pub enum ImportError {
     /// A file or the database.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// Another operation of the service is going on.
-    #[error("could not write a received pack")]
-    Write(#[source] std::io::Error),
 }
 
 impl ImportError {
@@ -86,7 +92,166 @@ impl ImportError {
             | Self::PackDamaged { .. } => ErrorKind::Corrupt,
             Self::Read(error) => error.kind(),
             Self::Fault(fault) => fault.kind(),
-            Self::Write(source) => io_kind(source),
         }
     }
+}
+
+/// Manifests that were given, decoded, each with its base.
+struct Given {
+    snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    order: Vec<SnapshotId>,
+}
+
+impl Given {
+    fn decode(manifests: &[Vec<u8>]) -> Result<Self, ImportError> {
+        let mut given = Self { snapshots: BTreeMap::new(), order: Vec::new() };
+        for encoded in manifests {
+            let (id, manifest) = Manifest::decode(encoded)?;
+            let snapshot = Snapshot { id, manifest, encoded: encoded.clone(), level: None };
+            if given.snapshots.insert(id, Arc::new(snapshot)).is_none() {
+                given.order.push(id);
+            }
+        }
+        // Bases first, as their deltas need them.
+        given.order.sort_by_key(|id| given.snapshots[id].manifest.base().is_some());
+        Ok(given)
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &Arc<Snapshot>> {
+        self.order.iter().map(|id| &self.snapshots[id])
+    }
+
+    /// The base of a snapshot, from those given or from the store.
+    fn base(&self, state: &State, snapshot: &Arc<Snapshot>) -> Result<Arc<Snapshot>, ImportError> {
+        let Some(base) = snapshot.manifest.base() else {
+            return Ok(snapshot.clone());
+        };
+        let found = self.snapshots.get(&base).or_else(|| state.snapshots.get(&base));
+        let found = found.ok_or(ImportError::BaseUnknown { snapshot: snapshot.id, base })?;
+        let wrong = |reason| ImportError::WrongBase { snapshot: snapshot.id, base, reason };
+        if found.manifest.base().is_some() {
+            return Err(wrong("that is a delta itself"));
+        }
+        if found.manifest.service != snapshot.manifest.service {
+            return Err(wrong("that is another service's"));
+        }
+        Ok(found.clone())
+    }
+}
+
+impl Store {
+    /// Which packs are still to be received before these manifests can be imported, bases' first.
+    ///
+    /// # Errors
+    /// If they don't decode, or a delta's base is neither among them nor here.
+    pub fn packs_lacking(&self, manifests: &[Vec<u8>]) -> Result<Vec<PackId>, ImportError> {
+        let given = Given::decode(manifests)?;
+        let state = self.shared.state();
+        let mut lacking = Vec::new();
+        let mut seen = BTreeSet::new();
+        for snapshot in given.in_order() {
+            // A base that is known here may have lost packs, which are then to be had again.
+            let base = given.base(&state, snapshot)?;
+            for pack in base.manifest.packs.iter().chain(&snapshot.manifest.packs) {
+                if seen.insert(pack.id) && !state.packs.contains_key(&pack.id) {
+                    lacking.push(pack.id);
+                }
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Makes snapshots of manifests whose packs are all here. Checks that the packs hold what the
+    /// manifests say; then all become visible at once, or none. May be repeated.
+    ///
+    /// # Errors
+    /// If they don't decode, a base or a pack is missing, or the packs hold something else.
+    pub fn import(&self, manifests: &[Vec<u8>]) -> Result<Vec<SnapshotId>, ImportError> {
+        let shared = &self.shared;
+        let given = Given::decode(manifests)?;
+        let (_pin, pairs) = {
+            let state = shared.state();
+            let pairs = given
+                .in_order()
+                .map(|snapshot| Ok((given.base(&state, snapshot)?, snapshot.clone())))
+                .collect::<Result<Vec<_>, ImportError>>()?;
+            let packs =
+                pairs.iter().flat_map(|(base, s)| base.manifest.packs.iter().chain(&s.manifest.packs));
+            (shared.pins.pin(packs.map(|pack| pack.id)), pairs)
+        };
+        for (base, snapshot) in &pairs {
+            require_packs(&shared.state(), base)?;
+            require_packs(&shared.state(), snapshot)?;
+            if !shared.state().snapshots.contains_key(&snapshot.id) {
+                check(shared, base, snapshot)?;
+            }
+        }
+        if shared.key().is_some() {
+            // From now on the folder is to say which key its chunks are named under.
+            shared.key_to_write()?;
+        }
+        self.publish_imported(&given)?;
+        Ok(given.order)
+    }
+
+    fn publish_imported(&self, given: &Given) -> Result<(), ImportError> {
+        let shared = &self.shared;
+        let mut database = shared.database();
+        let new: Vec<Arc<Snapshot>> = {
+            let state = shared.state();
+            // What was dropped since it was checked would leave a manifest without its packs or base.
+            for snapshot in given.in_order() {
+                require_packs(&state, snapshot)?;
+                given.base(&state, snapshot)?;
+            }
+            given.in_order().filter(|s| !state.snapshots.contains_key(&s.id)).cloned().collect()
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut undo = Unpublished::new(shared);
+        write_manifests(shared, new.iter().map(|s| (s.id, s.encoded.as_slice())), &mut undo)?;
+        undo.keep();
+        Ok(add_snapshots(shared, &mut database, new, &[])?)
+    }
+}
+
+fn require_packs(state: &State, snapshot: &Snapshot) -> Result<(), ImportError> {
+    for pack in &snapshot.manifest.packs {
+        match state.packs.get(&pack.id) {
+            None => return Err(ImportError::PackMissing { id: pack.id }),
+            Some(bytes) if *bytes != pack.bytes => {
+                let reason = format!("pack {} has {bytes} bytes, not {}", pack.id.short(), pack.bytes);
+                return Err(ImportError::Contradiction { snapshot: snapshot.id, reason });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the listed packs hold the index, and every chunk that it names.
+fn check(shared: &Shared, base: &Arc<Snapshot>, snapshot: &Arc<Snapshot>) -> Result<(), ImportError> {
+    let contradiction = |reason| ImportError::Contradiction { snapshot: snapshot.id, reason };
+    let mut catalogue = Catalogue::default();
+    catalogue.add(shared, &base.manifest.packs)?;
+    catalogue.add(shared, &snapshot.manifest.packs)?;
+    let load = |of: &Snapshot| -> Result<SnapshotIndex, ImportError> {
+        let index = read_index(shared, &catalogue, &of.manifest.index_root).map_err(|error| match error {
+            IndexFault::Fault(fault) => ImportError::Fault(fault),
+            other => contradiction(other.reason()),
+        })?;
+        let known = |name: &RegionName| of.manifest.regions.iter().any(|region| region.name == *name);
+        match index.regions.keys().find(|name| !known(name)) {
+            Some(name) => Err(contradiction(format!("its index has a region {name}, its manifest has none"))),
+            None => Ok(index),
+        }
+    };
+    let base_index = whole_of_base(&load(base)?, &base.manifest.regions);
+    let index = if base.id == snapshot.id {
+        base_index
+    } else {
+        overlay(&base_index, &load(snapshot)?, &snapshot.manifest.regions)
+    };
+    check_whole(&snapshot.manifest, &index, &catalogue).map_err(contradiction)
 }

@@ -39,3 +39,9 @@ pub const KEY_PROBES_MAX: usize = 8;
 
 /// Most bytes that the database is asked for in one read; its pages are far smaller.
 pub const DATABASE_READ_BYTES_MAX: usize = 1 << 30;
+
+/// Most bytes of the database: a row has under 100, so this is more than any store needs.
+pub const DATABASE_BYTES_MAX: u64 = 16 << 30;
+
+/// Bytes of the database's own cache. It is only written to, so little is enough.
+pub const DATABASE_CACHE_BYTES: usize = 8 << 20;

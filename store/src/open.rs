@@ -1,12 +1,26 @@
 //! Opening a store: options, what was found, and what is refused.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
 
-use crate::disk::{Disk, RealDisk};
-use crate::key::KeySource;
-use crate::limits;
-use crate::{BadFile, ErrorKind, Fault};
+use sustain_proto::{ChunkKey, PackRef};
+
+use crate::catalogue::DirectoryCache;
+use crate::database::Database;
+use crate::disk::{Disk, DiskLock, RealDisk};
+use crate::error::DiskContext;
+use crate::gate::Gates;
+use crate::key::{KeyFile, KeySource, own_key};
+use crate::layout::Layout;
+use crate::pack_file::PackFile;
+use crate::pins::Pins;
+use crate::record::{Decoder, RecordKind};
+use crate::state::State;
+use crate::store::{Key, Shared, Store};
+use crate::sweep::{reconcile, sweep_temporaries};
+use crate::{BadFile, ErrorKind, Fault, limits};
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -90,4 +104,140 @@ impl OpenError {
             Self::Fault(fault) => fault.kind(),
         }
     }
+}
+
+impl Store {
+    /// Opens a store, for this process alone. What interrupted work left is removed; a database that is
+    /// lost or damaged is made anew from packs and manifests, which [`Store::opened`] then says.
+    ///
+    /// # Errors
+    /// If there is none, if another process has it, if the key is not its key, or if the disk fails.
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        let StoreOptions { key, create, disk, zstd_level } = options;
+        let layout = Layout::new(dir);
+        let lock = prepare(&disk, &layout, create)?;
+        let key = read_key(disk.as_ref(), &layout, key)?;
+        let mut report =
+            OpenReport { swept: sweep_temporaries(disk.as_ref(), &layout)?, ..OpenReport::default() };
+        let (mut database, contents, trust) = Database::open(&disk, &layout.database())?;
+        let state = reconcile(&disk, &layout, &mut database, contents, trust, &mut report)?;
+        if let (Some(key), false) = (&key.key, key.on_disk) {
+            probe_key(disk.as_ref(), &layout, &state, key)?;
+        }
+        if let Some(reason) = &report.rebuilt {
+            tracing::warn!(store = %dir.display(), reason, "the database was made anew from packs and manifests");
+        }
+        for bad in &report.bad {
+            tracing::warn!(path = %bad.path.display(), reason = bad.reason, "a file of the store is bad");
+        }
+        let pins = Arc::new(Pins::new(disk.clone(), layout.clone()));
+        let shared = Shared {
+            disk,
+            layout,
+            zstd_level,
+            key: Mutex::new(key),
+            database: Mutex::new(database),
+            state: RwLock::new(state),
+            directories: DirectoryCache::default(),
+            pins,
+            gates: Arc::new(Gates::default()),
+            pack_folders: Mutex::new(BTreeSet::new()),
+            report,
+            _lock: lock,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// Names of which a store's folder has at least one.
+const MARKS: [&str; 4] = ["packs", "manifests", "index.redb", "tmp"];
+/// What an empty folder may hold: file systems put this at their root.
+const HARMLESS: &str = "lost+found";
+
+/// Makes sure that there is a store, locks it, and makes its folders.
+fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dyn DiskLock>, OpenError> {
+    let root = layout.root();
+    let not_found = || OpenError::NotFound { path: root.to_owned() };
+    let entries = match disk.list(root) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            if !create {
+                return Err(not_found());
+            }
+            disk.create_folder(root).during("create", root)?;
+            if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                disk.sync_folder(parent).during("sync", parent)?;
+            }
+            Vec::new()
+        }
+        Err(error) => {
+            return Err(OpenError::Fault(Fault::Disk { doing: "list", path: root.to_owned(), source: error }));
+        }
+    };
+    if !entries.iter().any(|entry| MARKS.contains(&entry.name.as_str())) {
+        if entries.iter().any(|entry| entry.name != HARMLESS) {
+            return Err(OpenError::Foreign { path: root.to_owned() });
+        }
+        if !create {
+            return Err(not_found());
+        }
+    }
+    let lock = disk.lock(root).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Busy { path: root.to_owned() },
+        _ => OpenError::Fault(Fault::Disk { doing: "lock", path: root.to_owned(), source }),
+    })?;
+    for folder in [layout.packs(), layout.manifests(), layout.temporaries()] {
+        disk.create_folder(&folder).during("create", &folder)?;
+    }
+    disk.sync_folder(root).during("sync", root)?;
+    Ok(lock)
+}
+
+fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<Key, OpenError> {
+    let path = || layout.root().to_owned();
+    let file = KeyFile::read(disk, layout)?;
+    let on_disk = file.is_some();
+    let key = match (&source, file) {
+        (KeySource::Own, None) => None,
+        (KeySource::Own, Some(file)) => {
+            Some(own_key(&file).ok_or_else(|| OpenError::ClusterKey { path: path() })?)
+        }
+        (KeySource::Given(secret), file) => {
+            let key = ChunkKey::derive(secret);
+            let same = match file {
+                None => true,
+                Some(KeyFile::Fingerprint(fingerprint)) => fingerprint == key.fingerprint(),
+                Some(KeyFile::Secret(own)) => own == *secret,
+            };
+            if !same {
+                return Err(OpenError::WrongKey { path: path() });
+            }
+            Some(key)
+        }
+    };
+    Ok(Key { source, key, on_disk })
+}
+
+/// Where the folder does not say which key it was made with, its chunks do.
+fn probe_key(disk: &dyn Disk, layout: &Layout, state: &State, key: &ChunkKey) -> Result<(), OpenError> {
+    let mut strangers = 0;
+    for (id, bytes) in state.packs.iter().take(limits::KEY_PROBES_MAX) {
+        match probe_pack(disk, layout, &PackRef { id: *id, bytes: *bytes }, key) {
+            Some(true) => return Ok(()),
+            Some(false) => strangers += 1,
+            None => {}
+        }
+    }
+    if strangers == 0 { Ok(()) } else { Err(OpenError::WrongKey { path: layout.root().to_owned() }) }
+}
+
+/// Whether the first chunk of a pack bears this key's name for it; none if it can't be told.
+fn probe_pack(disk: &dyn Disk, layout: &Layout, pack: &PackRef, key: &ChunkKey) -> Option<bool> {
+    let file = PackFile::open(disk, layout, &pack.id).ok()?;
+    let directory = file.directory().ok()?;
+    let entry = directory.entries.iter().find(|entry| entry.kind == RecordKind::Chunk)?;
+    let mut decoder = Decoder::new().ok()?;
+    let mut stored = Vec::new();
+    let plain = file.record(entry, None, &mut decoder, &mut stored).ok()?;
+    Some(key.chunk_id(plain).as_bytes() == &entry.id)
 }

@@ -1,8 +1,27 @@
 //! Pushing: a snapshot from the bytes of its regions, stored as what differs from the base.
 
-use serde::Serialize;
-use sustain_proto::{ManifestError, NodeId, PackRef, RegionName, ServiceName, SnapshotId, Term, TermOrigin};
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
 
+use serde::Serialize;
+use sustain_proto::limits::{MANIFEST_PACKS_MAX, REGION_BYTES_MAX};
+use sustain_proto::{
+    ChunkId, ChunkKey, IndexRoot, Manifest, ManifestError, NodeId, PackRef, Region, RegionName, ServiceName,
+    SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin,
+};
+
+use crate::catalogue::Catalogue;
+use crate::database::{Changes, Contents};
+use crate::gate::Gate;
+use crate::generation::{Whole, with_base};
+use crate::ingest::{Ingested, Known, ingest};
+use crate::pack_writer::{FinishedPack, NewRecord, PackSink};
+use crate::publish::{Unpublished, rename_packs, sync_packs, write_manifests};
+use crate::record::{Encoder, RecordKind};
+use crate::state::{Snapshot, State};
+use crate::store::{Shared, Store};
+use crate::whole::difference;
 use crate::{ErrorKind, Fault, ReadError, RegionSource};
 
 /// What is pushed.
@@ -136,22 +155,326 @@ impl PushError {
     }
 }
 
+/// What the snapshot continues, as far as this store holds it.
+struct Parent {
+    base: SnapshotId,
+    base_packs: BTreeSet<sustain_proto::PackId>,
+    base_index: SnapshotIndex,
+    index: SnapshotIndex,
+}
+
 /// A push under way. Dropping it leaves nothing behind.
-#[derive(Debug)]
-pub struct Push {}
+pub struct Push {
+    shared: Arc<Shared>,
+    _gate: Gate,
+    key: ChunkKey,
+    service: ServiceName,
+    term: Term,
+    origin: Option<TermOrigin>,
+    parents: Vec<SnapshotId>,
+    seq: u64,
+    time_ms: u64,
+    parent: Option<Parent>,
+    /// Everything that the generation has stored.
+    catalogue: Catalogue,
+    sink: PackSink,
+    new: HashSet<ChunkId>,
+    regions: Vec<Region>,
+    index: SnapshotIndex,
+    changed: u64,
+    broken: bool,
+}
+
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push").field("service", &self.service).field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+/// The numbers of a new snapshot.
+struct Position {
+    term: Term,
+    origin: Option<TermOrigin>,
+    parents: Vec<SnapshotId>,
+    seq: u64,
+}
+
+/// Decides what a push continues: its numbers, and the snapshot whose generation it joins.
+fn place(state: &State, service: &ServiceName, lineage: PushLineage) -> (Position, Option<Arc<Snapshot>>) {
+    match lineage {
+        PushLineage::ContinueNewest { node, nonce } => match state.of_service(service).pop() {
+            Some(newest) => {
+                let Manifest { term, origin, seq, .. } = newest.manifest;
+                (
+                    Position { term, origin, parents: vec![newest.id], seq: seq.saturating_add(1) },
+                    Some(newest),
+                )
+            }
+            None => {
+                let term = Term { counter: 1, node, nonce };
+                (Position { term, origin: None, parents: Vec::new(), seq: 1 }, None)
+            }
+        },
+        PushLineage::Explicit { term, origin, parents, seq } => {
+            // A parent that a rebase has renamed meanwhile is named as it is now.
+            let held: Vec<_> = parents.iter().map(|id| state.follow(*id)).collect();
+            let ids = parents.iter().zip(&held).map(|(id, held)| held.as_ref().map_or(*id, |held| held.id));
+            let position = Position { term, origin, parents: ids.collect(), seq };
+            let first = held
+                .into_iter()
+                .flatten()
+                .find(|snapshot| snapshot.manifest.service == *service && state.is_whole(snapshot));
+            (position, first)
+        }
+    }
+}
+
+impl Store {
+    /// Begins a push: reads the parent's index and what the generation has stored. One push or rebase of
+    /// a service at a time.
+    ///
+    /// # Errors
+    /// Busy, or if what the push continues can't be read.
+    pub fn begin_push(&self, request: PushRequest) -> Result<Push, PushError> {
+        let shared = self.shared.clone();
+        let PushRequest { service, lineage, time_ms } = request;
+        let gate = shared.gates.take(&service).ok_or_else(|| PushError::Busy { service: service.clone() })?;
+        let key = shared.key_to_write()?;
+        let state = shared.state();
+        let (position, snapshot) = place(&state, &service, lineage);
+        let found = snapshot.map(|snapshot| with_base(&state, &snapshot)).transpose()?;
+        let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
+        drop(state);
+        let mut catalogue = Catalogue::default();
+        let mut parent = None;
+        if let Some((base, snapshot)) = found {
+            let whole = Whole::load(&shared, &base, &snapshot)?;
+            catalogue = whole.catalogue;
+            for sibling in siblings {
+                catalogue.add_readable(&shared, &sibling.manifest.packs);
+            }
+            let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
+            let Whole { base_index, index, .. } = whole;
+            parent = Some(Parent { base: base.id, base_packs, base_index, index });
+        }
+        let sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
+        let Position { term, origin, parents, seq } = position;
+        Ok(Push {
+            shared,
+            _gate: gate,
+            key,
+            service,
+            term,
+            origin,
+            parents,
+            seq,
+            time_ms,
+            parent,
+            catalogue,
+            sink,
+            new: HashSet::new(),
+            regions: Vec::new(),
+            index: SnapshotIndex::default(),
+            changed: 0,
+            broken: false,
+        })
+    }
+}
+
 impl Push {
     /// Reads, hashes, compresses and writes a region; syncs nothing, so it may run while a VM is paused.
     ///
     /// # Errors
     /// If the source can't be read, or the disk is full or fails. The push is then broken.
-    pub fn ingest(&mut self, _name: &RegionName, _source: &dyn RegionSource) -> Result<(), PushError> {
-        Err(PushError::Broken)
+    pub fn ingest(&mut self, name: &RegionName, source: &dyn RegionSource) -> Result<(), PushError> {
+        if self.broken {
+            return Err(PushError::Broken);
+        }
+        let bytes = source.bytes();
+        if bytes > REGION_BYTES_MAX {
+            return Err(PushError::RegionTooLarge {
+                region: name.clone(),
+                bytes,
+                bytes_max: REGION_BYTES_MAX,
+            });
+        }
+        if self.regions.iter().any(|region| region.name == *name) {
+            return Err(PushError::DuplicateRegion { region: name.clone() });
+        }
+        let region = Region { name: name.clone(), bytes };
+        let known = Known { catalogue: &self.catalogue, key: &self.key, level: self.shared.zstd_level };
+        match ingest(&known, &region, source, &mut self.sink, &mut self.new) {
+            Ok(Ingested { chunks }) => {
+                let before = self.parent.as_ref().and_then(|parent| parent.index.regions.get(name));
+                self.changed += crate::ingest::count_changed(before, &chunks, bytes);
+                self.index.regions.insert(name.clone(), chunks);
+                self.regions.push(region);
+            }
+            Err(error) => {
+                self.broken = true;
+                return Err(error);
+            }
+        }
+        if self.sink.finished_count() > MANIFEST_PACKS_MAX {
+            self.broken = true;
+            return Err(PushError::TooManyPacks { service: self.service.clone() });
+        }
+        Ok(())
     }
+
     /// Makes the snapshot durable and visible.
     ///
     /// # Errors
-    /// If the disk is full or fails, or a limit is exceeded.
-    pub fn commit(self) -> Result<PushReport, PushError> {
-        Err(PushError::Broken)
+    /// If the disk is full or fails, or a limit is exceeded. If the database's own commit fails, the
+    /// snapshot may turn up when the store is opened again; in all other cases nothing of it is left.
+    pub fn commit(mut self) -> Result<PushReport, PushError> {
+        if self.broken {
+            return Err(PushError::Broken);
+        }
+        let stored = match &self.parent {
+            Some(parent) => difference(&parent.base_index, &self.index, &self.regions),
+            None => self.index.clone(),
+        };
+        let chunks_new = self.sink.records();
+        let (index_root, encoded) = stored.encode().map_err(PushError::Index)?;
+        if self.catalogue.index(&index_root).is_none() {
+            append_index(&mut self.sink, index_root, &encoded, self.shared.zstd_level)?;
+        }
+        let sink = std::mem::replace(
+            &mut self.sink,
+            PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries()),
+        );
+        let packs = sink.finish()?;
+        sync_packs(&packs)?;
+        let base_packs = self.parent.as_ref().map(|parent| &parent.base_packs);
+        let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &packs);
+        let (manifest, id, encoded) = self.describe(index_root, listed)?;
+        self.publish(id, manifest, encoded, packs, chunks_new)
     }
+
+    fn describe(
+        &self,
+        index_root: IndexRoot,
+        packs: Vec<PackRef>,
+    ) -> Result<(Manifest, SnapshotId, Vec<u8>), PushError> {
+        if packs.len() > MANIFEST_PACKS_MAX {
+            return Err(PushError::TooManyPacks { service: self.service.clone() });
+        }
+        let kind = match &self.parent {
+            Some(parent) => SnapshotKind::Delta { base: parent.base },
+            None => SnapshotKind::Base { came_from: Vec::new() },
+        };
+        let manifest = Manifest {
+            service: self.service.clone(),
+            term: self.term,
+            origin: self.origin,
+            seq: self.seq,
+            time_ms: self.time_ms,
+            kind,
+            parents: self.parents.clone(),
+            regions: self.regions.clone(),
+            index_root,
+            content: self.index.content_hash(&self.regions),
+            packs,
+        };
+        let (id, encoded) = manifest.encode()?;
+        Ok((manifest, id, encoded))
+    }
+
+    fn publish(
+        &self,
+        id: SnapshotId,
+        manifest: Manifest,
+        encoded: Vec<u8>,
+        packs: Vec<FinishedPack>,
+        chunks_new: u64,
+    ) -> Result<PushReport, PushError> {
+        let report = PushReport {
+            snapshot: id,
+            base: manifest.base(),
+            seq: manifest.seq,
+            bytes_in: manifest.bytes(),
+            bytes_new: packs.iter().map(|pack| pack.reference.bytes).sum(),
+            chunks_changed: self.changed,
+            chunks_new,
+            packs: manifest.packs.clone(),
+        };
+        let mut database = self.shared.database();
+        let mut undo = Unpublished::new(&self.shared);
+        let new = rename_packs(&self.shared, packs, &mut undo)?;
+        write_manifests(&self.shared, std::iter::once((id, encoded.as_slice())), &mut undo)?;
+        undo.keep();
+        let level = self.shared.state().snapshots.get(&id).and_then(|snapshot| snapshot.level);
+        let snapshot = Arc::new(Snapshot { id, manifest, encoded, level });
+        add_snapshots(&self.shared, &mut database, vec![snapshot], &new)?;
+        Ok(report)
+    }
+}
+
+/// Makes snapshots visible whose files are on stable storage.
+pub(crate) fn add_snapshots(
+    shared: &Shared,
+    database: &mut crate::database::Database,
+    snapshots: Vec<Arc<Snapshot>>,
+    new_packs: &[PackRef],
+) -> Result<(), Fault> {
+    let mut add = Contents::default();
+    let mut remove = Contents::default();
+    for snapshot in &snapshots {
+        add.snapshots.insert(snapshot.id, snapshot.level);
+        remove.gone.insert(snapshot.id, ());
+        remove.received.extend(snapshot.manifest.packs.iter().map(|pack| (pack.id, 0)));
+    }
+    shared.commit(database, &Changes { remove, add }, |state| {
+        state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
+        for snapshot in snapshots {
+            for pack in &snapshot.manifest.packs {
+                state.received.remove(&pack.id);
+            }
+            state.snapshots.insert(snapshot.id, snapshot);
+        }
+    })
+}
+
+/// Adds an encoded index to the packs that are being written.
+pub(crate) fn append_index(
+    sink: &mut PackSink,
+    root: IndexRoot,
+    encoded: &[u8],
+    level: i32,
+) -> Result<(), Fault> {
+    let mut encoder = Encoder::new(level).map_err(crate::ingest::no_memory)?;
+    let (encoding, stored) = encoder.encode(encoded);
+    sink.append(NewRecord {
+        kind: RecordKind::Index,
+        id: *root.as_bytes(),
+        encoding,
+        plain_bytes: encoded.len(),
+        stored,
+    })
+}
+
+/// The packs that a manifest lists: those that hold its index and the chunks that this names, but not
+/// those of its base, and the new ones.
+pub(crate) fn list_packs(
+    catalogue: &Catalogue,
+    base_packs: Option<&BTreeSet<sustain_proto::PackId>>,
+    stored: &SnapshotIndex,
+    root: IndexRoot,
+    new: &[FinishedPack],
+) -> Vec<PackRef> {
+    let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
+    let places = chunks.filter_map(|chunk| catalogue.chunk(chunk)).chain(catalogue.index(&root));
+    let numbers: HashSet<u32> = places.map(|place| place.pack).collect();
+    let mut numbers: Vec<u32> = numbers.into_iter().collect();
+    numbers.sort_unstable();
+    let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);
+    let old = old.filter(|pack| base_packs.is_none_or(|base| !base.contains(&pack.id)));
+    let mut listed: Vec<PackRef> = old.collect();
+    for pack in new {
+        if !listed.contains(&pack.reference) {
+            listed.push(pack.reference);
+        }
+    }
+    listed
 }

@@ -1,11 +1,16 @@
 //! Looking: snapshots, services, selectors, manifests and packs.
 
-use std::fmt;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use sustain_proto::{PackId, ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_proto::{Manifest, PackId, PackRef, ServiceName, SnapshotId, Term, TermOrigin};
 
+use crate::database::{Changes, Contents};
+use crate::generation::{visible, with_base};
+use crate::pack_file::PackFile;
+use crate::state::Snapshot;
+use crate::store::Store;
 use crate::{ErrorKind, Fault};
 
 /// A snapshot that is whole here.
@@ -100,25 +105,152 @@ impl ReadError {
 }
 
 /// A pack opened for reading, as raw bytes. It stays readable while it is held, whatever is dropped.
-pub struct PackReader {}
-
-impl fmt::Debug for PackReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PackReader").finish_non_exhaustive()
-    }
+#[derive(Debug)]
+pub struct PackReader {
+    file: PackFile,
+    bytes: u64,
 }
+
 #[allow(clippy::len_without_is_empty)]
 impl PackReader {
     /// Bytes of the pack.
     #[must_use]
     pub fn len(&self) -> u64 {
-        0
+        self.bytes
     }
+
     /// Fills the buffer from this offset.
     ///
     /// # Errors
     /// If the pack ends before, or the disk fails.
-    pub fn read_at(&self, _offset: u64, _buf: &mut [u8]) -> Result<(), ReadError> {
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        Ok(self.file.read_at(offset, buf)?)
+    }
+}
+
+impl Store {
+    /// The services that have snapshots here.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn services(&self) -> Result<Vec<ServiceName>, ReadError> {
+        Ok(self.shared.state().services().into_iter().collect())
+    }
+
+    /// The snapshots that are whole here, oldest first, of one service or of all, one after the other.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn snapshots(&self, service: Option<&ServiceName>) -> Result<Vec<SnapshotInfo>, ReadError> {
+        let state = self.shared.state();
+        let services = match service {
+            Some(service) => BTreeSet::from([service.clone()]),
+            None => state.services(),
+        };
+        let mut list = Vec::new();
+        for service in &services {
+            let mut seen = BTreeSet::new();
+            for snapshot in state.of_service(service) {
+                let new = snapshot.manifest.packs.iter().filter(|pack| seen.insert(pack.id));
+                let bytes_new = new.map(|pack| pack.bytes).sum();
+                list.push(describe(&snapshot, bytes_new));
+            }
+        }
+        Ok(list)
+    }
+
+    /// A snapshot's manifest, decoded and as the bytes that its id names.
+    ///
+    /// # Errors
+    /// If it is not here.
+    pub fn manifest(&self, id: SnapshotId) -> Result<(Manifest, Vec<u8>), ReadError> {
+        let snapshot = visible(&self.shared.state(), id)?;
+        Ok((snapshot.manifest.clone(), snapshot.encoded.clone()))
+    }
+
+    /// The encoded manifests that a snapshot needs: its base's, then its own; or its own if it is a base.
+    ///
+    /// # Errors
+    /// If one is not here.
+    pub fn manifests_for(&self, id: SnapshotId) -> Result<Vec<Vec<u8>>, ReadError> {
+        let state = self.shared.state();
+        let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
+        let mut manifests = vec![base.encoded.clone()];
+        if base.id != snapshot.id {
+            manifests.push(snapshot.encoded.clone());
+        }
+        Ok(manifests)
+    }
+
+    /// The packs that a snapshot needs: its base's, then its own.
+    ///
+    /// # Errors
+    /// If its manifest or its base's is not here.
+    pub fn packs_needed(&self, id: SnapshotId) -> Result<Vec<PackRef>, ReadError> {
+        let state = self.shared.state();
+        let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
+        let mut seen = BTreeSet::new();
+        let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs);
+        Ok(packs.filter(|pack| seen.insert(pack.id)).copied().collect())
+    }
+
+    /// Whether a pack is here.
+    #[must_use]
+    pub fn has_pack(&self, id: &PackId) -> bool {
+        self.shared.state().packs.contains_key(id)
+    }
+
+    /// Opens a pack to send it somewhere.
+    ///
+    /// # Errors
+    /// If it is not here.
+    pub fn read_pack(&self, id: PackId) -> Result<PackReader, ReadError> {
+        // The lock is held while the file is opened, so that it can't be removed in between.
+        let state = self.shared.state();
+        let bytes = *state.packs.get(&id).ok_or(ReadError::PackNotFound { id })?;
+        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?;
+        Ok(PackReader { file, bytes })
+    }
+
+    /// Notes that enough other nodes have a snapshot to survive so many losses.
+    ///
+    /// # Errors
+    /// If it is not here, or the database fails.
+    pub fn mark_durable(&self, id: SnapshotId, level: u32) -> Result<(), ReadError> {
+        let mut database = self.shared.database();
+        let snapshot = {
+            let state = self.shared.state();
+            // A rebase may have renamed it while it was on its way.
+            state.follow(id).ok_or_else(|| ReadError::NotFound { selector: id.to_string() })?
+        };
+        if snapshot.level == Some(level) {
+            return Ok(());
+        }
+        let marked = Snapshot { level: Some(level), ..(*snapshot).clone() };
+        let mut add = Contents::default();
+        add.snapshots.insert(marked.id, marked.level);
+        self.shared.commit(&mut database, &Changes { add, ..Changes::default() }, |state| {
+            state.snapshots.insert(marked.id, marked.into());
+        })?;
         Ok(())
+    }
+}
+
+fn describe(snapshot: &Snapshot, bytes_new: u64) -> SnapshotInfo {
+    let manifest = &snapshot.manifest;
+    SnapshotInfo {
+        id: snapshot.id,
+        service: manifest.service.clone(),
+        base: manifest.base(),
+        parents: manifest.parents.clone(),
+        term: manifest.term,
+        origin: manifest.origin,
+        seq: manifest.seq,
+        time_ms: manifest.time_ms,
+        bytes: manifest.bytes(),
+        bytes_new,
+        durable: snapshot.level.is_some(),
+        level: snapshot.level,
+        came_from: snapshot.came_from().to_vec(),
     }
 }

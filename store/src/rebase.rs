@@ -74,3 +74,22 @@ impl RebaseError {
         }
     }
 }
+
+impl crate::Store {
+    /// stub
+    pub fn rebase(
+        &self,
+        _service: &ServiceName,
+        _promote: Option<SnapshotId>,
+    ) -> Result<RebaseReport, RebaseError> {
+        Err(RebaseError::Read(ReadError::NotFound { selector: String::new() }))
+    }
+    /// stub
+    pub fn retire_superseded(&self, _base: SnapshotId) -> Result<crate::RetireReport, RebaseError> {
+        Err(RebaseError::Read(ReadError::NotFound { selector: String::new() }))
+    }
+    /// stub
+    pub fn verify(&self, _progress: &dyn crate::Progress) -> Result<crate::VerifyReport, crate::VerifyError> {
+        Err(crate::VerifyError::Cancelled)
+    }
+}

@@ -1,29 +1,148 @@
-//! Receiving a pack.
-use crate::ImportError;
-use sustain_proto::PackRef;
+//! Receiving packs: bytes from elsewhere, worth nothing until their hash is checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sustain_proto::limits::PACK_BYTES_MAX;
+use sustain_proto::{PackId, PackRef};
+
+use crate::database::{Changes, Contents};
+use crate::directory::PackDirectory;
+use crate::error::DiskContext;
+use crate::pack_file::read_directory;
+use crate::publish::{TemporaryFile, new_name};
+use crate::store::{Shared, Store};
+use crate::{Fault, ImportError, limits};
 
 /// A pack on its way in. Dropping it discards what came.
-#[derive(Debug)]
-pub struct PackReceiver {}
+pub struct PackReceiver {
+    shared: Arc<Shared>,
+    expected: PackRef,
+    file: TemporaryFile,
+    hasher: blake3::Hasher,
+    written: u64,
+}
+
+impl fmt::Debug for PackReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, written, .. } = self;
+        f.debug_struct("PackReceiver")
+            .field("pack", &expected.id)
+            .field("written", written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Begins to receive a pack of so many bytes. Several may receive the same one at a time.
+    ///
+    /// # Errors
+    /// If it is larger than packs may be, or the disk fails.
+    pub fn receive_pack(&self, id: PackId, bytes: u64) -> Result<PackReceiver, ImportError> {
+        if bytes > PACK_BYTES_MAX {
+            return Err(ImportError::PackTooLarge { id, bytes, bytes_max: PACK_BYTES_MAX });
+        }
+        let path = self.shared.layout.temporaries().join(new_name("received")?);
+        let file = TemporaryFile::create(&self.shared.disk, path)?;
+        let expected = PackRef { id, bytes };
+        Ok(PackReceiver {
+            shared: self.shared.clone(),
+            expected,
+            file,
+            hasher: blake3::Hasher::new(),
+            written: 0,
+        })
+    }
+}
 
 impl PackReceiver {
     /// Takes the next bytes.
     ///
     /// # Errors
     /// If there are more than announced, or the disk is full or fails.
-    pub fn write(&mut self, _bytes: &[u8]) -> Result<(), ImportError> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        let total = self.written.saturating_add(bytes.len() as u64);
+        if total > self.expected.bytes {
+            let PackRef { id, bytes: bytes_max } = self.expected;
+            return Err(ImportError::PackTooLarge { id, bytes: total, bytes_max });
+        }
+        self.file.file().write_at(self.written, bytes).during("write", self.file.path())?;
+        self.hasher.update(bytes);
+        self.written = total;
         Ok(())
     }
+
     /// How many bytes came so far.
     #[must_use]
     pub fn written(&self) -> u64 {
-        0
+        self.written
     }
-    /// Checks the hash and the directory, syncs, and gives the pack its name.
+
+    /// Checks the hash and the directory, syncs, and gives the pack its name. It is then kept until a
+    /// manifest that lists it is imported, or until too many others came after it.
     ///
     /// # Errors
     /// If the bytes are not the pack's, or the disk is full or fails.
     pub fn finish(self) -> Result<PackRef, ImportError> {
-        Err(ImportError::Write(std::io::ErrorKind::Other.into()))
+        let directory = self.check()?;
+        self.file.file().sync().during("sync", self.file.path())?;
+        let Self { shared, expected, file, .. } = self;
+        let mut database = shared.database();
+        if shared.state().packs.get(&expected.id) == Some(&expected.bytes) {
+            return Ok(expected);
+        }
+        let folder = shared.layout.pack_folder(&expected.id);
+        shared.ensure_pack_folder(&folder)?;
+        shared.pins.spare(&expected.id);
+        file.rename(&shared.layout.pack(&expected.id))?;
+        shared.disk.sync_folder(&folder).during("sync", &folder)?;
+        shared.directories.put(expected.id, Arc::new(directory));
+        register(&shared, &mut database, expected)?;
+        Ok(expected)
     }
+
+    fn check(&self) -> Result<PackDirectory, ImportError> {
+        let PackRef { id, bytes } = self.expected;
+        let damaged = |reason: String| ImportError::PackDamaged { id, reason };
+        if self.written != bytes {
+            return Err(damaged(format!("only {} of {bytes} bytes came", self.written)));
+        }
+        if PackId::from_bytes(*self.hasher.finalize().as_bytes()) != id {
+            return Err(damaged("its hash is another one".to_owned()));
+        }
+        read_directory(self.file.path(), self.file.file()).map_err(|fault| match fault {
+            Fault::Damaged { reason, .. } => damaged(reason),
+            other => other.into(),
+        })
+    }
+}
+
+/// Notes a received pack; drops the oldest ones if there are too many that nobody has imported.
+fn register(shared: &Shared, database: &mut crate::database::Database, pack: PackRef) -> Result<(), Fault> {
+    let state = shared.state();
+    let mut changes = Changes { add: Contents::default(), remove: Contents::default() };
+    let listed = state.snapshots.values().any(|s| s.manifest.packs.iter().any(|listed| listed.id == pack.id));
+    if !listed {
+        let order = state.received.values().max().map_or(1, |last| last.saturating_add(1));
+        changes.add.received.insert(pack.id, order);
+        if state.received.len() >= limits::RECEIVED_PACKS_MAX {
+            let oldest = state.received.iter().min_by_key(|(_, order)| **order);
+            changes.remove.received.extend(oldest.map(|(id, order)| (*id, *order)));
+        }
+    }
+    drop(state);
+    shared.commit(database, &changes, |state| {
+        for id in changes.remove.received.keys() {
+            state.received.remove(id);
+            state.packs.remove(id);
+        }
+        state.received.extend(&changes.add.received);
+        state.packs.insert(pack.id, pack.bytes);
+    })?;
+    for id in changes.remove.received.keys() {
+        shared.directories.forget(id);
+        // What can't be removed now is swept at the next opening.
+        let _ = shared.pins.remove(*id);
+    }
+    Ok(())
 }

@@ -1,10 +1,22 @@
 //! Restoring: every chunk is checked against its id before it counts.
 
-use serde::Serialize;
-use sustain_proto::{RegionName, SnapshotId};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::Serialize;
+use sustain_proto::limits::CHUNK_BYTES;
+use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId};
+
+use crate::catalogue::Place;
 use crate::error::io_kind;
-use crate::{ErrorKind, Fault, ReadError};
+use crate::generation::{Whole, visible, with_base};
+use crate::pack_file::PackFile;
+use crate::parallel::for_each_batch;
+use crate::record::Decoder;
+use crate::store::{Shared, Store};
+use crate::{ErrorKind, Fault, Progress, ReadError, RestoreTarget, limits};
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,5 +70,151 @@ impl RestoreError {
             Self::Read(error) => error.kind(),
             Self::Fault(fault) => fault.kind(),
         }
+    }
+}
+
+/// One chunk to write. They are worked on in the order of the packs, so that each is read once through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Job {
+    place: Place,
+    region: u32,
+    position: u64,
+}
+
+struct Worker {
+    decoder: Decoder,
+    stored: Vec<u8>,
+    pack: Option<(u32, PackFile)>,
+}
+
+struct Restore<'a> {
+    shared: &'a Shared,
+    whole: &'a Whole,
+    key: ChunkKey,
+    files: Vec<File>,
+    jobs: Vec<Job>,
+    written: AtomicU64,
+    progress: &'a dyn Progress,
+}
+
+impl Store {
+    /// Writes a snapshot's regions. Every chunk is compared with its id before it is written, and the
+    /// index with the manifest's hash of the contents.
+    ///
+    /// # Errors
+    /// If the snapshot is not here, is damaged, or the target can't be written. A target that can do so
+    /// has then removed what was written.
+    pub fn restore(
+        &self,
+        id: SnapshotId,
+        target: &dyn RestoreTarget,
+        progress: &dyn Progress,
+    ) -> Result<RestoreReport, RestoreError> {
+        let outcome = restore(&self.shared, id, target, progress).and_then(|report| {
+            target.finish().map_err(|source| RestoreError::Finish { source })?;
+            Ok(report)
+        });
+        if outcome.is_err() {
+            target.abandon();
+        }
+        outcome
+    }
+}
+
+fn restore(
+    shared: &Shared,
+    id: SnapshotId,
+    target: &dyn RestoreTarget,
+    progress: &dyn Progress,
+) -> Result<RestoreReport, RestoreError> {
+    let state = shared.state();
+    let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
+    let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
+    // Pinned before the state is let go, so that no rebase can remove them in between.
+    let _pin = shared.pins.pin(packs);
+    drop(state);
+    let key = shared.key_to_read()?;
+    let whole = Whole::load(shared, &base, &snapshot)?;
+    let regions = &snapshot.manifest.regions;
+    let files = regions.iter().map(|region| open_target(target, region)).collect::<Result<Vec<_>, _>>()?;
+    let jobs = jobs(&whole, regions);
+    let restore = Restore { shared, whole: &whole, key, files, jobs, written: AtomicU64::new(0), progress };
+    restore.run()?;
+    Ok(RestoreReport {
+        snapshot: id,
+        bytes_out: snapshot.manifest.bytes(),
+        bytes_written: restore.written.into_inner(),
+        chunks: restore.jobs.len() as u64,
+    })
+}
+
+fn open_target(target: &dyn RestoreTarget, region: &Region) -> Result<File, RestoreError> {
+    let prepare = || {
+        let file = target.open(region)?;
+        // Emptied first: what a reused file held must not show through the holes.
+        file.set_len(0)?;
+        file.set_len(region.bytes)?;
+        Ok(file)
+    };
+    prepare().map_err(|source| RestoreError::Target { region: region.name.clone(), source })
+}
+
+fn jobs(whole: &Whole, regions: &[Region]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for (number, region) in regions.iter().enumerate() {
+        for (position, chunk) in whole.index.regions.get(&region.name).into_iter().flatten() {
+            // Loading has checked that the catalogue has every chunk.
+            if let Some(place) = chunk.as_ref().and_then(|chunk| whole.catalogue.chunk(chunk)) {
+                jobs.push(Job { place, region: number as u32, position: *position });
+            }
+        }
+    }
+    jobs.sort_unstable();
+    jobs
+}
+
+impl Restore<'_> {
+    fn run(&self) -> Result<(), RestoreError> {
+        let total = self.jobs.iter().map(|job| u64::from(self.whole.catalogue.entry(job.place).plain_bytes));
+        self.progress.total(total.sum());
+        let make = || {
+            let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
+            Ok(Worker { decoder, stored: Vec::new(), pack: None })
+        };
+        for_each_batch(self.jobs.len() as u64, limits::BATCH_POSITIONS, make, |worker, batch| {
+            self.work(worker, batch)
+        })?;
+        Ok(())
+    }
+
+    fn work(&self, worker: &mut Worker, batch: Range<u64>) -> Result<(), RestoreError> {
+        if self.progress.cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        let mut bytes = 0;
+        for job in &self.jobs[batch.start as usize..batch.end as usize] {
+            let entry = self.whole.catalogue.entry(job.place);
+            let pack = match worker.pack.take() {
+                Some((number, pack)) if number == job.place.pack => pack,
+                _ => {
+                    let id = self.whole.catalogue.pack(job.place).id;
+                    PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?
+                }
+            };
+            let plain = pack.record(&entry, Some(&self.key), &mut worker.decoder, &mut worker.stored)?;
+            self.files[job.region as usize]
+                .write_all_at(plain, job.position * CHUNK_BYTES as u64)
+                .map_err(|source| self.target_error(job, source))?;
+            bytes += plain.len() as u64;
+            worker.pack = Some((job.place.pack, pack));
+        }
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.advance(bytes);
+        Ok(())
+    }
+
+    fn target_error(&self, job: &Job, source: std::io::Error) -> RestoreError {
+        let region = self.whole.snapshot.manifest.regions[job.region as usize].name.clone();
+        RestoreError::Target { region, source }
     }
 }

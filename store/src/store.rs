@@ -1,86 +1,142 @@
-//! The handle.
-use crate::*;
-use std::path::Path;
-use sustain_proto::*;
+//! The handle of an open store, and what all operations share.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use sustain_proto::ChunkKey;
+
+use crate::catalogue::DirectoryCache;
+use crate::database::{Changes, Database};
+use crate::disk::{Disk, DiskLock};
+use crate::error::DiskContext;
+use crate::gate::Gates;
+use crate::key::{KeyFile, KeySource, new_secret};
+use crate::layout::Layout;
+use crate::pins::Pins;
+use crate::state::State;
+use crate::{Fault, OpenReport};
 
 /// An open store. Cheap to clone; all clones are one store, which closes when the last one is dropped.
-#[derive(Debug, Clone)]
-pub struct Store {}
-
-fn nothing() -> ReadError {
-    ReadError::NotFound { selector: String::new() }
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
 }
 
-#[allow(missing_docs, clippy::missing_errors_doc, unused_variables)]
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
 impl Store {
-    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
-        Err(OpenError::NotFound { path: dir.to_owned() })
-    }
-    pub fn opened(&self) -> &OpenReport {
-        const R: &OpenReport = &OpenReport { rebuilt: None, bad: Vec::new(), swept: 0, adopted: 0 };
-        R
-    }
+    /// Its folder.
+    #[must_use]
     pub fn path(&self) -> &Path {
-        Path::new("")
+        self.shared.layout.root()
     }
-    pub fn begin_push(&self, request: PushRequest) -> Result<Push, PushError> {
-        Err(PushError::Broken)
+
+    /// What opening found.
+    #[must_use]
+    pub fn opened(&self) -> &OpenReport {
+        &self.shared.report
     }
-    pub fn services(&self) -> Result<Vec<ServiceName>, ReadError> {
-        Err(nothing())
+}
+
+/// The key, and whether the store's folder has a file about it.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) source: KeySource,
+    pub(crate) key: Option<ChunkKey>,
+    pub(crate) on_disk: bool,
+}
+
+/// What all handles and operations of a store share.
+///
+/// Locks are taken in this order: database (held while anything visible changes), key, state, and the
+/// small ones of pins, gates and caches, which are never held while another is taken.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) zstd_level: i32,
+    pub(crate) key: Mutex<Key>,
+    pub(crate) database: Mutex<Database>,
+    pub(crate) state: RwLock<State>,
+    pub(crate) directories: DirectoryCache,
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) gates: Arc<Gates>,
+    pub(crate) pack_folders: Mutex<BTreeSet<PathBuf>>,
+    pub(crate) report: OpenReport,
+    // Last, so that the database is closed before another process may open it.
+    pub(crate) _lock: Box<dyn DiskLock>,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
-    pub fn snapshots(&self, service: Option<&ServiceName>) -> Result<Vec<SnapshotInfo>, ReadError> {
-        Err(nothing())
+
+    /// Takes the commit lock: who holds it is the only one to change what is visible.
+    pub(crate) fn database(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub fn resolve(&self, selector: &str) -> Result<SnapshotId, ReadError> {
-        Err(nothing())
-    }
-    pub fn manifest(&self, id: SnapshotId) -> Result<(Manifest, Vec<u8>), ReadError> {
-        Err(nothing())
-    }
-    pub fn manifests_for(&self, id: SnapshotId) -> Result<Vec<Vec<u8>>, ReadError> {
-        Err(nothing())
-    }
-    pub fn packs_needed(&self, id: SnapshotId) -> Result<Vec<PackRef>, ReadError> {
-        Err(nothing())
-    }
-    pub fn restore(
+
+    /// Makes a change durable, then visible.
+    pub(crate) fn commit(
         &self,
-        id: SnapshotId,
-        target: &dyn RestoreTarget,
-        progress: &dyn Progress,
-    ) -> Result<RestoreReport, RestoreError> {
-        Err(RestoreError::Cancelled)
+        database: &mut Database,
+        changes: &Changes,
+        update: impl FnOnce(&mut State),
+    ) -> Result<(), Fault> {
+        database.apply(changes)?;
+        update(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
     }
-    pub fn rebase(
-        &self,
-        service: &ServiceName,
-        promote: Option<SnapshotId>,
-    ) -> Result<RebaseReport, RebaseError> {
-        Err(RebaseError::Read(nothing()))
+
+    /// The key, if there is one.
+    pub(crate) fn key(&self) -> Option<ChunkKey> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).key.clone()
     }
-    pub fn retire_superseded(&self, base: SnapshotId) -> Result<RetireReport, RebaseError> {
-        Err(RebaseError::Read(nothing()))
+
+    /// The key for reading chunks that are here.
+    pub(crate) fn key_to_read(&self) -> Result<ChunkKey, Fault> {
+        self.key().ok_or_else(|| Fault::KeyMissing { path: self.layout.key() })
     }
-    pub fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport, VerifyError> {
-        Err(VerifyError::Cancelled)
+
+    /// The key for writing chunks: makes the store's own one if it has none yet, and makes sure that the
+    /// folder says which key it is.
+    pub(crate) fn key_to_write(&self) -> Result<ChunkKey, Fault> {
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if key.key.is_none() {
+            let state = self.state();
+            if !state.snapshots.is_empty() || !state.packs.is_empty() {
+                return Err(Fault::KeyMissing { path: self.layout.key() });
+            }
+            drop(state);
+            let secret = new_secret()?;
+            KeyFile::Secret(secret).write(&self.disk, &self.layout)?;
+            key.key = Some(ChunkKey::derive(&secret));
+            key.on_disk = true;
+        }
+        let chunk_key = key.key.clone().ok_or_else(|| Fault::KeyMissing { path: self.layout.key() })?;
+        if !key.on_disk {
+            KeyFile::Fingerprint(chunk_key.fingerprint()).write(&self.disk, &self.layout)?;
+            key.on_disk = true;
+        }
+        Ok(chunk_key)
     }
-    pub fn mark_durable(&self, id: SnapshotId, level: u32) -> Result<(), ReadError> {
-        Err(nothing())
-    }
-    pub fn packs_lacking(&self, manifests: &[Vec<u8>]) -> Result<Vec<PackId>, ImportError> {
-        Err(ImportError::Read(nothing()))
-    }
-    pub fn has_pack(&self, id: &PackId) -> bool {
-        false
-    }
-    pub fn read_pack(&self, id: PackId) -> Result<PackReader, ReadError> {
-        Err(nothing())
-    }
-    pub fn receive_pack(&self, id: PackId, bytes: u64) -> Result<PackReceiver, ImportError> {
-        Err(ImportError::Read(nothing()))
-    }
-    pub fn import(&self, manifests: &[Vec<u8>]) -> Result<Vec<SnapshotId>, ImportError> {
-        Err(ImportError::Read(nothing()))
+
+    /// Makes a folder of packs, and makes it stay.
+    pub(crate) fn ensure_pack_folder(&self, folder: &Path) -> Result<(), Fault> {
+        let mut known = self.pack_folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(folder) {
+            self.disk.create_folder(folder).during("create", folder)?;
+            let packs = self.layout.packs();
+            self.disk.sync_folder(&packs).during("sync", &packs)?;
+            known.insert(folder.to_owned());
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,209 @@
+//! Ingesting a region: on all cores, read, hash, look up, compress; one after the other, append to a pack.
+//!
+//! Memory is bounded by the workers: each holds one chunk plain and one compressed.
+
+use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
+use sustain_proto::{ChunkId, ChunkKey, Region, RegionIndex, chunk_bytes_at, chunk_count, is_zero};
+
+use crate::catalogue::Catalogue;
+use crate::pack_writer::{NewRecord, PackSink};
+use crate::parallel::for_each_batch;
+use crate::record::{Encoder, RecordKind};
+use crate::{Fault, PushError, RegionSource, limits};
+
+/// Most chunks that a snapshot's index can name: each takes at least 34 bytes there.
+const CHUNKS_MAX: u64 = (INDEX_BYTES_MAX / 34) as u64;
+
+/// What is needed to tell new chunks from old ones.
+pub(crate) struct Known<'a> {
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) key: &'a ChunkKey,
+    pub(crate) level: i32,
+}
+
+/// What a region holds.
+pub(crate) struct Ingested {
+    pub(crate) chunks: RegionIndex,
+}
+
+/// New chunks: which there are, and the pack that they go to.
+struct Output<'a> {
+    sink: &'a mut PackSink,
+    new: &'a mut HashSet<ChunkId>,
+}
+
+struct Worker {
+    plain: Vec<u8>,
+    encoder: Encoder,
+    found: Vec<(u64, ChunkId)>,
+}
+
+/// Reads a region and stores the chunks that neither the generation nor this push has yet.
+pub(crate) fn ingest(
+    known: &Known<'_>,
+    region: &Region,
+    source: &dyn RegionSource,
+    sink: &mut PackSink,
+    new: &mut HashSet<ChunkId>,
+) -> Result<Ingested, PushError> {
+    let source_error = |source| PushError::Source { region: region.name.clone(), source };
+    let spans = Spans::of(&source.data_ranges().map_err(source_error)?, region.bytes);
+    let output = Mutex::new(Output { sink, new });
+    let found_count = AtomicU64::new(0);
+    let make = || {
+        let encoder = Encoder::new(known.level).map_err(no_memory)?;
+        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, found: Vec::new() })
+    };
+    let work = |worker: &mut Worker, batch: Range<u64>| {
+        for position in spans.positions(batch) {
+            let plain = &mut worker.plain[..chunk_bytes_at(region.bytes, position)];
+            source.read_at(position * CHUNK_BYTES as u64, plain).map_err(source_error)?;
+            if is_zero(plain) {
+                continue;
+            }
+            let id = known.key.chunk_id(plain);
+            worker.found.push((position, id));
+            if known.catalogue.chunk(&id).is_none() {
+                store_chunk(&output, &mut worker.encoder, id, plain)?;
+            }
+        }
+        let found = worker.found.len() as u64;
+        if found_count.fetch_max(found, Ordering::Relaxed).max(found) > CHUNKS_MAX {
+            let bytes_max = CHUNKS_MAX * CHUNK_BYTES as u64;
+            return Err(PushError::RegionTooLarge {
+                region: region.name.clone(),
+                bytes: region.bytes,
+                bytes_max,
+            });
+        }
+        Ok(())
+    };
+    let workers = for_each_batch(spans.total, limits::BATCH_POSITIONS, make, work)?;
+    let mut found: Vec<_> = workers.into_iter().flat_map(|worker| worker.found).collect();
+    found.sort_unstable_by_key(|(position, _)| *position);
+    let chunks = found.into_iter().map(|(position, id)| (position, Some(id))).collect();
+    Ok(Ingested { chunks })
+}
+
+fn store_chunk(
+    output: &Mutex<Output<'_>>,
+    encoder: &mut Encoder,
+    id: ChunkId,
+    plain: &[u8],
+) -> Result<(), Fault> {
+    let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
+    // Claimed before it is compressed, so that two workers don't compress the same chunk.
+    if !lock().new.insert(id) {
+        return Ok(());
+    }
+    let (encoding, stored) = encoder.encode(plain);
+    lock().sink.append(NewRecord {
+        kind: RecordKind::Chunk,
+        id: *id.as_bytes(),
+        encoding,
+        plain_bytes: plain.len(),
+        stored,
+    })
+}
+
+/// How many positions differ from before.
+pub(crate) fn count_changed(before: Option<&RegionIndex>, now: &RegionIndex, region_bytes: u64) -> u64 {
+    let none = RegionIndex::new();
+    let before = before.unwrap_or(&none);
+    let differing = now.iter().filter(|(position, chunk)| before.get(position) != Some(chunk)).count();
+    let cleared =
+        before.range(..chunk_count(region_bytes)).filter(|(position, _)| !now.contains_key(position));
+    differing as u64 + cleared.count() as u64
+}
+
+/// For a compressor that can't be made.
+pub(crate) fn no_memory(source: io::Error) -> Fault {
+    Fault::Disk { doing: "set memory aside for", path: PathBuf::from("compression"), source }
+}
+
+/// The grid positions that ranges of bytes touch, numbered without gaps.
+struct Spans {
+    /// Number of the first position of each span, and the span.
+    spans: Vec<(u64, Range<u64>)>,
+    total: u64,
+}
+
+impl Spans {
+    fn of(ranges: &[Range<u64>], bytes: u64) -> Self {
+        let chunk = CHUNK_BYTES as u64;
+        let clipped = ranges.iter().map(|range| range.start.min(bytes)..range.end.min(bytes));
+        let mut covered: Vec<Range<u64>> = clipped
+            .filter(|range| range.start < range.end)
+            .map(|range| range.start / chunk..range.end.div_ceil(chunk))
+            .collect();
+        covered.sort_unstable_by_key(|range| range.start);
+        let mut spans: Vec<(u64, Range<u64>)> = Vec::new();
+        let mut total = 0;
+        for range in covered {
+            // Ranges that touch one position, or overlap, may not make it count twice.
+            let start = range.start.max(spans.last().map_or(0, |(_, span)| span.end));
+            if start < range.end {
+                spans.push((total, start..range.end));
+                total += range.end - start;
+            }
+        }
+        Self { spans, total }
+    }
+
+    fn positions(&self, batch: Range<u64>) -> impl Iterator<Item = u64> + '_ {
+        let mut at = self.spans.partition_point(|(first, _)| *first <= batch.start).saturating_sub(1);
+        batch.map_while(move |number| {
+            while self.spans.get(at + 1).is_some_and(|(first, _)| *first <= number) {
+                at += 1;
+            }
+            let (first, span) = self.spans.get(at)?;
+            Some(span.start + (number - first))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: u64 = CHUNK_BYTES as u64;
+
+    #[test]
+    fn spans_cover_each_touched_position_once() {
+        let ranges = [
+            5 * CHUNK..6 * CHUNK + 1,
+            0..1,
+            CHUNK - 1..CHUNK,
+            6 * CHUNK + 9..7 * CHUNK,
+            90 * CHUNK..91 * CHUNK,
+        ];
+        let spans = Spans::of(&ranges, 8 * CHUNK);
+        assert_eq!(spans.total, 3);
+        assert_eq!(spans.positions(0..3).collect::<Vec<_>>(), [0, 5, 6]);
+        assert_eq!(spans.positions(1..2).collect::<Vec<_>>(), [5]);
+        assert_eq!(spans.positions(2..3).collect::<Vec<_>>(), [6]);
+    }
+
+    #[test]
+    fn nothing_has_no_spans() {
+        assert_eq!(Spans::of(&[], 100).total, 0);
+        assert_eq!(Spans::of(&[0..100, 3..2], 0).total, 0);
+    }
+
+    #[test]
+    fn changes_are_counted_both_ways() {
+        let id = |n| Some(ChunkId::from_bytes([n; 32]));
+        let before = RegionIndex::from([(0, id(1)), (1, id(2)), (9, id(3))]);
+        let now = RegionIndex::from([(0, id(1)), (2, id(5))]);
+        // 1 became zero, 2 is new, 9 is outside of the region now.
+        assert_eq!(count_changed(Some(&before), &now, 3 * CHUNK), 2);
+        assert_eq!(count_changed(None, &now, 3 * CHUNK), 2);
+    }
+}

@@ -1,0 +1,84 @@
+//! Where in the store's folder each file is.
+
+use std::path::{Path, PathBuf};
+
+use sustain_proto::{PackId, SnapshotId};
+
+const PACK_SUFFIX: &str = ".pack";
+const MANIFEST_SUFFIX: &str = ".manifest";
+
+/// The paths of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn key(&self) -> PathBuf {
+        self.root.join("key")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("index.redb")
+    }
+
+    pub(crate) fn packs(&self) -> PathBuf {
+        self.root.join("packs")
+    }
+
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
+    pub(crate) fn temporaries(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// The folder of a pack: 256 of them, so that none grows too long to list.
+    pub(crate) fn pack_folder(&self, id: &PackId) -> PathBuf {
+        self.packs().join(&id.to_string()[..2])
+    }
+
+    pub(crate) fn pack(&self, id: &PackId) -> PathBuf {
+        self.pack_folder(id).join(format!("{id}{PACK_SUFFIX}"))
+    }
+
+    pub(crate) fn manifest(&self, id: &SnapshotId) -> PathBuf {
+        self.manifests().join(format!("{id}{MANIFEST_SUFFIX}"))
+    }
+
+    /// The pack whose file has this name, if it is a pack's.
+    pub(crate) fn parse_pack(name: &str) -> Option<PackId> {
+        name.strip_suffix(PACK_SUFFIX)?.parse().ok()
+    }
+
+    /// The snapshot whose manifest's file has this name, if it is a manifest's.
+    pub(crate) fn parse_manifest(name: &str) -> Option<SnapshotId> {
+        name.strip_suffix(MANIFEST_SUFFIX)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        let layout = Layout::new(Path::new("/s"));
+        let pack = PackId::from_bytes([0xab; 32]);
+        let name = layout.pack(&pack);
+        assert!(name.starts_with("/s/packs/ab"));
+        let name = name.file_name().unwrap().to_str().unwrap();
+        assert_eq!(Layout::parse_pack(name), Some(pack));
+        assert_eq!(Layout::parse_manifest(name), None);
+        assert_eq!(Layout::parse_pack("x.pack"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! Reading packs: the directory, and single records, all checked.
+
+use std::path::{Path, PathBuf};
+
+use sustain_proto::limits::PACK_BYTES_MAX;
+use sustain_proto::{ChunkKey, IndexRoot, PackId};
+
+use crate::Fault;
+use crate::directory::{self, Entry, HEADER_BYTES, PackDirectory, TRAILER_BYTES, Trailer};
+use crate::disk::{Disk, DiskFile};
+use crate::layout::Layout;
+use crate::record::{Decoder, RecordKind};
+
+/// An open pack.
+#[derive(Debug)]
+pub(crate) struct PackFile {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+}
+
+impl PackFile {
+    /// Opens a pack of the store.
+    pub(crate) fn open(disk: &dyn Disk, layout: &Layout, id: &PackId) -> Result<Self, Fault> {
+        let path = layout.pack(id);
+        let file = disk.open(&path, false).map_err(|error| Fault::reading(&path, error))?;
+        Ok(Self { path, file })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> Result<u64, Fault> {
+        self.file.bytes().map_err(|error| Fault::reading(&self.path, error))
+    }
+
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        self.file.read_at(offset, buf).map_err(|error| Fault::reading(&self.path, error))
+    }
+
+    /// Reads and checks the directory.
+    pub(crate) fn directory(&self) -> Result<PackDirectory, Fault> {
+        read_directory(&self.path, self.file.as_ref())
+    }
+
+    /// Reads a record and checks that it is what its id says. `stored` is scratch memory.
+    pub(crate) fn record<'a>(
+        &self,
+        entry: &Entry,
+        key: Option<&ChunkKey>,
+        decoder: &'a mut Decoder,
+        stored: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Fault> {
+        stored.resize(entry.stored_bytes as usize, 0);
+        self.read_at(u64::from(entry.offset), stored)?;
+        let plain = decoder
+            .decode(entry.encoding, entry.plain_bytes as usize, stored)
+            .map_err(|reason| Fault::damaged(&self.path, reason))?;
+        let genuine = match entry.kind {
+            RecordKind::Chunk => key.is_none_or(|key| key.chunk_id(plain).as_bytes() == &entry.id),
+            RecordKind::Index => IndexRoot::of(plain).as_bytes() == &entry.id,
+        };
+        if genuine { Ok(plain) } else { Err(Fault::damaged(&self.path, "a record is not what its id says")) }
+    }
+}
+
+/// Reads and checks the directory of a pack that may not have its name yet.
+pub(crate) fn read_directory(path: &Path, file: &dyn DiskFile) -> Result<PackDirectory, Fault> {
+    let reading = |error| Fault::reading(path, error);
+    let damaged = |reason: String| Fault::damaged(path, reason);
+    let bytes = file.bytes().map_err(reading)?;
+    if bytes < (HEADER_BYTES + TRAILER_BYTES) as u64 || bytes > PACK_BYTES_MAX {
+        return Err(damaged(format!("a pack can't have {bytes} bytes")));
+    }
+    let mut header = [0; HEADER_BYTES];
+    file.read_at(0, &mut header).map_err(reading)?;
+    directory::check_header(&header).map_err(damaged)?;
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_at(bytes - TRAILER_BYTES as u64, &mut trailer).map_err(reading)?;
+    let trailer = Trailer::decode(&trailer, bytes).map_err(damaged)?;
+    let mut encoded = vec![0; trailer.directory_bytes()];
+    file.read_at(trailer.directory_offset(), &mut encoded).map_err(reading)?;
+    PackDirectory::decode(&trailer, &encoded).map_err(damaged)
+}

@@ -1,0 +1,165 @@
+//! Writing packs: records in, files out, each closed when it is large enough.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sustain_proto::limits::{PACK_BYTES_TARGET, PACK_RECORDS_MAX};
+use sustain_proto::{PackId, PackRef};
+
+use crate::directory::{self, Entry, PackDirectory};
+use crate::disk::Disk;
+use crate::error::DiskContext;
+use crate::publish::{TemporaryFile, new_name};
+use crate::record::{Encoding, RecordKind};
+use crate::{Fault, limits};
+
+/// A pack that is written but neither synced nor named.
+#[derive(Debug)]
+pub(crate) struct FinishedPack {
+    pub(crate) reference: PackRef,
+    pub(crate) directory: PackDirectory,
+    pub(crate) file: TemporaryFile,
+}
+
+/// A record on its way into a pack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewRecord<'a> {
+    pub(crate) kind: RecordKind,
+    pub(crate) id: [u8; 32],
+    pub(crate) encoding: Encoding,
+    pub(crate) plain_bytes: usize,
+    pub(crate) stored: &'a [u8],
+}
+
+/// Takes records and cuts them into packs.
+#[derive(Debug)]
+pub(crate) struct PackSink {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    current: Option<PackWriter>,
+    finished: Vec<FinishedPack>,
+    records: u64,
+}
+
+impl PackSink {
+    /// Writes temporary files into this folder.
+    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
+        Self { disk, folder, current: None, finished: Vec::new(), records: 0 }
+    }
+
+    /// Adds a record.
+    pub(crate) fn append(&mut self, record: NewRecord<'_>) -> Result<(), Fault> {
+        let writer = match &mut self.current {
+            Some(writer) => writer,
+            None => {
+                let path = self.folder.join(new_name("pack")?);
+                self.current.insert(PackWriter::create(&self.disk, path)?)
+            }
+        };
+        writer.append(record)?;
+        self.records += 1;
+        if writer.is_full() {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    /// Closes the pack that is being written, if there is one.
+    pub(crate) fn close(&mut self) -> Result<(), Fault> {
+        if let Some(writer) = self.current.take() {
+            self.finished.push(writer.finish()?);
+        }
+        Ok(())
+    }
+
+    /// Records that were added.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// All packs.
+    pub(crate) fn finish(mut self) -> Result<Vec<FinishedPack>, Fault> {
+        self.close()?;
+        Ok(self.finished)
+    }
+
+    /// The packs that are closed so far, from this one on.
+    pub(crate) fn finished_from(&self, first: usize) -> impl Iterator<Item = PackRef> + '_ {
+        self.finished.iter().skip(first).map(|pack| pack.reference)
+    }
+
+    pub(crate) fn finished_count(&self) -> usize {
+        self.finished.len()
+    }
+}
+
+#[derive(Debug)]
+struct PackWriter {
+    file: TemporaryFile,
+    hasher: blake3::Hasher,
+    buffer: Vec<u8>,
+    flushed: u64,
+    directory: PackDirectory,
+}
+
+impl PackWriter {
+    fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
+        let mut buffer = Vec::with_capacity(limits::PACK_BUFFER_BYTES + sustain_proto::limits::CHUNK_BYTES);
+        buffer.extend_from_slice(&directory::header());
+        let file = TemporaryFile::create(disk, path)?;
+        let hasher = blake3::Hasher::new();
+        Ok(Self { file, hasher, buffer, flushed: 0, directory: PackDirectory::default() })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+
+    fn is_full(&self) -> bool {
+        let records = self.directory.entries.len();
+        self.bytes() + PackDirectory::encoded_bytes(records) >= PACK_BYTES_TARGET
+            || records >= PACK_RECORDS_MAX
+    }
+
+    fn append(&mut self, record: NewRecord<'_>) -> Result<(), Fault> {
+        debug_assert!(record.plain_bytes <= record.kind.plain_bytes_max());
+        // A pack is closed at its target, and no record is larger than an index may be: all fit 32 bits.
+        let entry = Entry {
+            kind: record.kind,
+            encoding: record.encoding,
+            id: record.id,
+            plain_bytes: record.plain_bytes as u32,
+            stored_bytes: record.stored.len() as u32,
+            offset: self.bytes() as u32,
+        };
+        self.directory.entries.push(entry);
+        self.put(record.stored)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        for part in bytes.chunks(limits::PACK_BUFFER_BYTES) {
+            self.buffer.extend_from_slice(part);
+            if self.buffer.len() >= limits::PACK_BUFFER_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.hasher.update(&self.buffer);
+        self.file.file().write_at(self.flushed, &self.buffer).during("write", self.file.path())?;
+        self.flushed += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<FinishedPack, Fault> {
+        let end = self.directory.encode();
+        self.put(&end)?;
+        self.flush()?;
+        let id = PackId::from_bytes(*self.hasher.finalize().as_bytes());
+        let reference = PackRef { id, bytes: self.flushed };
+        Ok(FinishedPack { reference, directory: self.directory, file: self.file })
+    }
+}

@@ -1,0 +1,141 @@
+//! How files come into being: under a unique temporary name, synced, renamed, folder synced.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sustain_proto::{PackRef, SnapshotId};
+
+use crate::Fault;
+use crate::disk::{Disk, DiskFile};
+use crate::error::DiskContext;
+use crate::pack_writer::FinishedPack;
+use crate::store::Shared;
+
+/// A name that no other temporary file has or had.
+pub(crate) fn new_name(prefix: &str) -> Result<String, Fault> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Fault::Random { reason: error.to_string() })?;
+    Ok(format!("{prefix}-{:016x}", u64::from_le_bytes(random)))
+}
+
+/// A file that goes away when dropped, unless it was renamed.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    armed: bool,
+}
+
+impl TemporaryFile {
+    pub(crate) fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
+        let file = disk.create(&path).during("create", &path)?;
+        Ok(Self { disk: disk.clone(), path, file, armed: true })
+    }
+
+    pub(crate) fn file(&self) -> &dyn DiskFile {
+        self.file.as_ref()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file its final name. The caller syncs the folder.
+    pub(crate) fn rename(mut self, to: &Path) -> Result<(), Fault> {
+        self.disk.rename(&self.path, to).during("rename to", to)?;
+        self.armed = false;
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if self.armed {
+            // Opening the store sweeps what stays here.
+            let _ = self.disk.remove(&self.path);
+        }
+    }
+}
+
+/// Files that were renamed and are not visible yet; dropping removes them again.
+#[derive(Debug)]
+pub(crate) struct Unpublished {
+    disk: Arc<dyn Disk>,
+    paths: Vec<PathBuf>,
+}
+
+impl Unpublished {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self { disk: shared.disk.clone(), paths: Vec::new() }
+    }
+
+    /// From here on the database decides.
+    pub(crate) fn keep(mut self) {
+        self.paths.clear();
+    }
+}
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        // Manifests came last and go first, so that no manifest ever lacks its packs.
+        for path in self.paths.iter().rev() {
+            let _ = self.disk.remove(path);
+        }
+    }
+}
+
+/// Syncs packs that were written; long work that needs no lock.
+pub(crate) fn sync_packs(packs: &[FinishedPack]) -> Result<(), Fault> {
+    packs.iter().try_for_each(|pack| pack.file.file().sync().during("sync", pack.file.path()))
+}
+
+/// Gives synced packs their names. The caller holds the commit lock.
+pub(crate) fn rename_packs(
+    shared: &Shared,
+    packs: Vec<FinishedPack>,
+    undo: &mut Unpublished,
+) -> Result<Vec<PackRef>, Fault> {
+    let mut folders = std::collections::BTreeSet::new();
+    let mut refs = Vec::with_capacity(packs.len());
+    for pack in packs {
+        let folder = shared.layout.pack_folder(&pack.reference.id);
+        shared.ensure_pack_folder(&folder)?;
+        let path = shared.layout.pack(&pack.reference.id);
+        let known = shared.state().packs.contains_key(&pack.reference.id);
+        // If it was to be removed once its readers are done: not any more.
+        shared.pins.spare(&pack.reference.id);
+        pack.file.rename(&path)?;
+        if !known {
+            undo.paths.push(path);
+        }
+        folders.insert(folder);
+        refs.push(pack.reference);
+        shared.directories.put(pack.reference.id, Arc::new(pack.directory));
+    }
+    for folder in folders {
+        shared.disk.sync_folder(&folder).during("sync", &folder)?;
+    }
+    Ok(refs)
+}
+
+/// Writes manifests under their names and syncs them. The caller holds the commit lock.
+pub(crate) fn write_manifests<'a>(
+    shared: &Shared,
+    manifests: impl Iterator<Item = (SnapshotId, &'a [u8])>,
+    undo: &mut Unpublished,
+) -> Result<(), Fault> {
+    for (id, encoded) in manifests {
+        let temporary =
+            TemporaryFile::create(&shared.disk, shared.layout.temporaries().join(new_name("manifest")?))?;
+        temporary.file().write_at(0, encoded).during("write", temporary.path())?;
+        temporary.file().sync().during("sync", temporary.path())?;
+        let path = shared.layout.manifest(&id);
+        temporary.rename(&path)?;
+        if !shared.state().snapshots.contains_key(&id) {
+            undo.paths.push(path);
+        }
+    }
+    let folder = shared.layout.manifests();
+    shared.disk.sync_folder(&folder).during("sync", &folder)
+}

@@ -1,0 +1,106 @@
+//! What the store knows, in memory: read by everybody, changed only together with the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sustain_proto::{Manifest, PackId, ServiceName, SnapshotId, SnapshotKind, Term};
+
+use std::sync::Arc;
+
+/// A snapshot that is visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) id: SnapshotId,
+    pub(crate) manifest: Manifest,
+    pub(crate) encoded: Vec<u8>,
+    pub(crate) level: Option<u32>,
+}
+
+impl Snapshot {
+    /// The base of its generation, which may be itself.
+    pub(crate) fn generation(&self) -> SnapshotId {
+        self.manifest.base().unwrap_or(self.id)
+    }
+
+    pub(crate) fn came_from(&self) -> &[SnapshotId] {
+        match &self.manifest.kind {
+            SnapshotKind::Base { came_from } => came_from,
+            SnapshotKind::Delta { .. } => &[],
+        }
+    }
+}
+
+/// Everything visible.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    /// Pack files that are here with the size that they should have.
+    pub(crate) packs: BTreeMap<PackId, u64>,
+    /// Those of them that no manifest lists yet, in the order in which they came.
+    pub(crate) received: BTreeMap<PackId, u64>,
+    pub(crate) aliases: BTreeMap<SnapshotId, SnapshotId>,
+}
+
+/// Later terms are newer, then higher numbers, then the newer generation: a base that was made of a
+/// snapshot is newer than that one.
+type Order = (Term, u64, (Term, u64), bool, SnapshotId);
+
+impl State {
+    fn order(&self, snapshot: &Snapshot) -> Order {
+        let manifest = &snapshot.manifest;
+        let base = self.snapshots.get(&snapshot.generation()).map_or(manifest, |base| &base.manifest);
+        (manifest.term, manifest.seq, (base.term, base.seq), manifest.base().is_none(), snapshot.id)
+    }
+
+    /// All snapshots of a service whose files are here, oldest first.
+    pub(crate) fn of_service(&self, service: &ServiceName) -> Vec<Arc<Snapshot>> {
+        let mut found: Vec<_> = self
+            .snapshots
+            .values()
+            .filter(|snapshot| snapshot.manifest.service == *service && self.is_whole(snapshot))
+            .cloned()
+            .collect();
+        found.sort_by_key(|snapshot| self.order(snapshot));
+        found
+    }
+
+    pub(crate) fn services(&self) -> BTreeSet<ServiceName> {
+        self.snapshots.values().map(|snapshot| snapshot.manifest.service.clone()).collect()
+    }
+
+    /// Whether a snapshot's base and all packs of both are here.
+    pub(crate) fn is_whole(&self, snapshot: &Snapshot) -> bool {
+        let here = |snapshot: &Snapshot| {
+            snapshot.manifest.packs.iter().all(|pack| self.packs.get(&pack.id) == Some(&pack.bytes))
+        };
+        here(snapshot)
+            && match snapshot.manifest.base() {
+                None => true,
+                Some(base) => self.snapshots.get(&base).is_some_and(|base| here(base)),
+            }
+    }
+
+    /// The snapshots of a generation, its base included.
+    pub(crate) fn of_generation(&self, base: SnapshotId) -> Vec<Arc<Snapshot>> {
+        self.snapshots.values().filter(|snapshot| snapshot.generation() == base).cloned().collect()
+    }
+
+    /// The packs that any visible snapshot lists.
+    pub(crate) fn listed_packs(&self) -> BTreeSet<PackId> {
+        self.snapshots.values().flat_map(|s| s.manifest.packs.iter().map(|pack| pack.id)).collect()
+    }
+
+    /// Follows rebases from a former id to the snapshot that holds its contents now.
+    pub(crate) fn follow(&self, id: SnapshotId) -> Option<Arc<Snapshot>> {
+        let mut at = id;
+        for _ in 0..crate::limits::ALIAS_STEPS_MAX {
+            if let Some(snapshot) = self.snapshots.get(&at) {
+                return Some(snapshot.clone());
+            }
+            if let Some(base) = self.snapshots.values().find(|snapshot| snapshot.came_from().contains(&at)) {
+                return Some(base.clone());
+            }
+            at = *self.aliases.get(&at)?;
+        }
+        None
+    }
+}

@@ -1,0 +1,227 @@
+//! What opening does to make folder, database and memory agree again, whatever interrupted the last user.
+//!
+//! A complete manifest is never removed unless the database says that its snapshot was dropped, or that
+//! it belongs to a rebase that did not happen and whose old snapshots are all still here: a database that
+//! has lost rows must not cost data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use sustain_proto::limits::MANIFEST_BYTES_MAX;
+use sustain_proto::{Manifest, PackId, SnapshotId};
+
+use crate::database::{Changes, Contents, Database, Trust};
+use crate::disk::Disk;
+use crate::error::DiskContext;
+use crate::layout::Layout;
+use crate::state::{Snapshot, State};
+use crate::{BadFile, Fault, OpenReport};
+
+/// Removes temporary files: nobody else has the store open, so nobody is writing them.
+pub(crate) fn sweep_temporaries(disk: &dyn Disk, layout: &Layout) -> Result<usize, Fault> {
+    let folder = layout.temporaries();
+    let mut swept = 0;
+    for entry in disk.list(&folder).during("list", &folder)? {
+        if !entry.folder {
+            let path = folder.join(entry.name);
+            disk.remove(&path).during("remove", &path)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Reads all manifests, lists all packs, compares with the database, and settles what differs.
+pub(crate) fn reconcile(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    database: &mut Database,
+    contents: Contents,
+    trust: Trust,
+    report: &mut OpenReport,
+) -> Result<State, Fault> {
+    let mut manifests = read_manifests(disk.as_ref(), layout, report)?;
+    let trusted = match trust {
+        Trust::Whole => true,
+        // A new store, unless there is something that it should know.
+        Trust::Fresh if manifests.is_empty() && report.bad.is_empty() => true,
+        Trust::Fresh => {
+            report.rebuilt = Some("it is missing".to_owned());
+            false
+        }
+        Trust::Rebuilt(reason) => {
+            report.rebuilt = Some(reason);
+            false
+        }
+    };
+    let mut changes = Changes::default();
+    remove_dropped(disk.as_ref(), layout, &contents, &mut manifests, &mut changes, report)?;
+    for (id, snapshot) in &mut manifests {
+        match contents.snapshots.get(id) {
+            Some(level) => snapshot.level = *level,
+            None => {
+                changes.add.snapshots.insert(*id, None);
+                report.adopted += usize::from(trusted);
+            }
+        }
+    }
+    for id in contents.snapshots.keys().filter(|id| !manifests.contains_key(id)) {
+        let path = layout.manifest(id);
+        if !report.bad.iter().any(|bad| bad.path == path) {
+            report.bad.push(BadFile { path, reason: "the file is missing".to_owned() });
+        }
+    }
+    // A manifest that can't be read may list any pack: then none is known to be unneeded.
+    let may_sweep = trusted && report.bad.is_empty();
+    let mut state = State { aliases: contents.aliases, ..State::default() };
+    state.snapshots = manifests.into_iter().map(|(id, snapshot)| (id, Arc::new(snapshot))).collect();
+    settle_packs(disk.as_ref(), layout, &contents.received, may_sweep, &mut state, &mut changes, report)?;
+    if changes.add != Contents::default() || changes.remove != Contents::default() {
+        database.apply(&changes)?;
+    }
+    Ok(state)
+}
+
+fn read_manifests(
+    disk: &dyn Disk,
+    layout: &Layout,
+    report: &mut OpenReport,
+) -> Result<BTreeMap<SnapshotId, Snapshot>, Fault> {
+    let folder = layout.manifests();
+    let mut manifests = BTreeMap::new();
+    for entry in disk.list(&folder).during("list", &folder)? {
+        let Some(id) = Layout::parse_manifest(&entry.name) else {
+            continue;
+        };
+        let path = folder.join(&entry.name);
+        match read_manifest(disk, &path, id) {
+            Ok((manifest, encoded)) => {
+                manifests.insert(id, Snapshot { id, manifest, encoded, level: None });
+            }
+            Err(Fault::Damaged { path, reason }) => report.bad.push(BadFile { path, reason }),
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(manifests)
+}
+
+/// Reads a manifest and checks that it is the one that its name says.
+pub(crate) fn read_manifest(
+    disk: &dyn Disk,
+    path: &Path,
+    id: SnapshotId,
+) -> Result<(Manifest, Vec<u8>), Fault> {
+    let reading = |error| Fault::reading(path, error);
+    let file = disk.open(path, false).map_err(reading)?;
+    let bytes = file.bytes().map_err(reading)?;
+    if bytes > MANIFEST_BYTES_MAX as u64 {
+        return Err(Fault::damaged(path, format!("a manifest can't have {bytes} bytes")));
+    }
+    let mut encoded = vec![0; bytes as usize];
+    file.read_at(0, &mut encoded).map_err(reading)?;
+    if SnapshotId::of_manifest(&encoded) != id {
+        return Err(Fault::damaged(path, "its hash is not its name"));
+    }
+    let (_, manifest) = Manifest::decode(&encoded).map_err(|error| Fault::damaged(path, error))?;
+    Ok((manifest, encoded))
+}
+
+/// Removes manifests of snapshots that were dropped, and of a rebase that did not happen.
+fn remove_dropped(
+    disk: &dyn Disk,
+    layout: &Layout,
+    contents: &Contents,
+    manifests: &mut BTreeMap<SnapshotId, Snapshot>,
+    changes: &mut Changes,
+    report: &mut OpenReport,
+) -> Result<(), Fault> {
+    let mut dropped: Vec<SnapshotId> = contents.gone.keys().copied().collect();
+    for (id, replaced) in &contents.intents {
+        if !contents.snapshots.contains_key(id) && replaced.iter().all(|old| manifests.contains_key(old)) {
+            dropped.push(*id);
+        }
+    }
+    changes.remove.gone = contents.gone.clone();
+    changes.remove.intents = contents.intents.clone();
+    for id in dropped {
+        let path = layout.manifest(&id);
+        match disk.remove(&path) {
+            Ok(()) => report.swept += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).during("remove", &path),
+        }
+        manifests.remove(&id);
+        report.bad.retain(|bad| bad.path != path);
+    }
+    // Before the database forgets that they are to go.
+    let folder = layout.manifests();
+    disk.sync_folder(&folder).during("sync", &folder)
+}
+
+/// Lists the packs, compares them with what the manifests say, and removes what nobody needs.
+fn settle_packs(
+    disk: &dyn Disk,
+    layout: &Layout,
+    received: &BTreeMap<PackId, u64>,
+    may_sweep: bool,
+    state: &mut State,
+    changes: &mut Changes,
+    report: &mut OpenReport,
+) -> Result<(), Fault> {
+    let snapshots = state.snapshots.values();
+    let listed: BTreeMap<PackId, u64> =
+        snapshots.flat_map(|s| s.manifest.packs.iter().map(|pack| (pack.id, pack.bytes))).collect();
+    let mut present = BTreeSet::new();
+    for (id, bytes) in list_packs(disk, layout)? {
+        present.insert(id);
+        match listed.get(&id) {
+            Some(expected) if *expected == bytes => {
+                state.packs.insert(id, bytes);
+            }
+            Some(expected) => report.bad.push(BadFile {
+                path: layout.pack(&id),
+                reason: format!("it has {bytes} bytes instead of {expected}"),
+            }),
+            None if received.contains_key(&id) || !may_sweep => {
+                state.packs.insert(id, bytes);
+                state.received.insert(id, received.get(&id).copied().unwrap_or(0));
+            }
+            None => {
+                let path = layout.pack(&id);
+                disk.remove(&path).during("remove", &path)?;
+                report.swept += 1;
+            }
+        }
+    }
+    for id in listed.keys().filter(|id| !present.contains(id)) {
+        report.bad.push(BadFile { path: layout.pack(id), reason: "the file is missing".to_owned() });
+    }
+    changes.add.received = state.received.clone();
+    changes.add.received.retain(|id, order| received.get(id) != Some(order));
+    changes.remove.received = received.clone();
+    changes.remove.received.retain(|id, _| !state.received.contains_key(id));
+    Ok(())
+}
+
+/// All packs that are on the disk, each with its size.
+pub(crate) fn list_packs(disk: &dyn Disk, layout: &Layout) -> Result<BTreeMap<PackId, u64>, Fault> {
+    let mut packs = BTreeMap::new();
+    let root = layout.packs();
+    for folder in disk.list(&root).during("list", &root)? {
+        if !folder.folder {
+            continue;
+        }
+        let path = root.join(&folder.name);
+        for entry in disk.list(&path).during("list", &path)? {
+            let Some(id) = Layout::parse_pack(&entry.name) else {
+                continue;
+            };
+            if layout.pack_folder(&id) == path && !entry.folder {
+                packs.insert(id, entry.bytes);
+            }
+        }
+    }
+    Ok(packs)
+}
