@@ -228,7 +228,7 @@ impl Cluster {
             let node_is_up = self.nodes[*other].machine.is_some() && self.side[*other] == self.side[node];
             node_is_up && self.nodes[*other].store.iter().any(|summary| summary.id == snapshot)
         });
-        let event = match holders.last() {
+        let event = match holders.max() {
             Some(holder) => {
                 let store = &self.nodes[holder].store;
                 let summary = *store.iter().find(|summary| summary.id == snapshot).unwrap();

@@ -1,0 +1,20 @@
+//! `snapctl` as a user sees it: one test binary, one module a subject.
+//!
+//! Tests whose names begin with `guest_` start virtual machines.
+
+mod files;
+mod guest_demo;
+mod guest_failover;
+mod support;
+mod usage;
+
+/// A file that nobody lists is a test that never runs.
+#[test]
+fn every_file_of_the_suite_is_a_module_of_it() {
+    let listed = include_str!("main.rs");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").unwrap();
+        assert!(module == "main" || listed.contains(&format!("mod {module};")), "{name} is not listed");
+    }
+}

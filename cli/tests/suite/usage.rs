@@ -1,0 +1,65 @@
+//! Help that teaches, errors with a hint, published exit codes.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{Bench, snapctl};
+
+fn fails(arguments: &[&str], code: i32) -> String {
+    let output = snapctl().args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed data");
+    said
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["push", "gather", "rebase", "log", "verify", "init", "node", "status", "demo"] {
+        let output = snapctl().args([command, "--help"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("Usage: snapctl"), "{command}");
+        assert!(text.lines().next().is_some_and(|line| line.len() > 20 && !line.ends_with('.')), "{command}: {text}");
+    }
+    let output = snapctl().arg("--help").output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("Exit codes:"));
+}
+
+#[test]
+fn errors_say_what_to_do_next_and_have_their_codes() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let store = store.to_str().unwrap();
+    assert!(fails(&["log", "s"], 2).contains("hint: name a store with --store DIR"));
+    let said = fails(&["--store", store, "log", "s"], 10);
+    assert!(said.contains("hint: the first `snapctl push` makes the store"), "{said}");
+    fails(&["--store", store, "push", "s", "--region", "ram"], 2);
+    fails(&["--store", store, "push", "No Name", "--region", "ram=x"], 2);
+    let said = fails(&["--store", store, "push", "s", "--region", "ram=/nonexistent"], 1);
+    assert!(said.contains("can't read /nonexistent for region ram"), "{said}");
+    bench.push("s", &[("ram", &bench.write("ram", b"x"))]);
+    fails(&["--store", store, "log", "other"], 10);
+    fails(&["--store", store, "gather", "s@-7", "--to", "/nonexistent"], 10);
+    fails(&["--config", "/nonexistent/config.toml", "status"], 1);
+}
+
+#[test]
+fn init_writes_private_keys_and_never_overwrites() {
+    let bench = Bench::new();
+    let dir = bench.path("cluster");
+    let arguments = ["--json", "init", "--cluster", "home", "--nodes", "3", "--dir", dir.to_str().unwrap()];
+    let output = snapctl().args(arguments).output().unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["nodes"].as_array().unwrap().len(), 3);
+    for node in value["nodes"].as_array().unwrap() {
+        let config = std::path::Path::new(node["config"].as_str().unwrap());
+        for secret in ["node.key", "cluster.secret"] {
+            let mode = std::fs::metadata(config.with_file_name(secret)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{secret}");
+        }
+        let said = fails(&["--config", config.to_str().unwrap(), "status"], 12);
+        assert!(said.contains("hint: start it with `snapctl node --config FILE`"), "{said}");
+    }
+    let again = snapctl().args(arguments).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("never overwritten"));
+}
