@@ -15,13 +15,13 @@ use sustain_store::{RegionSource, RestoreTarget};
 use sustain_vmdriver::{PortForward, SnapshotSink, Vm, VmSpec};
 
 /// Guest memory in tests: little, so that taking and comparing it is quick.
-pub const MEMORY_BYTES: u64 = 128 << 20;
+pub(crate) const MEMORY_BYTES: u64 = 128 << 20;
 
 /// Booting takes about 5 s under emulation on an idle machine; tests share theirs with others.
-pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The spec of the test guest. `SUSTAIN_QEMU` names another QEMU than the one on the path.
-pub fn spec(service: &str) -> VmSpec {
+pub(crate) fn spec(service: &str) -> VmSpec {
     let folder = env::var_os("SUSTAIN_GUEST_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guest")),
         PathBuf::from,
@@ -41,14 +41,14 @@ pub fn spec(service: &str) -> VmSpec {
 
 /// What the counter answers.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-pub struct Count {
-    pub count: u64,
-    pub boot_id: String,
-    pub uptime_ms: u64,
+pub(crate) struct Count {
+    pub(crate) count: u64,
+    pub(crate) boot_id: String,
+    pub(crate) uptime_ms: u64,
 }
 
 /// One HTTP request; none if the guest does not answer it whole.
-pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<String> {
+pub(crate) fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, timeout).ok()?;
     stream.set_read_timeout(Some(timeout)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n").ok()?;
@@ -59,7 +59,7 @@ pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<String>
 }
 
 /// Asks the VM's counter, again and again until it answers.
-pub fn ask(vm: &mut dyn Vm, path: &str) -> Count {
+pub(crate) fn ask(vm: &mut dyn Vm, path: &str) -> Count {
     let address = vm.forwards()[0].host;
     let started = Instant::now();
     loop {
@@ -73,7 +73,7 @@ pub fn ask(vm: &mut dyn Vm, path: &str) -> Count {
 
 /// The regions of a snapshot, in memory.
 #[derive(Debug, Default, Clone)]
-pub struct Regions(pub BTreeMap<String, Vec<u8>>);
+pub(crate) struct Regions(pub(crate) BTreeMap<String, Vec<u8>>);
 
 impl SnapshotSink for Regions {
     fn region(
@@ -93,7 +93,7 @@ impl SnapshotSink for Regions {
 
 impl Regions {
     /// Writes the regions as a store's restore would.
-    pub fn restore(&self, target: &dyn RestoreTarget) -> std::io::Result<()> {
+    pub(crate) fn restore(&self, target: &dyn RestoreTarget) -> std::io::Result<()> {
         for (name, bytes) in &self.0 {
             let region = Region { name: RegionName::new(name.as_str()).unwrap(), bytes: bytes.len() as u64 };
             let file: File = target.open(&region)?;

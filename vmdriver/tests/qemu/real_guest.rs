@@ -1,12 +1,10 @@
 //! A real VM: booted once, snapshotted under load, restored, and treated badly.
 
-mod support;
-
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use support::{Regions, ask, get, spec};
+use crate::support::{MEMORY_BYTES, Regions, ask, get, spec};
 use sustain_proto::RegionName;
 use sustain_store::RegionSource;
 use sustain_vmdriver::{QemuDriver, SnapshotError, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmState};
@@ -88,7 +86,7 @@ fn take_snapshots_under_load(vm: &mut dyn Vm) {
     for number in 0..SNAPSHOTS {
         let mut sink = Stillness::default();
         report(&vm.snapshot(&mut sink).unwrap());
-        assert_eq!(sink.ram.len() as u64, support::MEMORY_BYTES);
+        assert_eq!(sink.ram.len() as u64, MEMORY_BYTES);
         let changed = last.chunks(4_096).zip(sink.ram.chunks(4_096)).filter(|(old, new)| old != new).count();
         assert!(number == 0 || changed > 100, "the guest works between snapshots: {changed} pages");
         last = sink.ram;
