@@ -25,6 +25,7 @@ mod pack_writer;
 mod parallel;
 mod pins;
 mod progress;
+mod promote;
 mod publish;
 mod push;
 mod query;

@@ -171,7 +171,11 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
             Vec::new()
         }
         Err(error) => {
-            return Err(OpenError::Fault(Fault::Disk { doing: "list", path: root.to_owned(), source: error }));
+            return Err(OpenError::Fault(Fault::Disk {
+                doing: "list",
+                path: root.to_owned(),
+                source: error,
+            }));
         }
     };
     if !entries.iter().any(|entry| MARKS.contains(&entry.name.as_str())) {
@@ -197,17 +201,17 @@ fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<Key, 
     let path = || layout.root().to_owned();
     let file = KeyFile::read(disk, layout)?;
     let on_disk = file.is_some();
-    let key = match (&source, file) {
+    let key = match (source, file) {
         (KeySource::Own, None) => None,
         (KeySource::Own, Some(file)) => {
             Some(own_key(&file).ok_or_else(|| OpenError::ClusterKey { path: path() })?)
         }
         (KeySource::Given(secret), file) => {
-            let key = ChunkKey::derive(secret);
+            let key = ChunkKey::derive(&secret);
             let same = match file {
                 None => true,
                 Some(KeyFile::Fingerprint(fingerprint)) => fingerprint == key.fingerprint(),
-                Some(KeyFile::Secret(own)) => own == *secret,
+                Some(KeyFile::Secret(own)) => own == secret,
             };
             if !same {
                 return Err(OpenError::WrongKey { path: path() });
@@ -215,7 +219,7 @@ fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<Key, 
             Some(key)
         }
     };
-    Ok(Key { source, key, on_disk })
+    Ok(Key { key, on_disk })
 }
 
 /// Where the folder does not say which key it was made with, its chunks do.

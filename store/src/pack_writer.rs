@@ -83,11 +83,6 @@ impl PackSink {
         Ok(self.finished)
     }
 
-    /// The packs that are closed so far, from this one on.
-    pub(crate) fn finished_from(&self, first: usize) -> impl Iterator<Item = PackRef> + '_ {
-        self.finished.iter().skip(first).map(|pack| pack.reference)
-    }
-
     pub(crate) fn finished_count(&self) -> usize {
         self.finished.len()
     }

@@ -347,7 +347,8 @@ impl Push {
         let packs = sink.finish()?;
         sync_packs(&packs)?;
         let base_packs = self.parent.as_ref().map(|parent| &parent.base_packs);
-        let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &packs);
+        let new: Vec<PackRef> = packs.iter().map(|pack| pack.reference).collect();
+        let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &new);
         let (manifest, id, encoded) = self.describe(index_root, listed)?;
         self.publish(id, manifest, encoded, packs, chunks_new)
     }
@@ -461,7 +462,7 @@ pub(crate) fn list_packs(
     base_packs: Option<&BTreeSet<sustain_proto::PackId>>,
     stored: &SnapshotIndex,
     root: IndexRoot,
-    new: &[FinishedPack],
+    new: &[PackRef],
 ) -> Vec<PackRef> {
     let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
     let places = chunks.filter_map(|chunk| catalogue.chunk(chunk)).chain(catalogue.index(&root));
@@ -472,8 +473,8 @@ pub(crate) fn list_packs(
     let old = old.filter(|pack| base_packs.is_none_or(|base| !base.contains(&pack.id)));
     let mut listed: Vec<PackRef> = old.collect();
     for pack in new {
-        if !listed.contains(&pack.reference) {
-            listed.push(pack.reference);
+        if !listed.contains(pack) {
+            listed.push(*pack);
         }
     }
     listed

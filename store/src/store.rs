@@ -12,7 +12,7 @@ use crate::database::{Changes, Database};
 use crate::disk::{Disk, DiskLock};
 use crate::error::DiskContext;
 use crate::gate::Gates;
-use crate::key::{KeyFile, KeySource, new_secret};
+use crate::key::{KeyFile, new_secret};
 use crate::layout::Layout;
 use crate::pins::Pins;
 use crate::state::State;
@@ -47,7 +47,6 @@ impl Store {
 /// The key, and whether the store's folder has a file about it.
 #[derive(Debug)]
 pub(crate) struct Key {
-    pub(crate) source: KeySource,
     pub(crate) key: Option<ChunkKey>,
     pub(crate) on_disk: bool,
 }

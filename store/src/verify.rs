@@ -1,10 +1,22 @@
 //! Verifying: everything is read, and what is bad is named.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use sustain_proto::{ChunkKey, PackId};
 
-use crate::{ErrorKind, Fault};
+use crate::generation::{Whole, with_base};
+use crate::key::KeyFile;
+use crate::layout::Layout;
+use crate::pack_file::PackFile;
+use crate::parallel::for_each_batch;
+use crate::record::{Decoder, RecordKind};
+use crate::state::{Snapshot, State};
+use crate::store::{Shared, Store};
+use crate::sweep::{list_packs, read_manifest};
+use crate::{ErrorKind, Fault, Progress, limits};
 
 /// A file that does not hold what it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,5 +70,204 @@ impl VerifyError {
             Self::Cancelled => ErrorKind::Failed,
             Self::Fault(fault) => fault.kind(),
         }
+    }
+}
+
+/// What the workers have found so far.
+#[derive(Default)]
+struct Findings {
+    bad: BTreeMap<PathBuf, String>,
+    packs: u64,
+    chunks: u64,
+    bytes: u64,
+}
+
+struct Verify<'a> {
+    shared: &'a Shared,
+    key: Option<ChunkKey>,
+    progress: &'a dyn Progress,
+    findings: Mutex<Findings>,
+}
+
+impl Store {
+    /// Reads everything: the key, every manifest, every pack, every record in it; puts every snapshot's
+    /// index together; compares the database with the files. Damage is in the report, by file.
+    ///
+    /// # Errors
+    /// Only if it was stopped, or the disk fails.
+    pub fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport, VerifyError> {
+        let shared = &self.shared;
+        let state = shared.state().clone();
+        // Nothing that is visible now may go before it was read.
+        let _pin = shared.pins.pin(state.packs.keys().copied());
+        let verify =
+            Verify { shared, key: shared.key(), progress, findings: Mutex::new(Findings::default()) };
+        for bad in &shared.report.bad {
+            // What was bad at opening may have been received again, or dropped, since.
+            if still_bad(shared, &state, &bad.path) {
+                verify.blame(&bad.path, &bad.reason);
+            }
+        }
+        verify.key_file(&state);
+        let packs = list_packs(shared.disk.as_ref(), &shared.layout)?;
+        for id in state.packs.keys().filter(|id| !packs.contains_key(id)) {
+            verify.blame(&shared.layout.pack(id), "the file is missing");
+        }
+        let manifests = state.snapshots.values().map(|snapshot| snapshot.encoded.len() as u64);
+        progress.total(packs.values().sum::<u64>() + manifests.sum::<u64>());
+        verify.packs(&packs.into_keys().collect::<Vec<_>>())?;
+        verify.manifests(&state)?;
+        verify.database()?;
+        let findings = verify.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let bad = findings.bad.into_iter().map(|(path, reason)| BadFile { path, reason }).collect();
+        let Findings { packs, chunks, bytes, .. } = findings;
+        Ok(VerifyReport { bad, snapshots: state.snapshots.len() as u64, packs, chunks, bytes })
+    }
+}
+
+fn still_bad(shared: &Shared, state: &State, path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(id) = Layout::parse_pack(name) {
+        return !state.packs.contains_key(&id) && state.listed_packs().contains(&id);
+    }
+    match Layout::parse_manifest(name) {
+        Some(id) => read_manifest(shared.disk.as_ref(), path, id).is_err(),
+        None => true,
+    }
+}
+
+impl Verify<'_> {
+    fn blame(&self, path: &Path, reason: &str) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first reason is the closest to the cause.
+        findings.bad.entry(path.to_owned()).or_insert_with(|| reason.to_owned());
+    }
+
+    /// Damage goes into the report, a failing disk ends the work.
+    fn judge(&self, fault: Fault) -> Result<(), VerifyError> {
+        match fault {
+            Fault::Damaged { path, reason } => {
+                self.blame(&path, &reason);
+                Ok(())
+            }
+            Fault::KeyMissing { path } => {
+                self.blame(&path, "the key is missing");
+                Ok(())
+            }
+            other => Err(other.into()),
+        }
+    }
+
+    fn done(&self, bytes: u64) -> Result<(), VerifyError> {
+        self.progress.advance(bytes);
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).bytes += bytes;
+        if self.progress.cancelled() { Err(VerifyError::Cancelled) } else { Ok(()) }
+    }
+
+    fn key_file(&self, state: &State) {
+        let path = self.shared.layout.key();
+        match KeyFile::read(self.shared.disk.as_ref(), &self.shared.layout) {
+            Ok(Some(_)) => {}
+            Ok(None) if self.key.is_some() || state.snapshots.is_empty() => {}
+            Ok(None) => self.blame(&path, "the key is missing"),
+            Err(fault) => self.blame(&path, &fault.to_string()),
+        }
+    }
+
+    fn packs(&self, packs: &[PackId]) -> Result<(), VerifyError> {
+        let make = || {
+            let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
+            Ok::<_, VerifyError>((decoder, Vec::new()))
+        };
+        for_each_batch(packs.len() as u64, 1, make, |(decoder, stored), range| {
+            let id = packs[range.start as usize];
+            match self.pack(id, decoder, stored) {
+                // Dropped, or moved in, while this was going on.
+                Err(VerifyError::Fault(_)) if !self.shared.state().packs.contains_key(&id) => Ok(()),
+                Err(VerifyError::Fault(fault)) => self.judge(fault),
+                other => other,
+            }
+        })?;
+        Ok(())
+    }
+
+    fn pack(&self, id: PackId, decoder: &mut Decoder, stored: &mut Vec<u8>) -> Result<(), VerifyError> {
+        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?;
+        let bytes = file.bytes()?;
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < bytes {
+            let part = (bytes - at).min(limits::PACK_BUFFER_BYTES as u64);
+            stored.resize(part as usize, 0);
+            file.read_at(at, stored)?;
+            hasher.update(stored);
+            at += part;
+            self.done(part)?;
+        }
+        if PackId::from_bytes(*hasher.finalize().as_bytes()) != id {
+            return Err(Fault::damaged(file.path(), "its hash is not its name").into());
+        }
+        let directory = file.directory()?;
+        let mut chunks = 0;
+        for entry in &directory.entries {
+            file.record(entry, self.key.as_ref(), decoder, stored)?;
+            chunks += u64::from(entry.kind == RecordKind::Chunk);
+        }
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.packs += 1;
+        findings.chunks += chunks;
+        Ok(())
+    }
+
+    fn manifests(&self, state: &State) -> Result<(), VerifyError> {
+        for snapshot in state.snapshots.values() {
+            let outcome = self.manifest(state, snapshot);
+            if !self.shared.state().snapshots.contains_key(&snapshot.id) {
+                continue;
+            }
+            if let Err(fault) = outcome {
+                self.judge(fault)?;
+            }
+            self.done(snapshot.encoded.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, state: &State, snapshot: &Arc<Snapshot>) -> Result<(), Fault> {
+        let path = self.shared.layout.manifest(&snapshot.id);
+        read_manifest(self.shared.disk.as_ref(), &path, snapshot.id)?;
+        let loaded = with_base(state, snapshot)
+            .and_then(|(base, snapshot)| Whole::load(self.shared, &base, &snapshot));
+        match loaded {
+            Ok(_) => Ok(()),
+            Err(crate::ReadError::Fault(fault)) => Err(fault),
+            Err(error) => Err(Fault::damaged(&path, error)),
+        }
+    }
+
+    /// The database may not list other snapshots than there are.
+    fn database(&self) -> Result<(), VerifyError> {
+        let database = self.shared.database();
+        let path = self.shared.layout.database();
+        let contents = match database.load() {
+            Ok(contents) => contents,
+            Err(reason) => {
+                self.blame(&path, &reason);
+                return Ok(());
+            }
+        };
+        let state = self.shared.state();
+        let listed: BTreeSet<_> = contents.snapshots.keys().copied().collect();
+        let present: BTreeSet<_> = state.snapshots.keys().copied().collect();
+        for id in present.difference(&listed) {
+            self.blame(&path, &format!("it does not list snapshot {}", id.short()));
+        }
+        for id in listed.difference(&present) {
+            let manifest = self.shared.layout.manifest(id);
+            if !self.shared.report.bad.iter().any(|bad| bad.path == manifest) {
+                self.blame(&path, &format!("it lists snapshot {}, which is not here", id.short()));
+            }
+        }
+        Ok(())
     }
 }

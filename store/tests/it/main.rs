@@ -1,5 +1,12 @@
 //! Tests of the store through its public interface, in one program so that they link once.
 
 mod common;
+mod corruption;
+mod crash;
+mod memory;
+mod property;
+mod rebase;
 mod replication;
 mod round_trip;
+mod simulated_disk;
+mod threads;
