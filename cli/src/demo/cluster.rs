@@ -226,6 +226,11 @@ impl DemoCluster {
 }
 
 impl DemoNode {
+    /// Whether its process was started and not killed.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.process.is_some()
+    }
+
     fn log(&self) -> PathBuf {
         self.config.with_file_name("log")
     }

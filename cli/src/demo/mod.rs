@@ -8,7 +8,7 @@ mod visitor;
 use std::time::{Duration, Instant};
 
 use sustain_node::clock::wall_ms;
-use sustain_node::events::Happening;
+use sustain_node::events::{Happening, NodeEvent};
 use sustain_node::logic::Role;
 use sustain_node::operations::Failure;
 
@@ -67,22 +67,22 @@ pub(crate) fn run(settings: &Settings, output: &Output) -> Result<u8, Failure> {
 async fn play(settings: &Settings, output: &Output, cluster: &mut DemoCluster) -> Result<u8, Failure> {
     let mut story = Story::new(*output);
     story.tell("start", &format!("{} nodes as processes, {}", cluster.nodes.len(), cluster.place()))?;
-    let server = wait_for_server(cluster, &mut story, BOOT_PATIENCE).await?;
+    let server = wait_for_server(cluster, &mut story, BOOT_PATIENCE, "the first server").await?;
     let last = cluster.nodes.len() - 1;
     let visitor = Visitor::start(cluster.nodes[last].service);
-    wait_until(BOOT_PATIENCE, "the guest's first answer", || visitor.answers() > 0).await?;
+    let booted = |_: &Story, _: &[_]| visitor.answers() > 0;
+    wait_until(cluster, &mut story, BOOT_PATIENCE, "the guest's first answer", booted).await?;
     let at = &cluster.nodes[last].name;
     story.tell("serving", &format!("the guest has booted; a client counts through the port of {at}"))?;
-    watch_snapshots(settings, cluster, &mut story, server).await?;
+    watch_snapshots(settings, cluster, &mut story).await?;
 
-    let before = cluster.drain_events(server).await?;
-    story.note_all(&before);
+    story.listen(cluster).await?;
     let killed = cluster.kill(server).await?;
     visitor.expect_outage();
     story.kill(&cluster.nodes[server].name, killed.time_ms, killed.vm_pid)?;
-    let successor = watch_takeover(cluster, &mut story, server).await?;
-    wait_until(TAKEOVER_PATIENCE, "an answer after the take-over", || visitor.went_on()).await?;
-    story.drain(cluster, server).await?;
+    let successor = wait_for_server(cluster, &mut story, TAKEOVER_PATIENCE, "a new server").await?;
+    let went_on = |_: &Story, _: &[_]| visitor.went_on();
+    wait_until(cluster, &mut story, TAKEOVER_PATIENCE, "an answer after the take-over", went_on).await?;
     let visits = visitor.stop();
     story.told_by_client(&visits)?;
     let returned = bring_back(cluster, &mut story, server).await?;
@@ -93,82 +93,59 @@ async fn play(settings: &Settings, output: &Output, cluster: &mut DemoCluster) -
     Ok(if verdict.ok { 0 } else { 1 })
 }
 
+/// Tells what all nodes say until one of them becomes the server.
 async fn wait_for_server(
     cluster: &mut DemoCluster,
     story: &mut Story,
     patience: Duration,
+    what: &str,
 ) -> Result<usize, Failure> {
-    let deadline = Instant::now() + patience;
-    loop {
-        for node in 0..cluster.nodes.len() {
-            for event in cluster.drain_events(node).await? {
-                story.note(node, &cluster.nodes[node].name, &event)?;
-                if matches!(event.what, Happening::Role { to: Role::Server, .. }) {
-                    return Ok(node);
-                }
-            }
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::new(1, "no node became the server in time"));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    let mut server = None;
+    wait_until(cluster, story, patience, what, |_, told| {
+        let is_server = |happening: &Happening| matches!(happening, Happening::Role { to: Role::Server, .. });
+        server = server.or(told.iter().find(|(_, event)| is_server(&event.what)).map(|(node, _)| *node));
+        server.is_some()
+    })
+    .await?;
+    server.ok_or_else(|| Failure::new(1, format!("{what} did not come")))
 }
 
-async fn wait_until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
+/// Tells what all nodes say, in the order of time, until the condition holds.
+async fn wait_until(
+    cluster: &mut DemoCluster,
+    story: &mut Story,
+    patience: Duration,
+    what: &str,
+    mut holds: impl FnMut(&Story, &[(usize, NodeEvent)]) -> bool,
+) -> Result<(), Failure> {
     let deadline = Instant::now() + patience;
-    while !holds() {
+    loop {
+        let told = story.listen(cluster).await?;
+        if holds(story, &told) {
+            return Ok(());
+        }
         if Instant::now() > deadline {
             return Err(Failure::new(1, format!("{what} did not come in {} s", patience.as_secs())));
         }
         tokio::time::sleep(LOOK).await;
     }
-    Ok(())
 }
 
 async fn watch_snapshots(
     settings: &Settings,
     cluster: &mut DemoCluster,
     story: &mut Story,
-    server: usize,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + SNAPSHOT_PATIENCE;
     // Those from before the first answer show a booting guest; the client must have been seen by some.
     let from = wall_ms();
     let mut durable = 0;
-    while durable < settings.snapshots {
-        for event in cluster.drain_events(server).await? {
-            story.note(server, &cluster.nodes[server].name, &event)?;
-            durable += u64::from(matches!(event.what, Happening::Durable { .. }) && event.time_ms > from);
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::new(1, "the snapshots did not become durable in time"));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
-}
-
-async fn watch_takeover(
-    cluster: &mut DemoCluster,
-    story: &mut Story,
-    killed: usize,
-) -> Result<usize, Failure> {
-    let deadline = Instant::now() + TAKEOVER_PATIENCE;
-    loop {
-        for node in (0..cluster.nodes.len()).filter(|node| *node != killed) {
-            for event in cluster.drain_events(node).await? {
-                story.note(node, &cluster.nodes[node].name, &event)?;
-                if matches!(event.what, Happening::Role { to: Role::Server, .. }) {
-                    return Ok(node);
-                }
-            }
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::new(1, "no node took over in time"));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    wait_until(cluster, story, SNAPSHOT_PATIENCE, "the durable snapshots", |_, told| {
+        let is_durable =
+            |event: &NodeEvent| matches!(event.what, Happening::Durable { .. }) && event.time_ms > from;
+        durable += told.iter().filter(|(_, event)| is_durable(event)).count() as u64;
+        durable >= settings.snapshots
+    })
+    .await
 }
 
 /// Starts the killed node again: it must come back as a candidate that follows the new server.

@@ -58,50 +58,37 @@ impl Story {
         self.line(time_ms, "demo", "kill", &format!("kill -9 {name}{qemu}"), json!({"killed": name}))
     }
 
-    /// Remembers events of a node that is about to be killed, without telling them.
-    pub(crate) fn note_all(&mut self, events: &[NodeEvent]) {
-        self.heard.extend(events.iter().map(|event| (0, event.clone())));
-    }
-
-    /// Remembers an event, and tells it if it is worth a line.
-    pub(crate) fn note(&mut self, node: usize, name: &str, event: &NodeEvent) -> Result<(), Failure> {
-        self.heard.push((node, event.clone()));
-        let Some((kind, words)) = words(&event.what) else { return Ok(()) };
-        let details = serde_json::to_value(&event.what).unwrap_or(Value::Null);
-        self.line(event.time_ms, name, kind, &words, details)
-    }
-
-    /// Tells what the living nodes still have to say.
-    pub(crate) async fn drain(&mut self, cluster: &mut DemoCluster, killed: usize) -> Result<(), Failure> {
-        for node in (0..cluster.nodes.len()).filter(|node| *node != killed) {
-            for event in cluster.drain_events(node).await? {
-                self.note(node, &cluster.nodes[node].name, &event)?;
+    /// Hears what the living nodes have to say, and tells what is worth a line, in the order of time.
+    pub(crate) async fn listen(
+        &mut self,
+        cluster: &mut DemoCluster,
+    ) -> Result<Vec<(usize, NodeEvent)>, Failure> {
+        let mut told = Vec::new();
+        for node in
+            (0..cluster.nodes.len()).filter(|node| cluster.nodes[*node].is_alive()).collect::<Vec<_>>()
+        {
+            told.extend(cluster.drain_events(node).await?.into_iter().map(|event| (node, event)));
+        }
+        told.sort_by_key(|(_, event)| event.time_ms);
+        for (node, event) in &told {
+            if let Some((kind, words)) = words(&event.what) {
+                let details = serde_json::to_value(&event.what).unwrap_or(Value::Null);
+                self.line(event.time_ms, &cluster.nodes[*node].name, kind, &words, details)?;
             }
         }
-        Ok(())
+        self.heard.extend(told.iter().cloned());
+        Ok(told)
     }
 
     /// Tells what the client saw.
     pub(crate) fn told_by_client(&self, visits: &Visits) -> Result<(), Failure> {
-        if let Some(last) = visits.before.last() {
-            let words = format!("last answer before the outage: {}", last.answer.count);
-            self.line(
-                last.answered_ms,
-                "client",
-                "last-answer",
-                &words,
-                json!({"count": last.answer.count}),
-            )?;
-        }
-        if let Some(look) = &visits.look {
-            let words = format!("first answer after it; the restored count is {}", look.answer.count);
-            self.line(
-                look.answered_ms,
-                "client",
-                "first-answer",
-                &words,
-                json!({"count": look.answer.count}),
-            )?;
+        if let (Some(last), Some(look)) = (visits.before.last(), &visits.look) {
+            let ago = look.answered_ms.saturating_sub(last.answered_ms);
+            let (before, restored) = (last.answer.count, look.answer.count);
+            let words =
+                format!("first answer, {ago} ms after the last, which was {before}; restored: {restored}");
+            let details = json!({"before": before, "restored": restored, "outage_ms": ago});
+            self.line(look.answered_ms, "client", "first-answer", &words, details)?;
         }
         let Some(after) = &visits.after else { return Ok(()) };
         let words = format!("counts on: {}", after.answer.count);

@@ -12,7 +12,10 @@ fn files_come_back_bit_for_bit_whatever_their_size() {
     let bench = Bench::new();
     let mut regions = Vec::new();
     for bytes in [0, 1, 65_535, 65_536, 65_537, 300_000] {
-        regions.push((format!("noise{bytes}"), bench.write(&format!("n{bytes}"), &noise(bytes as u64 + 1, bytes))));
+        regions.push((
+            format!("noise{bytes}"),
+            bench.write(&format!("n{bytes}"), &noise(bytes as u64 + 1, bytes)),
+        ));
         regions.push((format!("zero{bytes}"), bench.write(&format!("z{bytes}"), &vec![0; bytes])));
     }
     let listed: Vec<_> = regions.iter().map(|(name, path)| (name.as_str(), path.as_path())).collect();
@@ -72,9 +75,10 @@ fn a_push_never_rebases_and_a_rebase_says_what_it_drops_and_keeps_the_rest() {
     assert_eq!(rebased["dropped"].as_array().unwrap().len(), 4);
     assert_eq!(rebased["kept"][0][0], last["snapshot"]);
     // Under its old id, the new one, and by position.
-    for (number, selector) in [last["snapshot"].as_str().unwrap(), rebased["base"].as_str().unwrap(), "s@latest"]
-        .into_iter()
-        .enumerate()
+    for (number, selector) in
+        [last["snapshot"].as_str().unwrap(), rebased["base"].as_str().unwrap(), "s@latest"]
+            .into_iter()
+            .enumerate()
     {
         let out = bench.gather(selector, &format!("out{number}"));
         assert_eq!(fs::read(out.join("ram")).unwrap(), before);
@@ -110,7 +114,11 @@ fn a_flipped_byte_in_any_file_gives_the_right_bytes_or_an_error_and_never_wrong_
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             match output.status.code() {
                 Some(0) => {
-                    assert!(fs::read(out.join("ram")).unwrap() == right, "wrong after a flip in {}", file.display());
+                    assert!(
+                        fs::read(out.join("ram")).unwrap() == right,
+                        "wrong after a flip in {}",
+                        file.display()
+                    );
                 }
                 Some(10 | 13) => {}
                 code => panic!("{code:?} after a flip in {} at {at}: {said}", file.display()),

@@ -28,7 +28,8 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Self { folder, second_third, nodes: (0..5).map(|_| None).collect() };
         let mut init = snapctl();
-        init.args(["init", "--cluster", "test", "--nodes", "5", "--service", service, "--guest"]).arg(guest());
+        init.args(["init", "--cluster", "test", "--nodes", "5", "--service", service, "--guest"])
+            .arg(guest());
         init.arg("--dir").arg(cluster.folder.path());
         for node in 0..5 {
             init.args(["--address", &cluster.address(node).to_string()]);
@@ -57,7 +58,8 @@ impl Cluster {
     }
 
     fn status(&self, node: usize) -> Option<Value> {
-        let output = snapctl().args(["--json", "status", "--config"]).arg(self.config(node)).output().unwrap();
+        let output =
+            snapctl().args(["--json", "status", "--config"]).arg(self.config(node)).output().unwrap();
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
@@ -69,7 +71,8 @@ impl Cluster {
             }
             if Instant::now() > deadline {
                 for node in 0..5 {
-                    let log = std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
+                    let log =
+                        std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
                     eprintln!("--- node-{}\n{log}", node + 1);
                 }
                 panic!("{what} did not come");
@@ -150,7 +153,11 @@ fn guest_survives_the_loss_of_its_server_and_the_killed_node_comes_back_as_a_can
     // It takes part again: the port of the returned node leads to the service, and snapshots reach it.
     assert_eq!(cluster.wait("an answer through it", || cluster.ask(0, "/peek")).1, boot);
     cluster.wait("a new snapshot on the returned node", || {
-        let output = snapctl().args(["--json", "log", "survivor", "--config"]).arg(cluster.config(0)).output().unwrap();
+        let output = snapctl()
+            .args(["--json", "log", "survivor", "--config"])
+            .arg(cluster.config(0))
+            .output()
+            .unwrap();
         let log: Value = serde_json::from_slice(&output.stdout).ok()?;
         let new = |snapshot: &Value| snapshot["term"]["node"] == new_server;
         log.as_array()?.iter().any(new).then_some(())

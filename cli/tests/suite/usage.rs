@@ -18,7 +18,10 @@ fn every_command_explains_itself() {
         let output = snapctl().args([command, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Usage: snapctl"), "{command}");
-        assert!(text.lines().next().is_some_and(|line| line.len() > 20 && !line.ends_with('.')), "{command}: {text}");
+        assert!(
+            text.lines().next().is_some_and(|line| line.len() > 20 && !line.ends_with('.')),
+            "{command}: {text}"
+        );
     }
     let output = snapctl().arg("--help").output().unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().contains("Exit codes:"));
