@@ -99,8 +99,7 @@ mod tests {
             prop_assume!(nodes.len() > degree + 2);
             let before = graph(&nodes, degree);
             let leaver = *nodes.iter().next().unwrap();
-            let mut rest = nodes.clone();
-            rest.remove(&leaver);
+            let rest = nodes.iter().copied().filter(|node| *node != leaver).collect();
             for (node, near) in graph(&rest, degree) {
                 if !before[&leaver].contains(&node) {
                     prop_assert_eq!(&near, &before[&node]);

@@ -16,6 +16,9 @@ pub struct Tuning {
     pub keep_alive_ms: u64,
     /// A connection without a packet from the peer for this long is dropped.
     pub idle_timeout_ms: u64,
+    /// The round trip that is assumed before one is measured: too small costs a few packets sent twice, too
+    /// large makes every lost first packet, and every farewell to a dead peer, slow.
+    pub rtt_guess_ms: u64,
     /// How long one attempt to connect may take.
     pub dial_timeout_ms: u64,
     /// Pause after the first failed attempt; doubled after each further one.
@@ -39,6 +42,7 @@ impl Default for Tuning {
             probe_timeout_ms: 1_500,
             keep_alive_ms: 1_000,
             idle_timeout_ms: 5_000,
+            rtt_guess_ms: 50,
             dial_timeout_ms: 1_500,
             retry_ms_min: 50,
             retry_ms_max: 1_000,
@@ -71,6 +75,7 @@ impl Tuning {
         let positive = [
             ("probe-interval-ms", self.probe_interval_ms),
             ("keep-alive-ms", self.keep_alive_ms),
+            ("rtt-guess-ms", self.rtt_guess_ms),
             ("dial-timeout-ms", self.dial_timeout_ms),
             ("retry-ms-min", self.retry_ms_min),
             ("stall-timeout-ms", self.stall_timeout_ms),

@@ -26,15 +26,13 @@ async fn much_data_both_ways_at_once() {
     let stream = nodes[0].cluster.forward(nodes[1].id(), service_name("echo")).await.unwrap();
     let sent = harness::noise(1, 6 << 20);
     let (mut read, mut write) = tokio::io::split(stream);
-    let copy = sent.clone();
-    let writing = tokio::spawn(async move {
-        write.write_all(&copy).await.unwrap();
+    let writing = async {
+        write.write_all(&sent).await.unwrap();
         write.shutdown().await.unwrap();
-        write
-    });
+    };
     let mut came = Vec::new();
-    read.read_to_end(&mut came).await.unwrap();
-    writing.await.unwrap();
+    let reading = async { read.read_to_end(&mut came).await.unwrap() };
+    tokio::join!(writing, reading);
     let tail = format!("{} bytes", sent.len());
     assert!(came.strip_suffix(tail.as_bytes()) == Some(&sent[..]));
     harness::stop(&nodes).await;

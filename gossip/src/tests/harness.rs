@@ -161,10 +161,7 @@ impl TestNode {
 
     /// Starts it again after it was shut down, with its store.
     pub(super) async fn again(&self) -> Cluster {
-        let socket = bind_again(self.address()).await;
-        let handler = self.recorder.clone();
-        let (config, store) = (self.config.clone(), self.store.clone());
-        Cluster::start_on(socket, config, store, handler, Arc::new(Replicate)).unwrap()
+        again(&self.config, &self.store, &self.recorder).await
     }
 
     /// Pushes a region `ram` into this node's store.
@@ -215,6 +212,13 @@ impl TestNode {
         let reached = |events: &[Event]| peers.iter().all(|peer| view(events, *peer) == Some(true));
         self.recorder.wait("reaching peers", reached).await;
     }
+}
+
+/// Starts a node again on the port that it had.
+pub(super) async fn again(config: &ClusterConfig, store: &Store, recorder: &Arc<Recorder>) -> Cluster {
+    let socket = bind_again(config.listen).await;
+    let (config, store, handler) = (config.clone(), store.clone(), recorder.clone());
+    Cluster::start_on(socket, config, store, handler, Arc::new(Replicate)).unwrap()
 }
 
 struct Bytes<'a>(&'a [u8]);

@@ -88,11 +88,13 @@ fn a_killed_peer_that_comes_back_is_known_at_once_as_another_run() {
     });
     // As by `kill -9`: no task runs any more, and nobody is told.
     doomed.shutdown_background();
+    let (id, folder) = (victim.id(), victim.folder);
+    drop(victim.cluster);
     main.block_on(async {
-        node.recorder.wait_for(Event::Changed(victim.id(), false)).await;
+        node.recorder.wait_for(Event::Changed(id, false)).await;
         node.recorder.forget();
-        let again = victim.again().await;
-        node.recorder.wait_for(Event::Changed(victim.id(), true)).await;
+        let again = harness::again(&victim.config, &victim.store, &victim.recorder).await;
+        node.recorder.wait_for(Event::Changed(id, true)).await;
         let until = tokio::time::Instant::now() + PATIENCE;
         while poll().await.is_empty() {
             assert!(tokio::time::Instant::now() < until, "the old bulk connection is still believed in");
@@ -101,6 +103,7 @@ fn a_killed_peer_that_comes_back_is_known_at_once_as_another_run() {
         again.shutdown().await;
         node.cluster.shutdown().await;
     });
+    drop(folder);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

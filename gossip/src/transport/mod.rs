@@ -5,6 +5,7 @@
 //! and no two nodes have to agree on which of two crossing connections to keep.
 
 pub(crate) mod accept;
+pub(crate) mod cids;
 pub(crate) mod frames;
 pub(crate) mod links;
 pub(crate) mod quic;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use ring::rand::{SecureRandom, SystemRandom};
 use sustain_proto::NodeId;
 use sustain_proto::wire::Lane;
 
 use crate::error::StartError;
 use crate::identity::NodeKey;
 use crate::tls;
+use crate::transport::cids::RandomIds;
 use crate::tuning::Tuning;
 use crate::{ClusterConfig, limits};
 
@@ -40,7 +42,10 @@ pub(crate) fn endpoint(socket: UdpSocket, config: &ClusterConfig) -> Result<Endp
         .max_incoming(limits::HANDSHAKES_MAX)
         .incoming_buffer_size_total(limits::INCOMING_BUFFER_BYTES_MAX);
     socket.set_nonblocking(true).map_err(listen)?;
-    let endpoint_config = EndpointConfig::new(Arc::new(reset_key));
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| StartError::Random)?;
+    let mut endpoint_config = EndpointConfig::new(Arc::new(reset_key));
+    endpoint_config.cid_generator(move || Box::new(RandomIds::new(seed)));
     Endpoint::new(endpoint_config, Some(server), socket, runtime).map_err(listen)
 }
 
@@ -103,6 +108,7 @@ fn common_transport(tuning: &Tuning) -> TransportConfig {
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms))))
         .keep_alive_interval(Some(Duration::from_millis(tuning.keep_alive_ms)))
+        .initial_rtt(Duration::from_millis(tuning.rtt_guess_ms))
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
         .send_window(u64::from(limits::DATA_WINDOW_BYTES))
         .datagram_receive_buffer_size(None);
