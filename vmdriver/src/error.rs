@@ -75,7 +75,8 @@ pub enum CheckError {
     NoKvm,
     /// Too little memory left. Starting anyway would end in the system killing processes.
     #[error(
-        "service {service} needs {needed_bytes} bytes of memory (QEMU's own included), the host has {available_bytes} left"
+        "service {service} needs {needed_bytes} bytes of memory, QEMU's own included; \
+         the host has {available_bytes} left"
     )]
     Memory {
         /// Whose VM.

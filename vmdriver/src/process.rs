@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -148,6 +148,8 @@ fn spawn(command_line: &[OsString], stdin: OwnedFd, stdout: OwnedFd) -> io::Resu
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c", STARTER, "sh"]);
     command.arg(std::process::id().to_string()).args(command_line);
+    // A group of its own: Ctrl-C at a terminal is for the node, which then ends its VMs in its own order.
+    command.process_group(0);
     command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
     command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::new(error.kind(), "setpriv (of util-linux) is not installed"),

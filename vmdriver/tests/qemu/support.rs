@@ -17,7 +17,7 @@ use sustain_vmdriver::{PortForward, SnapshotSink, Vm, VmSpec};
 /// Guest memory in tests: little, so that taking and comparing it is quick.
 pub(crate) const MEMORY_BYTES: u64 = 128 << 20;
 
-/// Booting takes about 5 s under emulation on an idle machine; tests share theirs with others.
+/// Booting takes about 3.5 s under emulation on an idle machine; tests share theirs with others.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The spec of the test guest. `SUSTAIN_QEMU` names another QEMU than the one on the path.
