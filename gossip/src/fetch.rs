@@ -28,7 +28,7 @@ pub(crate) enum Outcome {
     /// It is synced here.
     Whole,
     /// It is not whole yet; another transfer can go on.
-    Broken { partial: Option<PackReceiver>, reason: String },
+    Broken { partial: Option<Box<PackReceiver>>, reason: String },
     /// All of it came, and it is not the pack.
     Wrong { reason: String },
     /// This node's store can't take it.
@@ -40,7 +40,7 @@ pub(crate) async fn fetch(
     member: &Member,
     peer: NodeId,
     pack: PackRef,
-    partial: Option<PackReceiver>,
+    partial: Option<Box<PackReceiver>>,
     counted: u64,
     progress: &SharedProgress,
 ) -> Fetched {
@@ -53,12 +53,12 @@ async fn transfer(
     member: &Member,
     peer: NodeId,
     pack: PackRef,
-    partial: Option<PackReceiver>,
+    partial: Option<Box<PackReceiver>>,
     fetched: &mut Fetched,
     progress: &SharedProgress,
 ) -> Outcome {
     let receiver = match partial {
-        Some(receiver) => receiver,
+        Some(receiver) => *receiver,
         None => {
             let store = member.store.clone();
             match member.tasks.blocking(move || store.receive_pack(pack.id, pack.bytes)).await {
@@ -71,7 +71,7 @@ async fn transfer(
     let offset = receiver.written();
     let mut stream = match ask(member, peer, pack, offset).await {
         Ok(stream) => stream,
-        Err(error) => return Outcome::Broken { partial: Some(receiver), reason: chain(&error) },
+        Err(error) => return Outcome::Broken { partial: Some(Box::new(receiver)), reason: chain(&error) },
     };
     let mut position = offset;
     let (bytes, best) = (&mut fetched.bytes, &mut fetched.counted);
@@ -88,9 +88,14 @@ async fn transfer(
     let receiver = match pumped {
         (Some(receiver), Ok(())) if receiver.written() == pack.bytes => receiver,
         (_, Err(PumpError::Write(error))) => return store_failure(error),
-        (partial, Err(error)) => return Outcome::Broken { partial, reason: chain(&error) },
+        (partial, Err(error)) => {
+            return Outcome::Broken { partial: partial.map(Box::new), reason: chain(&error) };
+        }
         (partial, Ok(())) => {
-            return Outcome::Broken { partial, reason: "the pack came short".to_owned() };
+            return Outcome::Broken {
+                partial: partial.map(Box::new),
+                reason: "the pack came short".to_owned(),
+            };
         }
     };
     match member.tasks.blocking(move || receiver.finish()).await {

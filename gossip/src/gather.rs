@@ -153,7 +153,7 @@ struct Gathering {
     asking: usize,
     answers: usize,
     /// What came of packs that are not whole yet.
-    partial: BTreeMap<PackId, PackReceiver>,
+    partial: BTreeMap<PackId, Box<PackReceiver>>,
     /// How far each pack came at best, so that no byte is reported as progress twice.
     counted: BTreeMap<PackId, u64>,
     last_failure: String,
