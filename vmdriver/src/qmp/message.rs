@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_four_kinds_are_told_apart() {
-        let greeting = r#"{"QMP":{"version":{"qemu":{"micro":22,"minor":2,"major":7},"package":"x"},"capabilities":["oob"]}}"#;
+        let version = r#"{"qemu":{"micro":22,"minor":2,"major":7},"package":"x"}"#;
+        let greeting = format!(r#"{{"QMP":{{"version":{version},"capabilities":["oob"]}}}}"#);
         assert_eq!(parse(greeting.as_bytes()).unwrap(), Message::Greeting { version: (7, 2, 22) });
         let ok = parse(br#"{"return":{"status":"paused"},"id":7}"#).unwrap();
         assert_eq!(ok, Message::Return { id: Some(7), value: serde_json::json!({"status": "paused"}) });

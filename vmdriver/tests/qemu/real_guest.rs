@@ -4,7 +4,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::support::{MEMORY_BYTES, Regions, ask, get, spec};
+use crate::support::{MEMORY_BYTES, Regions, ask, get, spec, wait_for_boot};
 use sustain_proto::RegionName;
 use sustain_store::RegionSource;
 use sustain_vmdriver::{QemuDriver, SnapshotError, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmState};
@@ -22,7 +22,7 @@ fn a_service_goes_on_from_its_snapshot() {
     println!("{:?}", driver.check(&spec).unwrap());
     let started = Instant::now();
     let mut vm = driver.start(&spec, &folder.path().join("first")).unwrap();
-    let booted = ask(&mut *vm, "/peek");
+    let booted = wait_for_boot(&mut *vm);
     println!("first answer {} ms after the start", started.elapsed().as_millis());
     assert_eq!(booted.count, 0);
     assert_command_line_names_the_service(vm.pid());

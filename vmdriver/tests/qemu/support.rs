@@ -20,6 +20,9 @@ pub(crate) const MEMORY_BYTES: u64 = 128 << 20;
 /// Booting takes about 3.5 s under emulation on an idle machine; tests share theirs with others.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A guest that runs answers within some milliseconds, one just restored within a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The spec of the test guest. `SUSTAIN_QEMU` names another QEMU than the one on the path.
 pub(crate) fn spec(service: &str) -> VmSpec {
     let folder = env::var_os("SUSTAIN_GUEST_DIR").map_or_else(
@@ -58,17 +61,25 @@ pub(crate) fn get(address: SocketAddr, path: &str, timeout: Duration) -> Option<
     head.starts_with("HTTP/1.1 200 ").then(|| body.to_owned())
 }
 
-/// Asks the VM's counter, again and again until it answers.
-pub(crate) fn ask(vm: &mut dyn Vm, path: &str) -> Count {
+/// Waits until the guest has booted. The host's side of a forwarded port takes connections from the first
+/// moment on; one that is made before the guest listens is answered late or never, so the tries are short.
+pub(crate) fn wait_for_boot(vm: &mut dyn Vm) -> Count {
     let address = vm.forwards()[0].host;
     let started = Instant::now();
     loop {
-        if let Some(body) = get(address, path, Duration::from_secs(5)) {
+        if let Some(body) = get(address, "/peek", Duration::from_millis(300)) {
             return serde_json::from_str(&body).unwrap();
         }
         assert!(started.elapsed() < BOOT_TIMEOUT, "no answer from the guest; the VM is {:?}", vm.state());
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Asks the VM's counter, once: a second try could count twice.
+pub(crate) fn ask(vm: &mut dyn Vm, path: &str) -> Count {
+    let body = get(vm.forwards()[0].host, path, ANSWER_TIMEOUT);
+    let body = body.unwrap_or_else(|| panic!("no answer to {path}; the VM is {:?}", vm.state()));
+    serde_json::from_str(&body).unwrap()
 }
 
 /// The regions of a snapshot, in memory.
