@@ -56,6 +56,10 @@ pub(crate) struct GuestArgs {
     #[arg(long, default_value_t = 1)]
     tolerance: u32,
 
+    /// Snapshots after which the newest one becomes the base of a new generation, and older ones go
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=500))]
+    rebase_after: u32,
+
     /// Memory of the guest
     #[arg(long, default_value = "256MiB")]
     memory: Bytes,
@@ -98,7 +102,7 @@ pub(crate) fn planned_service(guest: &GuestArgs, listen: Vec<SocketAddr>) -> Res
         name: guest.service.clone(),
         interval: guest.interval,
         tolerance: guest.tolerance,
-        rebase_after: 60,
+        rebase_after: guest.rebase_after,
         listen,
         vm: VmConfig {
             memory: guest.memory,

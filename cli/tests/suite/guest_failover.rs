@@ -30,6 +30,8 @@ impl Cluster {
         let mut init = snapctl();
         init.args(["init", "--cluster", "test", "--nodes", "5", "--service", service, "--guest"])
             .arg(guest());
+        // Generations end often, so that what is lost and restored has been rebased several times.
+        init.args(["--rebase-after", "4"]);
         init.arg("--dir").arg(cluster.folder.path());
         for node in 0..5 {
             init.args(["--address", &cluster.address(node).to_string()]);
