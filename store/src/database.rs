@@ -94,7 +94,7 @@ impl Database {
             }
             Ok(Err(error)) => {
                 close(handle);
-                Err(Fault::Database { doing: "write", source: error.into() })
+                Err(Fault::Database { doing: "write", source: error })
             }
             Err(panic) => {
                 close(handle);

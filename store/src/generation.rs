@@ -52,14 +52,14 @@ impl Whole {
             path: shared.layout.manifest(&snapshot.id),
             reason,
         };
-        let raw = read_index(shared, &catalogue, &base.manifest.index_root)
-            .map_err(|e| e.in_read(&inconsistent))?;
+        let raw =
+            read_index(shared, &catalogue, &base.manifest.index_root).map_err(|e| e.in_read(inconsistent))?;
         let base_index = whole_of_base(&raw, &base.manifest.regions);
         let index = if base.id == snapshot.id {
             base_index.clone()
         } else {
             let raw = read_index(shared, &catalogue, &snapshot.manifest.index_root)
-                .map_err(|e| e.in_read(&inconsistent))?;
+                .map_err(|e| e.in_read(inconsistent))?;
             overlay(&base_index, &raw, &snapshot.manifest.regions)
         };
         check_whole(&snapshot.manifest, &index, &catalogue).map_err(inconsistent)?;

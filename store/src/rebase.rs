@@ -156,8 +156,8 @@ fn choose(
 /// generation, and not both.
 fn intend(database: &mut Database, kept: &[(SnapshotId, SnapshotId)]) -> Result<(), Fault> {
     let replaced: Vec<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
-    let mut add = Contents::default();
-    add.intents = kept.iter().map(|(_, new)| (*new, replaced.clone())).collect();
+    let intents = kept.iter().map(|(_, new)| (*new, replaced.clone())).collect();
+    let add = Contents { intents, ..Contents::default() };
     database.apply(&Changes { add, ..Changes::default() })
 }
 

@@ -1,8 +1,8 @@
 //! What opening does to make folder, database and memory agree again, whatever interrupted the last user.
 //!
-//! A complete manifest is never removed unless the database says that its snapshot was dropped, or that
-//! it belongs to a rebase that did not happen and whose old snapshots are all still here: a database that
-//! has lost rows must not cost data.
+//! A manifest that could be restored is never removed unless the database says that its snapshot was
+//! dropped, or that it belongs to a rebase that did not happen and whose old snapshots are all still here:
+//! a database that has lost rows must not cost data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -57,7 +57,7 @@ pub(crate) fn reconcile(
         }
     };
     let mut changes = Changes::default();
-    remove_dropped(disk.as_ref(), layout, &contents, &mut manifests, &mut changes, report)?;
+    remove_dropped(disk.as_ref(), layout, &contents, trusted, &mut manifests, &mut changes, report)?;
     for (id, snapshot) in &mut manifests {
         match contents.snapshots.get(id) {
             Some(level) => snapshot.level = *level,
@@ -128,11 +128,12 @@ pub(crate) fn read_manifest(
     Ok((manifest, encoded))
 }
 
-/// Removes manifests of snapshots that were dropped, and of a rebase that did not happen.
+/// Removes manifests of snapshots that were dropped, and of a rebase or an import that did not happen.
 fn remove_dropped(
     disk: &dyn Disk,
     layout: &Layout,
     contents: &Contents,
+    trusted: bool,
     manifests: &mut BTreeMap<SnapshotId, Snapshot>,
     changes: &mut Changes,
     report: &mut OpenReport,
@@ -140,6 +141,13 @@ fn remove_dropped(
     let mut dropped: Vec<SnapshotId> = contents.gone.keys().copied().collect();
     for (id, replaced) in &contents.intents {
         if !contents.snapshots.contains_key(id) && replaced.iter().all(|old| manifests.contains_key(old)) {
+            dropped.push(*id);
+        }
+    }
+    // An import that was cut short may have left a delta without its base.
+    let unknown = |id: &SnapshotId| !contents.snapshots.contains_key(id);
+    for (id, snapshot) in manifests.iter().filter(|(id, _)| trusted && unknown(id)) {
+        if snapshot.manifest.base().is_some_and(|base| !manifests.contains_key(&base) && unknown(&base)) {
             dropped.push(*id);
         }
     }

@@ -83,7 +83,7 @@ mod tests {
             let base = whole_of_base(&base, &base_regions);
             let whole = whole_of_base(&index, &regions);
             let delta = difference(&base, &whole, &regions);
-            prop_assert_eq!(overlay(&base, &delta, &regions), whole.clone());
+            prop_assert_eq!(&overlay(&base, &delta, &regions), &whole);
             prop_assert!(difference(&whole, &whole, &regions).regions.is_empty());
         }
     }

@@ -87,7 +87,14 @@ impl redb::StorageBackend for Backend {
         if len > limits::DATABASE_BYTES_MAX {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.trouble.note(self.file.set_bytes(len))
+        // The header says how long the file is. A power cut must not keep a new length and forget the
+        // header that goes with it, or the other way round: a barrier on both sides. It is rare enough.
+        let resize = || {
+            self.file.sync()?;
+            self.file.set_bytes(len)?;
+            self.file.sync()
+        };
+        self.trouble.note(resize())
     }
 
     fn sync_data(&self, _eventual: bool) -> io::Result<()> {

@@ -5,6 +5,9 @@ use sustain_proto::{PackId, SnapshotId};
 
 use super::{Changes, Contents};
 
+/// Boxed: the database's own error type is large.
+pub(super) type Trouble = Box<dyn std::error::Error + Send + Sync>;
+
 type Id = &'static [u8; 32];
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -19,7 +22,7 @@ const INTENTS: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("intents");
 const VERSION_KEY: &str = "version";
 const VERSION: u64 = 1;
 
-pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), redb::Error> {
+pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), Trouble> {
     let transaction = database.begin_write()?;
     transaction.open_table(META)?.insert(VERSION_KEY, VERSION)?;
     remove(&transaction, &changes.remove)?;
@@ -28,7 +31,7 @@ pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), redb::
     Ok(())
 }
 
-fn remove(transaction: &WriteTransaction, contents: &Contents) -> Result<(), redb::Error> {
+fn remove(transaction: &WriteTransaction, contents: &Contents) -> Result<(), Trouble> {
     let mut snapshots = transaction.open_table(SNAPSHOTS)?;
     for id in contents.snapshots.keys() {
         snapshots.remove(id.as_bytes())?;
@@ -52,7 +55,7 @@ fn remove(transaction: &WriteTransaction, contents: &Contents) -> Result<(), red
     Ok(())
 }
 
-fn add(transaction: &WriteTransaction, contents: &Contents) -> Result<(), redb::Error> {
+fn add(transaction: &WriteTransaction, contents: &Contents) -> Result<(), Trouble> {
     let mut snapshots = transaction.open_table(SNAPSHOTS)?;
     for (id, level) in &contents.snapshots {
         snapshots.insert(id.as_bytes(), level.map_or(0, |level| u64::from(level) + 1))?;
@@ -77,13 +80,11 @@ fn add(transaction: &WriteTransaction, contents: &Contents) -> Result<(), redb::
     Ok(())
 }
 
-pub(super) fn read(database: &Database) -> Result<Contents, redb::Error> {
+pub(super) fn read(database: &Database) -> Result<Contents, Trouble> {
     let transaction = database.begin_read()?;
     let version = transaction.open_table(META)?.get(VERSION_KEY)?.map(|version| version.value());
     if version != Some(VERSION) {
-        return Err(redb::Error::Corrupted(format!(
-            "the database has version {version:?}, this build reads version {VERSION}"
-        )));
+        return Err(format!("it has version {version:?}, this build reads version {VERSION}").into());
     }
     let mut contents = Contents::default();
     for row in transaction.open_table(SNAPSHOTS)?.iter()? {

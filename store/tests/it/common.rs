@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -29,10 +28,6 @@ impl RegionSource for Bytes<'_> {
         let bytes = self.0.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
         Ok(())
-    }
-
-    fn data_ranges(&self) -> io::Result<Vec<Range<u64>>> {
-        Ok(vec![0..self.bytes()])
     }
 }
 

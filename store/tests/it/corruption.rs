@@ -65,7 +65,10 @@ fn check(dir: &Path, path: &Path, history: &[(SnapshotId, Regions)], context: &s
             Ok(restored) => assert_eq!(&restored, content, "{context}: wrong bytes"),
             Err(error) => {
                 failed = true;
-                assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound), "{context}: {error:?}");
+                assert!(
+                    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound),
+                    "{context}: {error:?}"
+                );
             }
         }
     }
@@ -167,7 +170,8 @@ fn a_damaged_pack_received_again_heals() {
     let mut good = vec![0; pack.bytes as usize];
     store.read_pack(pack.id).unwrap().read_at(0, &mut good).unwrap();
     drop(store);
-    let path = files(dir.path()).into_iter().find(|p| p.to_str().unwrap().contains(&pack.id.to_string())).unwrap();
+    let path =
+        files(dir.path()).into_iter().find(|p| p.to_str().unwrap().contains(&pack.id.to_string())).unwrap();
     fs::write(&path, &good[..1_000]).unwrap();
     let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
     assert!(!store.has_pack(&pack.id));

@@ -121,11 +121,19 @@ fn check(store: &Store, done: &Acknowledged, offer: &Offer, context: &str) {
         assert_eq!(&restore(store, info.id), content, "{context}");
     }
     for seq in done.mail.keys() {
-        assert_eq!(list.iter().filter(|info| info.seq == *seq).count(), 1, "{context}: seq {seq} of {list:?}");
+        assert_eq!(
+            list.iter().filter(|info| info.seq == *seq).count(),
+            1,
+            "{context}: seq {seq} of {list:?}"
+        );
     }
     for seq in &done.durable {
         if done.mail.contains_key(seq) {
-            assert!(list.iter().any(|info| info.seq == *seq && info.durable), "{context}: mark of {seq}");
+            assert!(
+                list.iter().any(|info| info.seq == *seq && info.durable),
+                "{context}: mark of {seq}: {:?}",
+                store.opened()
+            );
         }
     }
     for (id, content) in &offer.content {
@@ -140,7 +148,8 @@ fn check(store: &Store, done: &Acknowledged, offer: &Offer, context: &str) {
 
 fn works_on(store: &Store, done: &Acknowledged, context: &str) {
     let content = state(4);
-    let id = try_push(store, "mail", &content).unwrap_or_else(|error| panic!("{context}: {error:?}")).snapshot;
+    let id =
+        try_push(store, "mail", &content).unwrap_or_else(|error| panic!("{context}: {error:?}")).snapshot;
     assert_eq!(restore(store, id), content, "{context}");
     let report = store.rebase(&service("mail"), None).unwrap();
     assert_eq!(restore(store, report.base), content, "{context}");
@@ -168,7 +177,7 @@ fn no_leftovers(disk: &Simulated, store: &Store, context: &str) {
 
 fn run(fault: Fault, stride: u64) {
     let offer = offer();
-    let mut nth = 1;
+    let mut nth = std::env::var("NTH").map_or(1, |n| n.parse().unwrap());
     loop {
         let disk = Simulated::default();
         disk.arm(nth, fault);
@@ -177,7 +186,7 @@ fn run(fault: Fault, stride: u64) {
         let struck = disk.struck();
         let context = format!("{fault:?} at call {nth}");
         if fault == Fault::PowerCut {
-            disk.restart(nth);
+            disk.restart(nth + std::env::var("SEED").map_or(0, |n| n.parse::<u64>().unwrap()) * 10_000);
         } else {
             disk.disarm();
         }

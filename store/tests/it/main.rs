@@ -1,5 +1,7 @@
 //! Tests of the store through its public interface, in one program so that they link once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
 mod common;
 mod corruption;
 mod crash;

@@ -132,7 +132,8 @@ fn lying_manifests_are_refused() {
 
     assert!(matches!(to.import(std::slice::from_ref(&delta.1)), Err(ImportError::BaseUnknown { .. })));
     assert!(matches!(to.packs_lacking(&[noise(1, 99)]), Err(ImportError::Manifest(_))));
-    let lies: [(&str, fn(&mut Manifest)); 6] = [
+    type Lie = fn(&mut Manifest);
+    let lies: [(&str, Lie); 6] = [
         ("no packs", |manifest| manifest.packs.clear()),
         ("larger region", |manifest| manifest.regions[0].bytes += 1),
         ("smaller region", |manifest| manifest.regions[0].bytes = 65_536),

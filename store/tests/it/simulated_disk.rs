@@ -155,7 +155,9 @@ impl Simulated {
             let now = machine.names.get(&path).copied();
             // A rename's two halves may not be torn: a journal keeps them together. Seeds choose for each
             // name whether it had reached the disk; a name never loses a file that a synced name had.
-            if now != names.get(&path).copied() && random.below(2) == 0 {
+            // Temporary names are random and would make the seed mean something else each time.
+            let temporary = path.parent().is_some_and(|parent| parent.ends_with("tmp"));
+            if !temporary && now != names.get(&path).copied() && random.below(2) == 0 {
                 match now {
                     Some(inode) => names.insert(path, inode),
                     None => names.remove(&path),
@@ -164,7 +166,9 @@ impl Simulated {
         }
         // What lies in a folder that is gone is gone.
         let folders: Vec<PathBuf> = names.keys().cloned().collect();
-        names.retain(|path, _| path.parent().is_none_or(|p| p == Path::new("/") || folders.iter().any(|f| f == p)));
+        names.retain(|path, _| {
+            path.parent().is_none_or(|p| p == Path::new("/") || folders.iter().any(|f| f == p))
+        });
         for content in &mut machine.files {
             let mut bytes = std::mem::take(&mut content.synced);
             for (offset, data) in content.pending.drain(..) {
@@ -185,7 +189,12 @@ impl Simulated {
 
     /// All names, for looking at what is left.
     pub(crate) fn list_all(&self) -> Vec<PathBuf> {
-        self.machine().names.iter().filter(|(_, inode)| inode.is_some()).map(|(path, _)| path.clone()).collect()
+        self.machine()
+            .names
+            .iter()
+            .filter(|(_, inode)| inode.is_some())
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 }
 
