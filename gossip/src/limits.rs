@@ -28,14 +28,14 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTROL_STREAMS_MAX: u32 = 64;
 
 /// Requests that a peer may have under way at once on the bulk lane.
-pub const BULK_STREAMS_MAX: u32 = 32;
+pub const BULK_STREAMS_MAX: u32 = 16;
 
 /// Clients' connections that a peer may forward at once. A stream costs little until it carries data.
 pub const FORWARD_STREAMS_MAX: u32 = 1_024;
 
 /// Bulk requests served at once for all peers together: each may hold a blocking thread, a file and
-/// [`PACK_BUFFERS`] buffers.
-pub const BULK_SERVED_MAX: usize = 32;
+/// [`PACK_BUFFERS`] buffers. Three times what one peer may ask for, so that no peer takes all.
+pub const BULK_SERVED_MAX: usize = 3 * BULK_STREAMS_MAX as usize;
 
 /// Most unread bytes of one stream: about the bandwidth-delay product of 100 Mbit/s over 150 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;

@@ -44,9 +44,14 @@ pub(crate) async fn send(
     drop(tasks.blocking(move || read_all(&reader, offset, &buffers)));
     while let Some(buffer) = filled.recv().await {
         let buffer = buffer.map_err(PumpError::Read)?;
-        match timeout(stall, stream.write_all(&buffer)).await {
-            Ok(written) => written.map_err(|error| PumpError::Stream(error.to_string()))?,
-            Err(_) => return Err(PumpError::Stalled),
+        let mut rest = &buffer[..];
+        // Written piece by piece: a slow link is no stall as long as it takes anything.
+        while !rest.is_empty() {
+            match timeout(stall, stream.write(rest)).await {
+                Ok(Ok(bytes)) => rest = &rest[bytes..],
+                Ok(Err(error)) => return Err(PumpError::Stream(error.to_string())),
+                Err(_) => return Err(PumpError::Stalled),
+            }
         }
     }
     Ok(())
