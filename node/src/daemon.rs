@@ -1,6 +1,7 @@
 //! The daemon: reads its keys, opens its store, joins its cluster, drives its services, answers its admin
 //! socket. Everything is bound before anything is started, and stopped in the opposite order.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState};
 use crate::config::{ClusterSecret, Config, ServiceConfig};
-use crate::events::EventLog;
+use crate::error_text::chain;
+use crate::events::{EventLog, Happening};
 use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
@@ -153,7 +155,8 @@ impl Daemon {
         let node = Daemon { cluster, tasks, cancel, admin_socket: config.admin_socket.clone() };
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
         for (((service, handle), ends), listener) in all {
-            let parts = node.parts(&config, service, &store, &events, &driver);
+            let mut parts = node.parts(&config, service, &store, &events, &driver);
+            parts.machine.eligible = can_run(&driver, &parts.vm, &events).await;
             let started = service::start(parts, ends);
             started.map_err(bind_error("start the VM's thread of", &service.name))?;
             node.tasks.spawn(service::serve_clients(
@@ -165,9 +168,31 @@ impl Daemon {
                 node.cancel.clone(),
             ));
         }
+        node.spread_again(&config, &store);
         let state = AdminState { config, store, cluster: node.cluster.clone(), services: handles, events };
         node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
         Ok(node)
+    }
+
+    /// What was pushed before the node last ended may not have reached anybody: the newest snapshot of each
+    /// service is offered again. Peers that have it say so.
+    fn spread_again(&self, config: &Config, store: &Store) {
+        let (cluster, store) = (self.cluster.clone(), store.clone());
+        let tolerances: Vec<_> =
+            config.services.iter().map(|service| (service.name.clone(), service.tolerance)).collect();
+        self.tasks.spawn_blocking(move || match store.snapshots(None) {
+            Ok(list) => {
+                let newest: BTreeMap<_, _> = list.iter().map(|info| (&info.service, info.id)).collect();
+                for (service, snapshot) in newest {
+                    let planned = tolerances.iter().find(|(name, _)| name == service);
+                    cluster.spread(
+                        snapshot,
+                        planned.map_or(limits::FILES_TOLERANCE, |(_, tolerance)| *tolerance),
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(error = %chain(&error), "can't list the store's snapshots"),
+        });
     }
 
     /// Where the node listens for its peers.
@@ -227,6 +252,28 @@ impl Daemon {
         // Its absence tells clients that there is no daemon; a leftover one does no harm.
         let _ = std::fs::remove_file(&self.admin_socket);
     }
+}
+
+/// Whether this machine can run the VM. Asked before it matters, since finding out whether KVM works takes a
+/// moment; a node that can't still holds snapshots and forwards clients.
+async fn can_run(driver: &Arc<dyn VmDriver>, vm: &VmSettings, events: &EventLog) -> bool {
+    let (driver, spec, service) = (driver.clone(), vm.spec.clone(), vm.service.clone());
+    let problem = match tokio::task::spawn_blocking(move || driver.check(&spec)).await {
+        Ok(Ok(report)) => {
+            tracing::info!(%service, qemu = report.qemu_version, accel = report.accel.as_str(), "can run the VM");
+            return true;
+        }
+        // Memory that is short now may be there when it counts; starting the VM checks again.
+        Ok(Err(error)) if error.kind() == sustain_vmdriver::ErrorKind::NoMemory => {
+            tracing::warn!(%service, error = %chain(&error), "not enough memory for the VM now");
+            return true;
+        }
+        Ok(Err(error)) => chain(&error),
+        Err(error) => error.to_string(),
+    };
+    let what = format!("this node can't run the service's VM, and stands in no election: {problem}");
+    events.add(Happening::Problem { service: Some(service), what });
+    false
 }
 
 fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterConfig {

@@ -36,3 +36,6 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a stopping node waits for its tasks.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
+pub const FILES_TOLERANCE: u32 = 1;

@@ -131,12 +131,9 @@ async fn push(State(state): Shared, call: Result<Json<PushCall>, JsonRejection>)
     let (store, node) = (state.store.clone(), state.cluster.node_id());
     let output =
         blocking(move || operations::push(&store, &call.service, &call.regions, node, &NoProgress)).await?;
-    state.cluster.spread(output.report.snapshot, FILES_TOLERANCE);
+    state.cluster.spread(output.report.snapshot, limits::FILES_TOLERANCE);
     Ok(Json(output))
 }
-
-/// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
-const FILES_TOLERANCE: u32 = 1;
 
 async fn gather(State(state): Shared, call: Result<Json<GatherCall>, JsonRejection>) -> Answer<GatherOutput> {
     let call = body(call)?;
@@ -178,7 +175,7 @@ async fn rebase(
     refuse_vm_service(&state, &call.service)?;
     let store = state.store.clone();
     let report = blocking(move || operations::rebase(&store, &call.service)).await?;
-    state.cluster.spread(report.base, FILES_TOLERANCE);
+    state.cluster.spread(report.base, limits::FILES_TOLERANCE);
     Ok(Json(report))
 }
 

@@ -250,7 +250,10 @@ impl Driver {
         let seq = manifest.seq;
         let level = u32::try_from(copies.saturating_sub(1)).unwrap_or(u32::MAX);
         self.events.add(Happening::Durable { service: self.service.clone(), snapshot, seq, copies });
-        self.handle(Event::Durable { snapshot, seq, level });
+        // A snapshot of an earlier life of this node says nothing about the reign of now.
+        if self.machine.state().reign().is_some_and(|reign| reign.term == manifest.term) {
+            self.handle(Event::Durable { snapshot, seq, level });
+        }
     }
 
     /// A follower notes in its own store what the server's watermark says.
