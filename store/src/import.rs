@@ -7,8 +7,7 @@ use sustain_proto::{Manifest, ManifestError, PackId, RegionName, SnapshotId, Sna
 
 use crate::catalogue::Catalogue;
 use crate::generation::{IndexFault, check_whole, read_index};
-use crate::publish::{Unpublished, write_manifests};
-use crate::push::add_snapshots;
+use crate::publish::{Unpublished, add_snapshots, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::{overlay, whole_of_base};

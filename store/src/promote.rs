@@ -9,9 +9,9 @@ use sustain_proto::{ChunkId, ChunkKey, Lineage, PackId, PackRef, SnapshotId, Sna
 
 use crate::catalogue::{Catalogue, Place};
 use crate::generation::{Whole, with_base};
+use crate::listing::{append_index, list_packs};
 use crate::pack_file::PackFile;
 use crate::pack_writer::{FinishedPack, NewRecord, PackSink};
-use crate::push::{append_index, list_packs};
 use crate::rebase::RebaseError;
 use crate::record::{Decoder, RecordKind};
 use crate::state::{Snapshot, State};

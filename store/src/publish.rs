@@ -6,9 +6,11 @@ use std::sync::Arc;
 use sustain_proto::{PackRef, SnapshotId};
 
 use crate::Fault;
+use crate::database::{Changes, Contents, Database};
 use crate::disk::{Disk, DiskFile};
 use crate::error::DiskContext;
 use crate::pack_writer::FinishedPack;
+use crate::state::Snapshot;
 use crate::store::Shared;
 
 /// A name that no other temporary file has or had.
@@ -138,4 +140,29 @@ pub(crate) fn write_manifests<'a>(
     }
     let folder = shared.layout.manifests();
     shared.disk.sync_folder(&folder).during("sync", &folder)
+}
+
+/// Makes snapshots visible whose files are on stable storage.
+pub(crate) fn add_snapshots(
+    shared: &Shared,
+    database: &mut Database,
+    snapshots: Vec<Arc<Snapshot>>,
+    new_packs: &[PackRef],
+) -> Result<(), Fault> {
+    let mut add = Contents::default();
+    let mut remove = Contents::default();
+    for snapshot in &snapshots {
+        add.snapshots.insert(snapshot.id, snapshot.level);
+        remove.gone.insert(snapshot.id, ());
+        remove.received.extend(snapshot.manifest.packs.iter().map(|pack| (pack.id, 0)));
+    }
+    shared.commit(database, &Changes { remove, add }, |state| {
+        state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
+        for snapshot in snapshots {
+            for pack in &snapshot.manifest.packs {
+                state.received.remove(&pack.id);
+            }
+            state.snapshots.insert(snapshot.id, snapshot);
+        }
+    })
 }

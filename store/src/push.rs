@@ -7,22 +7,21 @@ use std::sync::Arc;
 use serde::Serialize;
 use sustain_proto::limits::{MANIFEST_PACKS_MAX, REGION_BYTES_MAX};
 use sustain_proto::{
-    ChunkId, ChunkKey, IndexRoot, Manifest, ManifestError, NodeId, PackRef, Region, RegionName, ServiceName,
-    SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin,
+    ChunkId, ChunkKey, IndexRoot, Manifest, NodeId, PackRef, Region, RegionName, ServiceName, SnapshotId,
+    SnapshotIndex, SnapshotKind, Term, TermOrigin,
 };
 
 use crate::catalogue::Catalogue;
-use crate::database::{Changes, Contents};
 use crate::gate::Gate;
 use crate::generation::{Whole, with_base};
 use crate::ingest::{Ingested, Known, ingest};
-use crate::pack_writer::{FinishedPack, NewRecord, PackSink};
-use crate::publish::{Unpublished, rename_packs, sync_packs, write_manifests};
-use crate::record::{Encoder, RecordKind};
+use crate::listing::{append_index, list_packs};
+use crate::pack_writer::{FinishedPack, PackSink};
+use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::difference;
-use crate::{ErrorKind, Fault, ReadError, RegionSource};
+use crate::{PushError, RegionSource};
 
 /// What is pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,81 +77,6 @@ pub struct PushReport {
     pub chunks_new: u64,
     /// The packs that the snapshot lists.
     pub packs: Vec<PackRef>,
-}
-
-/// Why a push failed. Nothing of it is left.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PushError {
-    /// Another push or a rebase of the service is going on.
-    #[error("another push or rebase of {service} is going on")]
-    Busy {
-        /// The service.
-        service: ServiceName,
-    },
-    /// A region was pushed twice.
-    #[error("region {region} is given twice")]
-    DuplicateRegion {
-        /// The region.
-        region: RegionName,
-    },
-    /// A region is larger than regions may be, or has grown too large for the index.
-    #[error("region {region} has {bytes} bytes, at most {bytes_max} are allowed")]
-    RegionTooLarge {
-        /// The region.
-        region: RegionName,
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        bytes_max: u64,
-    },
-    /// The snapshot needs more packs than a manifest can list.
-    #[error("{service} has too many packs in this generation for another snapshot: rebase it first")]
-    TooManyPacks {
-        /// The service.
-        service: ServiceName,
-    },
-    /// The region's bytes can't be read.
-    #[error("could not read region {region}")]
-    Source {
-        /// The region.
-        region: RegionName,
-        /// What its source says.
-        source: std::io::Error,
-    },
-    /// An ingest failed before, so that the snapshot is not whole.
-    #[error("a region of this push failed before")]
-    Broken,
-    /// The manifest breaks a limit.
-    #[error("could not describe the snapshot")]
-    Manifest(#[from] ManifestError),
-    /// The index breaks a limit.
-    #[error("could not encode the snapshot's index")]
-    Index(#[source] sustain_proto::CodecError),
-    /// What it continues can't be read.
-    #[error(transparent)]
-    Parent(#[from] ReadError),
-    /// A file or the database.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-}
-
-impl PushError {
-    /// What a caller can do about it.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Busy { .. } => ErrorKind::Busy,
-            Self::DuplicateRegion { .. }
-            | Self::RegionTooLarge { .. }
-            | Self::TooManyPacks { .. }
-            | Self::Manifest(_)
-            | Self::Index(_) => ErrorKind::Refused,
-            Self::Source { .. } | Self::Broken => ErrorKind::Failed,
-            Self::Parent(error) => error.kind(),
-            Self::Fault(fault) => fault.kind(),
-        }
-    }
 }
 
 /// What the snapshot continues, as far as this store holds it.
@@ -410,72 +334,4 @@ impl Push {
         add_snapshots(&self.shared, &mut database, vec![snapshot], &new)?;
         Ok(report)
     }
-}
-
-/// Makes snapshots visible whose files are on stable storage.
-pub(crate) fn add_snapshots(
-    shared: &Shared,
-    database: &mut crate::database::Database,
-    snapshots: Vec<Arc<Snapshot>>,
-    new_packs: &[PackRef],
-) -> Result<(), Fault> {
-    let mut add = Contents::default();
-    let mut remove = Contents::default();
-    for snapshot in &snapshots {
-        add.snapshots.insert(snapshot.id, snapshot.level);
-        remove.gone.insert(snapshot.id, ());
-        remove.received.extend(snapshot.manifest.packs.iter().map(|pack| (pack.id, 0)));
-    }
-    shared.commit(database, &Changes { remove, add }, |state| {
-        state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
-        for snapshot in snapshots {
-            for pack in &snapshot.manifest.packs {
-                state.received.remove(&pack.id);
-            }
-            state.snapshots.insert(snapshot.id, snapshot);
-        }
-    })
-}
-
-/// Adds an encoded index to the packs that are being written.
-pub(crate) fn append_index(
-    sink: &mut PackSink,
-    root: IndexRoot,
-    encoded: &[u8],
-    level: i32,
-) -> Result<(), Fault> {
-    let mut encoder = Encoder::new(level).map_err(crate::ingest::no_memory)?;
-    let (encoding, stored) = encoder.encode(encoded);
-    sink.append(NewRecord {
-        kind: RecordKind::Index,
-        id: *root.as_bytes(),
-        encoding,
-        plain_bytes: encoded.len(),
-        stored,
-    })
-}
-
-/// The packs that a manifest lists: those that hold its index and the chunks that this names, but not
-/// those of its base, and the new ones.
-pub(crate) fn list_packs(
-    catalogue: &Catalogue,
-    base_packs: Option<&BTreeSet<sustain_proto::PackId>>,
-    stored: &SnapshotIndex,
-    root: IndexRoot,
-    new: &[PackRef],
-) -> Vec<PackRef> {
-    let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
-    let places = chunks.filter_map(|chunk| catalogue.chunk(chunk)).chain(catalogue.index(&root));
-    let numbers: HashSet<u32> = places.map(|place| place.pack).collect();
-    let mut numbers: Vec<u32> = numbers.into_iter().collect();
-    numbers.sort_unstable();
-    let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);
-    let old = old.filter(|pack| base_packs.is_none_or(|base| !base.contains(&pack.id)));
-    let mut listed: Vec<PackRef> = old.collect();
-    for pack in new {
-        if !listed.contains(pack) {
-            listed.push(*pack);
-        }
-    }
-    listed
 }

@@ -1,0 +1,53 @@
+//! What a manifest lists: writing its index into a pack, and finding the packs that it needs.
+
+use std::collections::{BTreeSet, HashSet};
+
+use sustain_proto::{IndexRoot, PackId, PackRef, SnapshotIndex};
+
+use crate::Fault;
+use crate::catalogue::Catalogue;
+use crate::pack_writer::{NewRecord, PackSink};
+use crate::record::{Encoder, RecordKind};
+
+/// Adds an encoded index to the packs that are being written.
+pub(crate) fn append_index(
+    sink: &mut PackSink,
+    root: IndexRoot,
+    encoded: &[u8],
+    level: i32,
+) -> Result<(), Fault> {
+    let mut encoder = Encoder::new(level).map_err(crate::ingest::no_memory)?;
+    let (encoding, stored) = encoder.encode(encoded);
+    sink.append(NewRecord {
+        kind: RecordKind::Index,
+        id: *root.as_bytes(),
+        encoding,
+        plain_bytes: encoded.len(),
+        stored,
+    })
+}
+
+/// The packs that a manifest lists: those that hold its index and the chunks that this names, but not
+/// those of its base, and the new ones.
+pub(crate) fn list_packs(
+    catalogue: &Catalogue,
+    base_packs: Option<&BTreeSet<PackId>>,
+    stored: &SnapshotIndex,
+    root: IndexRoot,
+    new: &[PackRef],
+) -> Vec<PackRef> {
+    let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
+    let places = chunks.filter_map(|chunk| catalogue.chunk(chunk)).chain(catalogue.index(&root));
+    let numbers: HashSet<u32> = places.map(|place| place.pack).collect();
+    let mut numbers: Vec<u32> = numbers.into_iter().collect();
+    numbers.sort_unstable();
+    let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);
+    let old = old.filter(|pack| base_packs.is_none_or(|base| !base.contains(&pack.id)));
+    let mut listed: Vec<PackRef> = old.collect();
+    for pack in new {
+        if !listed.contains(pack) {
+            listed.push(*pack);
+        }
+    }
+    listed
+}
