@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use sustain_node::admin::NodeStatus;
 use sustain_node::clock::wall_ms;
 use sustain_node::error_text::chain;
@@ -170,7 +170,7 @@ impl DemoCluster {
         }
         process.wait().await.map_err(|error| failed("wait for the server's end", &error))?;
         let deadline = Instant::now() + DEATH_PATIENCE;
-        while qemu.is_some_and(|qemu| test_kill_process(qemu).is_ok()) {
+        while vm_pid.is_some_and(is_running) {
             if Instant::now() > deadline {
                 return Err(Failure::new(1, "the killed QEMU process is still there"));
             }
@@ -255,6 +255,11 @@ impl DemoNode {
         self.process = Some(process);
         Ok(())
     }
+}
+
+/// Whether a process still runs. One that has ended but was not reaped yet has no command line.
+fn is_running(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {

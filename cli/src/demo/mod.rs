@@ -77,8 +77,9 @@ async fn play(settings: &Settings, output: &Output, cluster: &mut DemoCluster) -
     watch_snapshots(settings, cluster, &mut story).await?;
 
     story.listen(cluster).await?;
-    let killed = cluster.kill(server).await?;
+    // Before the kill: the first failed request may come at once, and there may be no second.
     visitor.expect_outage();
+    let killed = cluster.kill(server).await?;
     story.kill(&cluster.nodes[server].name, killed.time_ms, killed.vm_pid)?;
     let successor = wait_for_server(cluster, &mut story, TAKEOVER_PATIENCE, "a new server").await?;
     let went_on = |_: &Story, _: &[_]| visitor.went_on();

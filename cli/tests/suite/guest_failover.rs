@@ -71,16 +71,14 @@ impl Cluster {
             if let Some(value) = get() {
                 return value;
             }
-            if Instant::now() > deadline {
-                for node in 0..5 {
-                    let log =
-                        std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
-                    eprintln!("--- node-{}\n{log}", node + 1);
-                }
-                panic!("{what} did not come");
-            }
+            assert!(Instant::now() < deadline, "{what} did not come\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    fn logs(&self) -> String {
+        let log = |node| std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
+        (0..5).map(|node| format!("--- node-{}\n{}", node + 1, log(node))).collect()
     }
 
     fn server(&self, except: Option<usize>) -> usize {

@@ -2,6 +2,8 @@
 //!
 //! Tests whose names begin with `guest_` start virtual machines.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
+
 mod files;
 mod guest_demo;
 mod guest_failover;
