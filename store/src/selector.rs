@@ -4,7 +4,7 @@ use sustain_proto::{ServiceName, SnapshotId};
 
 use crate::state::State;
 use crate::store::Store;
-use crate::{ReadError, limits};
+use crate::{Fault, ReadError, limits};
 
 impl Store {
     /// The snapshot that a text names: a whole id, the beginning of one (at least 4 digits),
@@ -16,8 +16,25 @@ impl Store {
     pub fn resolve(&self, selector: &str) -> Result<SnapshotId, ReadError> {
         let state = self.shared.state();
         match selector.split_once('@') {
-            Some((service, which)) => by_age(&state, selector, service, which),
+            Some((service, which)) => {
+                self.refuse_doubt(selector)?;
+                by_age(&state, selector, service, which)
+            }
             None => by_id(&state, selector),
+        }
+    }
+
+    /// With a manifest that can't be read nobody knows which snapshot is the newest, and an older one must
+    /// not be taken for it.
+    fn refuse_doubt(&self, selector: &str) -> Result<(), ReadError> {
+        let manifests = self.shared.layout.manifests();
+        match self.opened().bad.iter().find(|bad| bad.path.starts_with(&manifests)) {
+            None => Ok(()),
+            Some(bad) => {
+                let reason =
+                    format!("{}; it may be what {selector} means, so name a snapshot by its id", bad.reason);
+                Err(ReadError::Fault(Fault::damaged(&bad.path, reason)))
+            }
         }
     }
 }

@@ -289,14 +289,14 @@ impl Machine {
     }
 
     fn polled(&mut self, now_ms: u64, from: NodeId, lost: Option<Term>) {
-        let State::Candidate { .. } = self.state else { return };
+        let State::Candidate { patient_until_ms } = self.state else { return };
         let (Some(lost), Some(heard)) = (lost, self.heard) else { return };
         if heard.term != lost {
             return;
         }
         // The server itself says that it no longer serves, or the peer is merely the first to notice.
         let stale = now_ms.saturating_sub(heard.at_ms) > self.config.timing.fresh_ms;
-        if from == lost.node || stale {
+        if from == lost.node || (stale && now_ms >= patient_until_ms) {
             self.elect(now_ms, Some(lost), "another node misses the server too");
         }
     }

@@ -52,7 +52,8 @@ fn child(dir: &Path) {
     let peak = peak_kib();
     let mib = data_mib() as f64;
     eprintln!(
-        "{mib} MiB: first push {:.0} MB/s to {} bytes, again {:.0} MB/s, restore {:.0} MB/s, peak {after_push} KiB after push, {peak} KiB in all",
+        "{mib} MiB: first push {:.0} MB/s to {} bytes, again {:.0} MB/s, restore {:.0} MB/s, \
+         peak {after_push} KiB after push, {peak} KiB in all",
         mib / pushed * 1.048_576,
         report.bytes_new,
         mib / pushed_again * 1.048_576,
