@@ -47,7 +47,7 @@ impl Choice {
             None => find_config()?,
         };
         let config = config::load(&path).map_err(|error| {
-            Failure::new(1, sustain_node::error_text::chain(&error))
+            Failure::new(1, sustain_store::error_chain(&error))
                 .with_hint("`snapctl init` writes configurations; docs/config.toml explains every key")
         })?;
         Ok((path, config))

@@ -69,7 +69,7 @@ impl Exchange {
         match frames::write(&mut send, request, lane.frame_bytes_max()).await {
             Ok(()) => Ok((send, receive)),
             Err(StreamError::Frame(error)) => Err(unsendable(Box::new(error))),
-            Err(error) => Err(self.broken(crate::member::chain(&error))),
+            Err(error) => Err(self.broken(sustain_store::error_chain(&error))),
         }
     }
 
@@ -82,7 +82,7 @@ impl Exchange {
         let response = match frames::read::<Response>(receive, frame_bytes_max).await {
             Ok(response) => response,
             Err(StreamError::Frame(error)) => return Err(self.improper(error.to_string())),
-            Err(error) => return Err(self.broken(crate::member::chain(&error))),
+            Err(error) => return Err(self.broken(sustain_store::error_chain(&error))),
         };
         response.check().map_err(|error| self.improper(error.to_string()))?;
         match response {

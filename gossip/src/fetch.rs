@@ -9,8 +9,9 @@ use sustain_store::{ImportError, PackReceiver};
 use crate::error::{ErrorKind, RequestError};
 use crate::exchange::Exchange;
 use crate::gather::SharedProgress;
-use crate::member::{Member, chain};
+use crate::member::Member;
 use crate::pump::{self, PumpError};
+use sustain_store::error_chain;
 
 /// How a transfer ended.
 pub(crate) struct Fetched {
@@ -71,7 +72,9 @@ async fn transfer(
     let offset = receiver.written();
     let mut stream = match ask(member, peer, pack, offset).await {
         Ok(stream) => stream,
-        Err(error) => return Outcome::Broken { partial: Some(Box::new(receiver)), reason: chain(&error) },
+        Err(error) => {
+            return Outcome::Broken { partial: Some(Box::new(receiver)), reason: error_chain(&error) };
+        }
     };
     let mut position = offset;
     let (bytes, best) = (&mut fetched.bytes, &mut fetched.counted);
@@ -89,7 +92,7 @@ async fn transfer(
         (Some(receiver), Ok(())) if receiver.written() == pack.bytes => receiver,
         (_, Err(PumpError::Write(error))) => return store_failure(error),
         (partial, Err(error)) => {
-            return Outcome::Broken { partial: partial.map(Box::new), reason: chain(&error) };
+            return Outcome::Broken { partial: partial.map(Box::new), reason: error_chain(&error) };
         }
         (partial, Ok(())) => {
             return Outcome::Broken {
@@ -101,7 +104,7 @@ async fn transfer(
     match member.tasks.blocking(move || receiver.finish()).await {
         Ok(Ok(_)) => Outcome::Whole,
         Ok(Err(error @ (ImportError::PackDamaged { .. } | ImportError::PackTooLarge { .. }))) => {
-            Outcome::Wrong { reason: chain(&error) }
+            Outcome::Wrong { reason: error_chain(&error) }
         }
         Ok(Err(error)) => store_failure(error),
         Err(_) => interrupted(),

@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use crate::error::{GatherError, RequestError};
 use crate::fetch::{self, Fetched, Outcome};
 use crate::limits;
-use crate::member::{Member, chain};
+use crate::member::Member;
 use crate::plan::{Plan, PlanLimits, Stuck, Verdict};
+use sustain_store::error_chain;
 
 /// What watches a gathering.
 pub type SharedProgress = Arc<dyn Progress + Send + Sync>;
@@ -324,7 +325,7 @@ pub(crate) async fn ask_snapshots(
             None => break,
             Some(Ok((peer, Ok(Response::Snapshots { list })))) => found.push((peer, list)),
             Some(Ok((_, Err(error)))) => {
-                tracing::debug!(error = chain(&error), "a peer could not be asked for its snapshots");
+                tracing::debug!(error = error_chain(&error), "a peer could not be asked for its snapshots");
             }
             Some(_) => {}
         }

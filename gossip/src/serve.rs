@@ -8,10 +8,11 @@ use sustain_proto::{NodeId, PackId, ServiceName};
 use sustain_store::{ImportError, ReadError, Store};
 
 use crate::control::{respond, take_request};
-use crate::member::{Member, chain};
+use crate::member::Member;
 use crate::pump;
 use crate::transport::frames;
 use crate::transport::quic::STREAM_ABANDONED;
+use sustain_store::error_chain;
 
 /// Stream code: what is sent is not needed.
 const STREAM_UNNEEDED: VarInt = VarInt::from_u32(0);
@@ -58,15 +59,15 @@ fn look(store: &Store, request: Request) -> Response {
     match request {
         Request::Offer { manifests } => match store.packs_lacking(&manifests) {
             Ok(packs) => Response::Lacking { packs },
-            Err(error) => Response::refused(chain(&error)),
+            Err(error) => Response::refused(error_chain(&error)),
         },
         Request::Snapshots { service } => match summaries(store, &service) {
             Ok(list) => Response::Snapshots { list },
-            Err(error) => Response::refused(chain(&error)),
+            Err(error) => Response::refused(error_chain(&error)),
         },
         Request::GetManifest { id } => match store.manifest(id) {
             Ok((_, bytes)) => Response::Manifest { bytes },
-            Err(error) => Response::refused(chain(&error)),
+            Err(error) => Response::refused(error_chain(&error)),
         },
         Request::HavePacks { ids } => {
             let packs = ids.into_iter().filter(|id| store.has_pack(id)).collect();
@@ -81,15 +82,7 @@ pub(crate) fn summaries(store: &Store, service: &ServiceName) -> Result<Vec<Snap
     let mut list = store.snapshots(Some(service))?;
     let surplus = list.len().saturating_sub(sustain_proto::limits::MESSAGE_SNAPSHOTS_MAX);
     list.drain(..surplus);
-    let summary = |info: &sustain_store::SnapshotInfo| SnapshotSummary {
-        id: info.id,
-        term: info.term,
-        origin: info.origin,
-        seq: info.seq,
-        durable: info.durable,
-        whole: true,
-    };
-    Ok(list.iter().map(summary).collect())
+    Ok(list.iter().map(sustain_store::SnapshotInfo::summary).collect())
 }
 
 async fn put_pack(member: &Member, id: PackId, bytes: u64, receive: &mut RecvStream) -> Response {
@@ -104,13 +97,13 @@ async fn put_pack(member: &Member, id: PackId, bytes: u64, receive: &mut RecvStr
             let _ = receive.stop(STREAM_UNNEEDED);
             return Response::Synced;
         }
-        Ok(Err(error)) => return Response::refused(chain(&error)),
+        Ok(Err(error)) => return Response::refused(error_chain(&error)),
         Err(_) => return Response::refused("the work with the store was interrupted"),
     };
     let stall = member.stall_timeout();
     match pump::receive(&member.tasks, receiver, bytes, receive, stall, |_| {}).await {
         (Some(receiver), Ok(())) => blocking(member, move || synced(receiver.finish().map(|_| ()))).await,
-        (_, Err(error)) => Response::refused(chain(&error)),
+        (_, Err(error)) => Response::refused(error_chain(&error)),
         (None, Ok(())) => Response::refused("the work with the store was interrupted"),
     }
 }
@@ -118,7 +111,7 @@ async fn put_pack(member: &Member, id: PackId, bytes: u64, receive: &mut RecvStr
 fn synced(result: Result<(), ImportError>) -> Response {
     match result {
         Ok(()) => Response::Synced,
-        Err(error) => Response::refused(chain(&error)),
+        Err(error) => Response::refused(error_chain(&error)),
     }
 }
 
@@ -129,7 +122,7 @@ async fn commit(member: &Member, peer: NodeId, manifests: Vec<Vec<u8>>) -> Respo
             member.handler.imported(peer, snapshots);
             Response::Synced
         }
-        Ok(Err(error)) => Response::refused(chain(&error)),
+        Ok(Err(error)) => Response::refused(error_chain(&error)),
         Err(_) => Response::refused("the work with the store was interrupted"),
     }
 }
@@ -142,7 +135,7 @@ async fn get_pack(member: &Member, peer: NodeId, id: PackId, offset: u64, send: 
             let reason = format!("pack {} has {} bytes, not {offset}", id.short(), reader.len());
             return respond(Lane::Bulk, send, &Response::refused(reason)).await;
         }
-        Ok(Err(error)) => return respond(Lane::Bulk, send, &Response::refused(chain(&error))).await,
+        Ok(Err(error)) => return respond(Lane::Bulk, send, &Response::refused(error_chain(&error))).await,
         Err(_) => return,
     };
     let header = Response::Pack { bytes: reader.len() };
@@ -154,7 +147,7 @@ async fn get_pack(member: &Member, peer: NodeId, id: PackId, offset: u64, send: 
         // Fails only on a stream that is finished already.
         Ok(()) => drop(send.finish()),
         Err(error) => {
-            tracing::debug!(peer = %peer.short(), pack = %id.short(), error = chain(&error), "not sent");
+            tracing::debug!(peer = %peer.short(), pack = %id.short(), error = error_chain(&error), "not sent");
             // What was sent must not look whole. Fails only on a closed stream.
             let _ = send.reset(STREAM_ABANDONED);
         }

@@ -19,10 +19,11 @@ use crate::copies::{Copies, Durable};
 use crate::error::RequestError;
 use crate::exchange::Exchange;
 use crate::limits;
-use crate::member::{Member, chain};
+use crate::member::Member;
 use crate::pump::{self, PumpError};
 use crate::transport::links::lock;
 use crate::wanted::Wanted;
+use sustain_store::error_chain;
 
 /// What is to be spread.
 #[derive(Default)]
@@ -70,7 +71,7 @@ pub(crate) async fn direct(member: Arc<Member>) {
         let service = match member.tasks.blocking(move || store.manifest(snapshot)).await {
             Ok(Ok((manifest, _))) => manifest.service,
             Ok(Err(error)) => {
-                tracing::warn!(%snapshot, error = chain(&error), "a snapshot can't be spread");
+                tracing::warn!(%snapshot, error = error_chain(&error), "a snapshot can't be spread");
                 continue;
             }
             Err(_) => return,
@@ -116,7 +117,7 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
                 tracing::debug!(%snapshot, "a snapshot was dropped before it was spread");
             }
             Err(SendError::Request(error)) => {
-                let error = chain(&error);
+                let error = error_chain(&error);
                 tracing::debug!(%snapshot, peer = %peer.short(), error, "a snapshot was not spread");
                 lock(&queue.wanted).put_back(&service, snapshot);
                 let pause_ms = backoff.failed(&mut random);
@@ -132,7 +133,9 @@ async fn say(member: &Member, durable: Durable) {
     match member.tasks.blocking(move || store.mark_durable(snapshot, tolerance)).await {
         Ok(Ok(())) => {}
         // It is durable all the same: other nodes have it.
-        Ok(Err(error)) => tracing::warn!(%snapshot, error = chain(&error), "not marked as durable here"),
+        Ok(Err(error)) => {
+            tracing::warn!(%snapshot, error = error_chain(&error), "not marked as durable here")
+        }
         Err(_) => return,
     }
     member.handler.durable(snapshot, copies);
@@ -229,7 +232,7 @@ async fn send_pack(member: &Member, peer: NodeId, pack: PackId) -> Result<(), Se
         Err(error) => {
             // What was sent must not look whole. Fails only on a closed stream.
             let _ = send.reset(crate::transport::quic::STREAM_ABANDONED);
-            return Err(exchange.broken(chain(&error)).into());
+            return Err(exchange.broken(error_chain(&error)).into());
         }
     };
     let frame_max = request.lane().frame_bytes_max();

@@ -18,12 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState};
 use crate::config::{ClusterSecret, Config, ServiceConfig};
-use crate::error_text::chain;
 use crate::events::{EventLog, Happening};
 use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
 use crate::service::{self, Commands, ServiceHandle, ServiceParts, VmSettings};
+use sustain_store::error_chain;
 
 /// Why a daemon doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +191,7 @@ impl Daemon {
                     );
                 }
             }
-            Err(error) => tracing::warn!(error = %chain(&error), "can't list the store's snapshots"),
+            Err(error) => tracing::warn!(error = %error_chain(&error), "can't list the store's snapshots"),
         });
     }
 
@@ -265,10 +265,10 @@ async fn can_run(driver: &Arc<dyn VmDriver>, vm: &VmSettings, events: &EventLog)
         }
         // Memory that is short now may be there when it counts; starting the VM checks again.
         Ok(Err(error)) if error.kind() == sustain_vmdriver::ErrorKind::NoMemory => {
-            tracing::warn!(%service, error = %chain(&error), "not enough memory for the VM now");
+            tracing::warn!(%service, error = %error_chain(&error), "not enough memory for the VM now");
             return true;
         }
-        Ok(Err(error)) => chain(&error),
+        Ok(Err(error)) => error_chain(&error),
         Err(error) => error.to_string(),
     };
     let what = format!("this node can't run the service's VM, and stands in no election: {problem}");

@@ -9,10 +9,10 @@ use sustain_proto::{NodeId, ServiceName, SnapshotId, SnapshotKind};
 use sustain_store::Store;
 use tokio_util::task::TaskTracker;
 
-use crate::error_text::chain;
 use crate::events::{EventLog, Happening};
 use crate::logic::Event;
 use crate::service::{ServiceHandle, serve_forwarded};
+use sustain_store::error_chain;
 
 /// The node, as its cluster sees it.
 pub(crate) struct NodeHandler {
@@ -119,6 +119,6 @@ fn follow_rebase(store: &Store, snapshot: SnapshotId) {
             tracing::info!(base = %snapshot.short(), dropped = report.dropped.len(), bytes = report.bytes_freed,
                 "an older generation is retired");
         }
-        Err(error) => tracing::warn!(base = %snapshot.short(), error = %chain(&error), "can't retire"),
+        Err(error) => tracing::warn!(base = %snapshot.short(), error = %error_chain(&error), "can't retire"),
     }
 }

@@ -4,7 +4,6 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
-pub mod error_text;
 pub mod events;
 pub mod limits;
 pub mod logic;

@@ -13,7 +13,7 @@ use sustain_store::{
 };
 
 use crate::clock;
-use crate::error_text::chain;
+use sustain_store::error_chain;
 
 /// A failure as a user sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Failure {
     /// From a store's error.
     #[must_use]
     pub fn of(error: &(dyn std::error::Error + 'static), kind: ErrorKind) -> Self {
-        let failure = Self::new(exit_code(kind), chain(error));
+        let failure = Self::new(exit_code(kind), error_chain(error));
         match kind {
             ErrorKind::Busy => failure.with_hint(
                 "if a daemon uses this store, leave out --store and name its configuration with --config",

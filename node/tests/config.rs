@@ -10,7 +10,7 @@ const PATH: &str = "/etc/sustain/config.toml";
 fn refusal(text: &str) -> String {
     match parse(text, Path::new(PATH)) {
         Ok(_) => "accepted".to_owned(),
-        Err(error) => sustain_node::error_text::chain(&error),
+        Err(error) => sustain_store::error_chain(&error),
     }
 }
 

@@ -111,3 +111,20 @@ impl<T> DiskContext<T> for io::Result<T> {
         self.map_err(|source| Fault::Disk { doing, path: path.to_owned(), source })
     }
 }
+
+/// An error and its causes in one line, for logs and for people.
+#[must_use]
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent errors, and some libraries' errors, repeat their cause.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

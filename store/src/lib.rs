@@ -45,7 +45,7 @@ mod target;
 mod verify;
 mod whole;
 
-pub use error::{ErrorKind, Fault};
+pub use error::{ErrorKind, Fault, error_chain};
 pub use import::ImportError;
 pub use key::KeySource;
 pub use open::{OpenError, OpenReport, StoreOptions};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use sustain_proto::wire::SnapshotSummary;
 use sustain_proto::{Manifest, PackId, PackRef, ServiceName, SnapshotId, Term, TermOrigin};
 
 use crate::database::{Changes, Contents};
@@ -89,6 +90,21 @@ pub enum ReadError {
     /// A file or the database.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+impl SnapshotInfo {
+    /// The snapshot as peers speak of it. What is listed here is whole here.
+    #[must_use]
+    pub fn summary(&self) -> SnapshotSummary {
+        SnapshotSummary {
+            id: self.id,
+            term: self.term,
+            origin: self.origin,
+            seq: self.seq,
+            durable: self.durable,
+            whole: true,
+        }
+    }
 }
 
 impl ReadError {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use sustain_node::error_text::chain;
 use sustain_node::operations::Failure;
 use sustain_node::{ClusterPlan, PlanError, PlannedNode};
+use sustain_store::error_chain;
 
 use super::demo::{GuestArgs, planned_service};
 use crate::output::Output;
@@ -86,7 +86,7 @@ fn plan(args: &InitArgs) -> Result<ClusterPlan, Failure> {
 }
 
 fn failure(error: &PlanError) -> Failure {
-    let failure = Failure::new(1, chain(error));
+    let failure = Failure::new(1, error_chain(error));
     match error {
         PlanError::Exists { .. } => failure.with_hint("choose another --dir, or move the old cluster away"),
         _ => failure,

@@ -4,9 +4,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use clap::Args;
-use sustain_node::error_text::chain;
 use sustain_node::operations::Failure;
 use sustain_node::{Daemon, DaemonError};
+use sustain_store::error_chain;
 use sustain_vmdriver::QemuDriver;
 
 use crate::interrupt::signal;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u
 }
 
 fn failure(error: &DaemonError) -> Failure {
-    let failure = Failure::new(error.exit_code(), chain(error));
+    let failure = Failure::new(error.exit_code(), error_chain(error));
     match error {
         DaemonError::Bind { .. } => failure.with_hint("is another node running with this configuration?"),
         DaemonError::OtherKey { .. } => {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use sustain_node::admin::NodeStatus;
 use sustain_node::clock::wall_ms;
-use sustain_node::error_text::chain;
 use sustain_node::events::NodeEvent;
 use sustain_node::operations::Failure;
 use sustain_node::{ClusterPlan, PlannedNode};
 use sustain_proto::NodeId;
+use sustain_store::error_chain;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -98,7 +98,7 @@ impl DemoCluster {
             addresses: at(NODE_PORT).collect(),
             services: vec![planned_service(&settings.guest, at(SERVICE_PORT).collect())?],
         };
-        let written = plan.write(folder.path()).map_err(|error| Failure::new(1, chain(&error)))?;
+        let written = plan.write(folder.path()).map_err(|error| Failure::new(1, error_chain(&error)))?;
         let node = |planned: &PlannedNode| DemoNode {
             name: planned.node.name.clone(),
             id: planned.node.id,

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
+mod cluster;
+mod daemons;
 mod files;
 mod guest_demo;
 mod guest_failover;

@@ -15,11 +15,11 @@ use sustain_store::{NoProgress, RebaseReport, SnapshotInfo, Store, VerifyReport}
 
 use super::api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
 use crate::config::Config;
-use crate::error_text::chain;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
 use crate::operations::{self, Failure, GatherOutput, PushOutput};
 use crate::service::ServiceHandle;
+use sustain_store::error_chain;
 
 /// What the routes work on.
 pub(crate) struct AdminState {
@@ -149,7 +149,8 @@ async fn gather(State(state): Shared, call: Result<Json<GatherCall>, JsonRejecti
             sustain_gossip::ErrorKind::Corrupt => 13,
             _ => 1,
         };
-        Failure::new(exit_code, chain(&error)).with_hint("`snapctl status` shows which nodes can be reached")
+        Failure::new(exit_code, error_chain(&error))
+            .with_hint("`snapctl status` shows which nodes can be reached")
     })?;
     let store = state.store.clone();
     let mut output = blocking(move || operations::gather(&store, snapshot, &call.to, &NoProgress)).await?;

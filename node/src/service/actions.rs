@@ -10,9 +10,9 @@ use sustain_store::NoProgress;
 use super::driver::Driver;
 use super::handle::{Command, Target};
 use super::vm_thread::VmCommand;
-use crate::error_text::chain;
 use crate::events::Happening;
 use crate::logic::{Action, Event};
+use sustain_store::error_chain;
 
 impl Driver {
     pub(super) fn act(&mut self, action: Action) {
@@ -99,7 +99,7 @@ impl Driver {
                     Event::Gathered { term }
                 }
                 Err(error) => {
-                    events.add(Happening::Problem { service: Some(service), what: chain(&error) });
+                    events.add(Happening::Problem { service: Some(service), what: error_chain(&error) });
                     Event::GatherFailed { term, snapshot }
                 }
             };

@@ -8,7 +8,6 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sustain_gossip::Cluster;
-use sustain_proto::wire::SnapshotSummary;
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 use sustain_store::Store;
 use tokio::sync::{mpsc, watch};
@@ -19,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use super::handle::{Command, ServiceHandle, Target};
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::Monotonic;
-use crate::error_text::chain;
 use crate::events::{EventLog, Happening};
 use crate::limits;
 use crate::logic::{Event, Machine, MachineConfig, StaticPriority, Timing};
+use sustain_store::error_chain;
 
 /// What a service's task is made of.
 pub(crate) struct ServiceParts {
@@ -266,7 +265,7 @@ impl Driver {
         self.tasks.spawn_blocking(move || {
             // Not held here is not wrong: it is a mark, and nothing to mark.
             if let Err(error) = store.mark_durable(snapshot, level) {
-                tracing::debug!(%service, error = %chain(&error), "no durable mark");
+                tracing::debug!(%service, error = %error_chain(&error), "no durable mark");
             }
         });
     }
@@ -278,23 +277,14 @@ impl Driver {
             let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&service))).await;
             match read {
                 Ok(Ok(list)) => {
-                    let known = list.iter().map(summary).collect();
+                    let known = list.iter().map(sustain_store::SnapshotInfo::summary).collect();
                     let _ = own.send(Command::Known(known)).await;
                 }
-                Ok(Err(error)) => tracing::warn!(error = %chain(&error), "can't list the store's snapshots"),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %error_chain(&error), "can't list the store's snapshots")
+                }
                 Err(error) => tracing::error!(%error, "listing the store's snapshots failed"),
             }
         });
-    }
-}
-
-fn summary(info: &sustain_store::SnapshotInfo) -> SnapshotSummary {
-    SnapshotSummary {
-        id: info.id,
-        term: info.term,
-        origin: info.origin,
-        seq: info.seq,
-        durable: info.durable,
-        whole: true,
     }
 }

@@ -9,8 +9,8 @@ use sustain_vmdriver::{SnapshotSink, Vm, VmState};
 
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
-use crate::error_text::chain;
 use crate::logic::Event;
+use sustain_store::error_chain;
 
 /// A VM, and which snapshot comes next.
 pub(super) struct Running {
@@ -81,7 +81,9 @@ impl Running {
                 notes.push(VmNote::Event(event));
                 self.rebase_if_due(settings, notes);
             }
-            Err(error) => notes.push(VmNote::Problem(format!("can't take a snapshot: {}", chain(&*error)))),
+            Err(error) => {
+                notes.push(VmNote::Problem(format!("can't take a snapshot: {}", error_chain(&*error))))
+            }
         }
         // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
         self.due = Instant::now().max(self.due + self.interval);
@@ -120,7 +122,7 @@ impl Running {
                 self.parent = Some(report.base);
                 notes.push(VmNote::Rebased { base: report.base, dropped: report.dropped.len() });
             }
-            Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", chain(&error)))),
+            Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error)))),
         }
     }
 }

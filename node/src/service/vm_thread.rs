@@ -16,9 +16,9 @@ use sustain_vmdriver::{PreparedVm, Vm, VmDriver, VmSpec};
 use tokio::sync::mpsc;
 
 use super::vm_running::Running;
-use crate::error_text::chain;
 use crate::limits;
 use crate::logic::Event;
+use sustain_store::error_chain;
 
 /// What the thread is told.
 pub(super) enum VmCommand {
@@ -159,7 +159,7 @@ impl Owner {
     }
 
     fn failed(&self, term: Term, doing: &str, error: &(dyn std::error::Error + 'static)) {
-        self.say(VmNote::Problem(format!("{doing}: {}", chain(error))));
+        self.say(VmNote::Problem(format!("{doing}: {}", error_chain(error))));
         self.say(VmNote::Event(Event::StartFailed { term }));
     }
 
@@ -240,7 +240,7 @@ impl Owner {
     fn stop(&mut self) {
         if let Held::Running(running) = std::mem::replace(&mut self.vm, Held::Nothing) {
             if let Err(error) = running.stop() {
-                self.say(VmNote::Problem(format!("stopping the VM: {}", chain(&*error))));
+                self.say(VmNote::Problem(format!("stopping the VM: {}", error_chain(&*error))));
             }
         }
     }

@@ -1,0 +1,129 @@
+//! A cluster of `snapctl node` processes on loopback addresses of its own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::snapctl;
+
+const PORT: u16 = 8080;
+
+/// Node processes; dropping it kills them.
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    second_third: [u8; 2],
+    pub(crate) nodes: Vec<Option<Child>>,
+}
+
+/// Clusters of this process, so that each gets addresses of its own.
+static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+
+impl Cluster {
+    /// Starts this many nodes, with further arguments for `snapctl init`.
+    pub(crate) fn start(nodes: u8, init_arguments: &[&str]) -> Self {
+        // Loopback addresses that depend on this process and cluster: tests that run at once don't meet.
+        let id = std::process::id();
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed) % 5;
+        let second_third = [200 + (id % 50) as u8, (id / 50 % 50) as u8 * 5 + number + 1];
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Self { folder, second_third, nodes: (0..nodes).map(|_| None).collect() };
+        let mut init = snapctl();
+        init.args(["init", "--cluster", "test", "--nodes", &nodes.to_string()]).args(init_arguments);
+        init.arg("--dir").arg(cluster.folder.path());
+        for node in 0..nodes {
+            init.args(["--address", &cluster.address(node).to_string()]);
+        }
+        assert!(init.stdout(Stdio::null()).status().unwrap().success());
+        (0..nodes).for_each(|node| cluster.spawn(node));
+        cluster
+    }
+
+    pub(crate) fn address(&self, node: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.second_third[0], self.second_third[1], node + 1)
+    }
+
+    pub(crate) fn config(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{}/config.toml", node + 1))
+    }
+
+    pub(crate) fn spawn(&mut self, node: u8) {
+        let config = self.config(node.into());
+        let log = std::fs::File::create(config.with_file_name("log")).unwrap();
+        let mut command = snapctl();
+        command.args(["node", "--stop-with-stdin", "--config"]).arg(&config);
+        let process = command.stdin(Stdio::piped()).stderr(log).env("SUSTAIN_LOG", "info").spawn().unwrap();
+        self.nodes[usize::from(node)] = Some(process);
+    }
+
+    /// Runs a command at a node's daemon; none if it fails.
+    pub(crate) fn at(&self, node: usize, arguments: &[&str]) -> Option<Value> {
+        let mut command = snapctl();
+        let output =
+            command.arg("--json").args(arguments).arg("--config").arg(self.config(node)).output().unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    pub(crate) fn status(&self, node: usize) -> Option<Value> {
+        let output =
+            snapctl().args(["--json", "status", "--config"]).arg(self.config(node)).output().unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    pub(crate) fn wait<T>(&self, what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            if let Some(value) = get() {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{what} did not come\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn logs(&self) -> String {
+        let log = |node| std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
+        (0..self.nodes.len()).map(|node| format!("--- node-{}\n{}", node + 1, log(node))).collect()
+    }
+
+    pub(crate) fn server(&self, except: Option<usize>) -> usize {
+        self.wait("a server", || {
+            (0..self.nodes.len()).filter(|node| Some(*node) != except).find(|node| {
+                self.status(*node).is_some_and(|status| status["services"][0]["role"] == "server")
+            })
+        })
+    }
+
+    /// Asks the guest through a node's port: the count and the boot id.
+    pub(crate) fn ask(&self, node: u8, path: &str) -> Option<(u64, String)> {
+        let mut stream = TcpStream::connect((self.address(node), PORT)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let value: Value = serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()?;
+        Some((value["count"].as_u64()?, value["boot_id"].as_str()?.to_owned()))
+    }
+}
+
+impl Cluster {
+    /// Kills a node with SIGKILL.
+    pub(crate) fn kill(&mut self, node: usize) {
+        let mut process = self.nodes[node].take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in self.nodes.iter_mut().flatten() {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}

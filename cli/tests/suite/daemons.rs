@@ -1,0 +1,45 @@
+//! Daemons without a VM: files pushed at one node are held by the others, and survive it.
+
+use std::fs;
+
+use crate::cluster::Cluster;
+use crate::support::{Bench, noise, patch, snapctl};
+
+#[test]
+fn files_pushed_at_a_node_that_is_then_lost_are_gathered_at_another() {
+    let bench = Bench::new();
+    let ram = bench.write("ram", &noise(3, 3 << 20));
+    let region = format!("ram={}", ram.display());
+    let mut cluster = Cluster::start(4, &[]);
+    let push = |cluster: &Cluster| {
+        let pushed = cluster.wait("a push", || cluster.at(0, &["push", "files", "--region", &region]));
+        pushed["snapshot"].as_str().unwrap().to_owned()
+    };
+    push(&cluster);
+    patch(&ram, 1 << 20, &noise(4, 5_000));
+    let newest = push(&cluster);
+    let durable = |cluster: &Cluster, node: usize| {
+        let log = cluster.at(node, &["log", "files"])?;
+        let held =
+            |snapshot: &&serde_json::Value| snapshot["id"] == newest.as_str() && snapshot["durable"] == true;
+        log.as_array()?.iter().find(held).map(drop)
+    };
+    cluster.wait("durability", || durable(&cluster, 0));
+
+    cluster.kill(0);
+    for node in 1..4 {
+        let out = bench.path(&format!("out{node}"));
+        let to = out.to_str().unwrap().to_owned();
+        let gather = ["gather", newest.as_str(), "--to", &to];
+        cluster.wait("a gather", || cluster.at(node, &gather));
+        assert_eq!(fs::read(out.join("ram")).unwrap(), fs::read(&ram).unwrap());
+    }
+
+    cluster.spawn(0);
+    cluster.wait("the returned node", || durable(&cluster, 0));
+    let verified = cluster.at(0, &["verify"]).unwrap();
+    assert_eq!(verified["bad"].as_array().unwrap().len(), 0);
+    // A second daemon with the same configuration is told so.
+    let second = snapctl().args(["node", "--config"]).arg(cluster.config(0)).output().unwrap();
+    assert_eq!(second.status.code(), Some(11), "{}", String::from_utf8_lossy(&second.stderr));
+}
