@@ -13,6 +13,7 @@ mod progress;
 mod text;
 mod whereabouts;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -53,5 +54,11 @@ fn start_logging(command: &Command) {
     let usual = if matches!(command, Command::Node(_)) { "info" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SUSTAIN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
 }

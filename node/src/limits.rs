@@ -28,6 +28,10 @@ pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
 /// How often a VM is looked at between snapshots, to see that it is still there.
 pub const VM_WATCH: Duration = Duration::from_millis(100);
 
+/// Snapshots for which a rebase waits while none becomes durable. A manifest may list 1,500 packs, and a
+/// snapshot usually adds one.
+pub const REBASE_POSTPONED_MAX: u32 = 1_000;
+
 /// How long a request of a reader of events may wait for the next one.
 pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
 

@@ -186,6 +186,12 @@ pub fn rebase(store: &Store, service: &ServiceName) -> Result<RebaseReport, Fail
 /// If there are none, or the store can't be read.
 pub fn log(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotInfo>, Failure> {
     let list = store.snapshots(Some(service)).map_err(|error| Failure::of(&error, error.kind()))?;
+    let bad = store.opened().bad.iter().find(|bad| bad.path.extension().is_some_and(|end| end == "manifest"));
+    if let (true, Some(bad)) = (list.is_empty(), bad) {
+        let what =
+            format!("no snapshot of {service} can be read: {} is bad: {}", bad.path.display(), bad.reason);
+        return Err(Failure::new(13, what).with_hint("`snapctl verify` names every damaged file"));
+    }
     if list.is_empty() {
         return Err(Failure::new(10, format!("there is no snapshot of {service} here"))
             .with_hint("`snapctl push SERVICE --region NAME=FILE` takes the first one"));

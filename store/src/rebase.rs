@@ -97,6 +97,9 @@ impl Store {
         service: &ServiceName,
         promote: Option<SnapshotId>,
     ) -> Result<RebaseReport, RebaseError> {
+        if promote.is_none() {
+            self.refuse_doubt(&format!("{service}@latest"))?;
+        }
         let shared = &self.shared;
         let _gate =
             shared.gates.take(service).ok_or_else(|| RebaseError::Busy { service: service.clone() })?;

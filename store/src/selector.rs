@@ -26,13 +26,15 @@ impl Store {
 
     /// With a manifest that can't be read nobody knows which snapshot is the newest, and an older one must
     /// not be taken for it.
-    fn refuse_doubt(&self, selector: &str) -> Result<(), ReadError> {
+    pub(crate) fn refuse_doubt(&self, selector: &str) -> Result<(), ReadError> {
         let manifests = self.shared.layout.manifests();
         match self.opened().bad.iter().find(|bad| bad.path.starts_with(&manifests)) {
             None => Ok(()),
             Some(bad) => {
-                let reason =
-                    format!("{}; it may be what {selector} means, so name a snapshot by its id", bad.reason);
+                let reason = format!(
+                    "{}; it may be {selector}; `snapctl verify` names what is bad, and snapshots are still found by their ids",
+                    bad.reason
+                );
                 Err(ReadError::Fault(Fault::damaged(&bad.path, reason)))
             }
         }

@@ -84,10 +84,9 @@ fn probe(qemu: &Path, accel: &str, cpu: &str) -> io::Result<bool> {
     // How long QEMU itself takes to start says nothing: the clock runs from here.
     let begun = Client::connect(ours, limits::QEMU_START_TIMEOUT)
         .and_then(|mut qmp| qmp.execute("cont", json!({}), limits::KVM_PROBE_TIMEOUT).map(|_| qmp));
-    if let Err(error) = &begun
-        && !matches!(error, QmpError::Closed)
-    {
-        return Err(io::Error::other(error.to_string()));
+    match &begun {
+        Ok(_) | Err(QmpError::Closed) => {}
+        Err(error) => return Err(io::Error::other(error.to_string())),
     }
     let report = process.wait(limits::KVM_PROBE_TIMEOUT);
     Ok(report.is_some_and(|report| report.code == Some(i32::from(EXIT_VALUE) * 2 + 1)))

@@ -83,9 +83,8 @@ pub(crate) fn pump(mut output: impl Read, mut console: Option<ConsoleFile>, tail
             }
         };
         tail.push(bytes);
-        if let Some(file) = &mut console
-            && let Err(error) = file.write(bytes)
-        {
+        let Some(file) = &mut console else { continue };
+        if let Err(error) = file.write(bytes) {
             tracing::warn!(%error, path = %file.path.display(), "a VM's console log ends here");
             console = None;
         }

@@ -136,9 +136,7 @@ impl Drop for Process {
             tracing::error!(pid = self.pid, %error, "can't kill a VM's process");
             return;
         }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(pid = self.pid, "the supervisor of a VM's process failed");
         }
     }

@@ -24,7 +24,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=50))]
     nodes: u16,
 
-    /// Durable snapshots to wait for before the server is killed
+    /// Durable snapshots to wait for, once the guest has booted, before the server is killed
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     snapshots: u64,
 
@@ -73,6 +73,11 @@ impl GuestArgs {
     /// Whether a guest was named.
     pub(crate) fn is_given(&self) -> bool {
         self.guest.is_some()
+    }
+
+    /// Losses that a durable snapshot is to survive.
+    pub(crate) fn tolerance(&self) -> u32 {
+        self.tolerance
     }
 
     fn folder(&self) -> PathBuf {

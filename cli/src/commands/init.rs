@@ -14,8 +14,8 @@ use crate::output::Output;
 
 /// Write keys and one configuration per node, for a first try or a copy to machines
 ///
-/// Makes DIR/node-1, DIR/node-2 and so on; nothing that exists is overwritten. Without --address all nodes
-/// listen on this machine. Copy each folder to its machine (the key and the secret stay at mode 0600), and
+/// Makes DIR/node-1, DIR/node-2 and so on; nothing that exists is overwritten. A service is configured only
+/// with --guest. Without --address all nodes listen on this machine. Copy each folder to its machine (the key and the secret stay at mode 0600), and
 /// start it there with `snapctl node --config node-1/config.toml`.
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
@@ -49,6 +49,7 @@ pub(crate) struct InitArgs {
 
 pub(crate) fn run(args: InitArgs, output: &Output) -> Result<u8, Failure> {
     let plan = plan(&args)?;
+    warn(&args, output);
     let written = plan.write(&args.dir).map_err(|error| failure(&error))?;
     let value = json!({
         "cluster": args.cluster,
@@ -56,6 +57,27 @@ pub(crate) fn run(args: InitArgs, output: &Output) -> Result<u8, Failure> {
     });
     output.result(&value, |_| words(&written))?;
     Ok(0)
+}
+
+/// Says what is allowed but seldom meant.
+fn warn(args: &InitArgs, output: &Output) {
+    if !args.guest.is_given() {
+        output.message(
+            "warning: no service is configured; --guest names the folder of a guest that provides one",
+        );
+    }
+    // The server itself does not count, and the promise must outlive a loss.
+    let needed = args.guest.tolerance().saturating_add(2);
+    if u32::from(args.nodes) < needed {
+        let tolerance = args.guest.tolerance();
+        output.message(&format!(
+            "warning: snapshots that survive {tolerance} losses need {needed} nodes or more; nothing will be durable"
+        ));
+    } else if u32::from(args.nodes) == needed {
+        output.message(
+            "warning: once a node is lost, nothing new is durable until it is back; one node more helps",
+        );
+    }
 }
 
 fn plan(args: &InitArgs) -> Result<ClusterPlan, Failure> {

@@ -16,7 +16,8 @@ use crate::whereabouts::{Choice, Place};
 /// Take a snapshot from files
 ///
 /// Each file becomes a region of the snapshot. Only chunks that no earlier snapshot of the service has are
-/// stored. With --store the store is made if need be; otherwise the node stores and spreads the snapshot.
+/// stored. With --store the store is made if need be. Otherwise the node stores the snapshot and spreads it in the
+/// background: `snapctl log` says when it is durable.
 ///
 /// Example: snapctl --store ./states push mail --region ram=ram.img --region disk0=disk.img
 #[derive(Debug, Args)]

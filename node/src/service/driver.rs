@@ -209,10 +209,10 @@ impl Driver {
                 self.events.add(Happening::Restored { service, snapshot, seq });
             }
             VmNote::Snapshot(note) => self.snapshot_taken(*note),
-            VmNote::Rebased { base, dropped } => {
+            VmNote::Rebased { base, newest, dropped } => {
                 let service = self.service.clone();
                 self.events.add(Happening::Rebased { service, base, dropped });
-                self.cluster.spread(base, self.tolerance);
+                self.cluster.spread(newest, self.tolerance);
                 self.refresh();
             }
             VmNote::Problem(what) => self.problem(what),

@@ -4,11 +4,12 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
-use sustain_store::{Push, PushLineage, PushRequest, RegionSource};
+use sustain_store::{Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
 use sustain_vmdriver::{SnapshotSink, Vm, VmState};
 
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
+use crate::limits;
 use crate::logic::Event;
 use sustain_store::error_chain;
 
@@ -111,18 +112,47 @@ impl Running {
         Ok(SnapshotNote { report, pause_ms: timings.pause_ms, seconds: 0.0 })
     }
 
-    /// P10: bounds what the deltas of a generation take, and what a manifest lists.
+    /// P10: bounds what the deltas of a generation take, and what a manifest lists. The newest *durable*
+    /// snapshot becomes the base: what older ones the others hold must not be dropped here for the sake of
+    /// one that nobody else has. While nothing becomes durable, the rebase waits.
     fn rebase_if_due(&mut self, settings: &VmSettings, notes: &mut Vec<VmNote>) {
         if self.deltas < settings.rebase_after {
             return;
         }
-        self.deltas = 0;
-        match settings.store.rebase(&settings.service, None) {
+        let promoted = match self.newest_durable(settings) {
+            Ok(None) if self.deltas < limits::REBASE_POSTPONED_MAX => return,
+            Ok(promoted) => promoted,
+            Err(error) => {
+                return notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error))));
+            }
+        };
+        if promoted.is_none() {
+            let what =
+                "nothing becomes durable, and the generation is full: older snapshots are dropped here";
+            notes.push(VmNote::Problem(what.to_owned()));
+        }
+        match settings.store.rebase(&settings.service, promoted) {
             Ok(report) => {
-                self.parent = Some(report.base);
-                notes.push(VmNote::Rebased { base: report.base, dropped: report.dropped.len() });
+                let renamed = |old: SnapshotId| {
+                    report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
+                };
+                self.parent = self.parent.and_then(renamed).or(Some(report.base));
+                self.deltas = u32::try_from(report.kept.len().saturating_sub(1)).unwrap_or(u32::MAX);
+                let newest = self.parent.unwrap_or(report.base);
+                notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
             Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error)))),
         }
+    }
+
+    /// The newest durable snapshot of this reign, or the one that it began with, unless it is a base already.
+    fn newest_durable(&self, settings: &VmSettings) -> Result<Option<SnapshotId>, sustain_store::ReadError> {
+        let began = |info: &SnapshotInfo| {
+            self.origin.is_some_and(|origin| origin.parent == info.term && info.seq <= origin.seq)
+        };
+        let list = settings.store.snapshots(Some(&settings.service))?;
+        let ours = list.iter().filter(|info| info.term == self.term || began(info));
+        let newest = ours.filter(|info| info.durable).max_by_key(|info| info.seq);
+        Ok(newest.filter(|info| info.base.is_some()).map(|info| info.id))
     }
 }

@@ -34,7 +34,7 @@ pub(super) enum VmNote {
     Running { address: SocketAddr, pid: u32 },
     Restored { snapshot: SnapshotId, seq: u64 },
     Snapshot(Box<SnapshotNote>),
-    Rebased { base: SnapshotId, dropped: usize },
+    Rebased { base: SnapshotId, newest: SnapshotId, dropped: usize },
     Problem(String),
 }
 
