@@ -10,6 +10,7 @@ use crate::database::{Changes, Contents, Database};
 use crate::generation::visible;
 use crate::promote::{Fate, Plan, plan};
 use crate::publish::{Unpublished, rename_packs, sync_packs, write_manifests};
+use crate::restore::check_restorable;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, ReadError};
@@ -106,6 +107,7 @@ impl Store {
         // A copy: planning takes long, and the gate keeps everybody else from this service.
         let state = shared.state().clone();
         let promoted = choose(&state, service, promote)?;
+        check_restorable(shared, promoted.id)?;
         let fate = Fate::decide(&state, &promoted);
         let rewriting = promoted.manifest.base().is_some();
         let Plan { snapshots, packs } =

@@ -16,7 +16,7 @@ use crate::pack_file::PackFile;
 use crate::parallel::for_each_batch;
 use crate::record::Decoder;
 use crate::store::{Shared, Store};
-use crate::{ErrorKind, Fault, Progress, ReadError, RestoreTarget, limits};
+use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,7 +91,8 @@ struct Restore<'a> {
     shared: &'a Shared,
     whole: &'a Whole,
     key: ChunkKey,
-    files: Vec<File>,
+    /// None: everything is read and checked, and nothing is written.
+    files: Option<Vec<File>>,
     jobs: Vec<Job>,
     written: AtomicU64,
     progress: &'a dyn Progress,
@@ -110,7 +111,7 @@ impl Store {
         target: &dyn RestoreTarget,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
-        let outcome = restore(&self.shared, id, target, progress).and_then(|report| {
+        let outcome = restore(&self.shared, id, Some(target), progress).and_then(|report| {
             target.finish().map_err(|source| RestoreError::Finish { source })?;
             Ok(report)
         });
@@ -121,10 +122,20 @@ impl Store {
     }
 }
 
+/// Reads and checks all that a restore would, before what could replace it is dropped.
+pub(crate) fn check_restorable(shared: &Shared, id: SnapshotId) -> Result<(), ReadError> {
+    match restore(shared, id, None, &NoProgress) {
+        Ok(_) => Ok(()),
+        Err(RestoreError::Read(error)) => Err(error),
+        Err(RestoreError::Fault(fault)) => Err(fault.into()),
+        Err(error) => Err(Fault::damaged(shared.layout.root(), error).into()),
+    }
+}
+
 fn restore(
     shared: &Shared,
     id: SnapshotId,
-    target: &dyn RestoreTarget,
+    target: Option<&dyn RestoreTarget>,
     progress: &dyn Progress,
 ) -> Result<RestoreReport, RestoreError> {
     let state = shared.state();
@@ -136,7 +147,12 @@ fn restore(
     let key = shared.key_to_read()?;
     let whole = Whole::load(shared, &base, &snapshot)?;
     let regions = &snapshot.manifest.regions;
-    let files = regions.iter().map(|region| open_target(target, region)).collect::<Result<Vec<_>, _>>()?;
+    let files = match target {
+        Some(target) => {
+            Some(regions.iter().map(|region| open_target(target, region)).collect::<Result<Vec<_>, _>>()?)
+        }
+        None => None,
+    };
     let jobs = jobs(&whole, regions);
     let restore = Restore { shared, whole: &whole, key, files, jobs, written: AtomicU64::new(0), progress };
     restore.run()?;
@@ -202,9 +218,11 @@ impl Restore<'_> {
                 }
             };
             let plain = pack.record(&entry, Some(&self.key), &mut worker.decoder, &mut worker.stored)?;
-            self.files[job.region as usize]
-                .write_all_at(plain, job.position * CHUNK_BYTES as u64)
-                .map_err(|source| self.target_error(job, source))?;
+            if let Some(files) = &self.files {
+                files[job.region as usize]
+                    .write_all_at(plain, job.position * CHUNK_BYTES as u64)
+                    .map_err(|source| self.target_error(job, source))?;
+            }
             bytes += plain.len() as u64;
             worker.pack = Some((job.place.pack, pack));
         }

@@ -31,10 +31,7 @@ impl Store {
         match self.opened().bad.iter().find(|bad| bad.path.starts_with(&manifests)) {
             None => Ok(()),
             Some(bad) => {
-                let reason = format!(
-                    "{}; it may be {selector}; `snapctl verify` names what is bad, and snapshots are still found by their ids",
-                    bad.reason
-                );
+                let reason = format!("{}; it may be {selector}, so name a snapshot by its id", bad.reason);
                 Err(ReadError::Fault(Fault::damaged(&bad.path, reason)))
             }
         }
@@ -53,7 +50,9 @@ fn by_age(state: &State, selector: &str, service: &str, which: &str) -> Result<S
         _ => return Err(malformed("after @ comes latest, -1, -2 and so on")),
     };
     let not_found = || ReadError::NotFound { selector: selector.to_owned() };
-    state.of_service(&service).iter().rev().nth(back).map(|snapshot| snapshot.id).ok_or_else(not_found)
+    // Counted among all: an older snapshot must not be taken for one whose files are missing. Reading that one
+    // says what is wrong with it.
+    state.all_of_service(&service).iter().rev().nth(back).map(|snapshot| snapshot.id).ok_or_else(not_found)
 }
 
 fn by_id(state: &State, selector: &str) -> Result<SnapshotId, ReadError> {

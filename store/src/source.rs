@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use rustix::fs::SeekFrom;
@@ -43,6 +44,12 @@ impl FileSource {
     /// # Errors
     /// If it can't be opened, or is a folder.
     pub fn open(path: &Path) -> io::Result<Self> {
+        // Asked before it is opened: opening a pipe would wait for its writer.
+        let kind = std::fs::metadata(path)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let reason = "it is neither a regular file nor a block device, so it has no fixed size";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         Self::from_file(File::open(path)?)
     }
 

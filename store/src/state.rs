@@ -53,12 +53,15 @@ impl State {
 
     /// All snapshots of a service whose files are here, oldest first.
     pub(crate) fn of_service(&self, service: &ServiceName) -> Vec<Arc<Snapshot>> {
-        let mut found: Vec<_> = self
-            .snapshots
-            .values()
-            .filter(|snapshot| snapshot.manifest.service == *service && self.is_whole(snapshot))
-            .cloned()
-            .collect();
+        let mut found = self.all_of_service(service);
+        found.retain(|snapshot| self.is_whole(snapshot));
+        found
+    }
+
+    /// All snapshots of a service, oldest first, also those of which a file is missing.
+    pub(crate) fn all_of_service(&self, service: &ServiceName) -> Vec<Arc<Snapshot>> {
+        let ours = self.snapshots.values().filter(|snapshot| snapshot.manifest.service == *service);
+        let mut found: Vec<_> = ours.cloned().collect();
         found.sort_by_key(|snapshot| self.order(snapshot));
         found
     }

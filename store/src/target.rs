@@ -56,6 +56,11 @@ impl DirectoryTarget {
 impl RestoreTarget for DirectoryTarget {
     fn open(&self, region: &Region) -> io::Result<File> {
         fs::create_dir_all(&self.folder)?;
+        let place = self.folder.join(region.name.as_str());
+        if place.is_dir() {
+            let reason = format!("{} is a folder", place.display());
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, reason));
+        }
         let path = self.temporary(&region.name);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         let kept = file.try_clone()?;

@@ -15,8 +15,8 @@ use crate::output::Output;
 /// Write keys and one configuration per node, for a first try or a copy to machines
 ///
 /// Makes DIR/node-1, DIR/node-2 and so on; nothing that exists is overwritten. A service is configured only
-/// with --guest. Without --address all nodes listen on this machine. Copy each folder to its machine (the key and the secret stay at mode 0600), and
-/// start it there with `snapctl node --config node-1/config.toml`.
+/// with --guest. Without --address all nodes listen on this machine. Copy each folder to its machine (the key and
+/// the secret stay at mode 0600), and start it there with `snapctl node --config node-1/config.toml`.
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// The cluster's name

@@ -156,3 +156,53 @@ fn a_killed_push_leaves_a_store_that_opens_verifies_and_takes_the_next_push() {
     let out = bench.gather("s@latest", "out");
     assert_eq!(fs::read(out.join("ram")).unwrap(), fs::read(&path).unwrap());
 }
+
+/// A rebase once promoted a snapshot whose pack was damaged, and dropped the good ones before it.
+#[test]
+fn a_rebase_onto_a_damaged_snapshot_is_refused_and_drops_nothing() {
+    let bench = Bench::new();
+    let path = bench.write("ram", &noise(1, 400_000));
+    let first = bench.push("s", &[("ram", &path)]);
+    let before = fs::read(&path).unwrap();
+    fs::write(&path, noise(2, 400_000)).unwrap();
+    let second = bench.push("s", &[("ram", &path)]);
+    let pack = second["packs"][0]["id"].as_str().unwrap().to_owned();
+    let packs = files_below(&bench.store().join("packs"));
+    let pack = packs.iter().find(|file| file.to_str().unwrap().contains(&pack)).unwrap();
+    patch(pack, 100_000, b"oops");
+    let refused = bench.run(&["rebase", "s"]);
+    assert_eq!(refused.status.code(), Some(13), "{}", String::from_utf8_lossy(&refused.stderr));
+    let out = bench.gather(first["snapshot"].as_str().unwrap(), "out");
+    assert_eq!(fs::read(out.join("ram")).unwrap(), before);
+}
+
+/// `@latest` once gave an older snapshot when a pack of the newest was missing.
+#[test]
+fn an_older_snapshot_is_never_taken_for_the_newest_when_a_file_of_that_is_missing() {
+    let bench = Bench::new();
+    let path = bench.write("ram", &noise(1, 200_000));
+    bench.push("s", &[("ram", &path)]);
+    fs::write(&path, noise(2, 200_000)).unwrap();
+    let newest = bench.push("s", &[("ram", &path)]);
+    let pack = newest["packs"][0]["id"].as_str().unwrap().to_owned();
+    let packs = files_below(&bench.store().join("packs"));
+    fs::remove_file(packs.iter().find(|file| file.to_str().unwrap().contains(&pack)).unwrap()).unwrap();
+    let out = bench.path("out");
+    let output = bench.run(&["gather", "s@latest", "--to", out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(13), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!out.join("ram").exists());
+}
+
+#[test]
+fn what_has_no_size_is_refused_and_a_pipe_is_not_waited_for() {
+    let bench = Bench::new();
+    let pipe = bench.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.to_str().unwrap(), "/dev/zero"] {
+        let output = bench.run(&["push", "s", "--region", &format!("ram={path}")]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("neither a regular file nor a block device")
+        );
+    }
+}

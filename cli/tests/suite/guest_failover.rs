@@ -37,7 +37,13 @@ fn guest_survives_the_loss_of_its_server_and_the_killed_node_comes_back_as_a_can
     let (restored, same) = cluster.wait("an answer after the loss", || cluster.ask(4, "/peek"));
     assert_eq!(same, boot, "the guest was rebooted, not resumed");
     assert!(restored >= counted, "{counted} was durable, {restored} came back");
-    assert_eq!(cluster.wait("the next count", || cluster.ask(3, "/count")).0, restored + 1);
+    // A request without an answer may have been counted all the same.
+    let mut asked = 0;
+    let next = cluster.wait("the next count", || {
+        asked += 1;
+        cluster.ask(3, "/count")
+    });
+    assert!((restored + 1..=restored + asked).contains(&next.0), "{restored}, then {} after {asked}", next.0);
 
     cluster.spawn(0);
     let own = cluster.wait("the returned node", || cluster.status(0));

@@ -356,6 +356,56 @@ fn a_whole_cluster_that_lost_power_restores_and_never_boots_anew() {
     assert!(cluster.restored[0].1 >= durable_seq);
 }
 
+/// A node with an old store came up some seconds before the others, restored its old state alone, and the
+/// others followed it back in time.
+#[test]
+fn a_stale_node_that_is_first_back_after_a_power_cut_waits_for_the_others() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(8_000);
+        cluster.kill(0);
+        cluster.run(8_000);
+        let durable_seq = cluster.durable_seq;
+        (1..NODES).for_each(|node| cluster.kill(node));
+        cluster.start(0);
+        cluster.run(6_000);
+        assert!(cluster.servers().is_empty(), "seed {seed}");
+        (1..NODES).for_each(|node| cluster.start(node));
+        cluster.run(10_000);
+        cluster.only_server();
+        assert!(cluster.restored.last().unwrap().1 >= durable_seq, "seed {seed}");
+    }
+}
+
+/// The same with the first server's disk replaced: nobody who could know better had answered, and it booted.
+#[test]
+fn a_first_server_with_an_empty_store_does_not_boot_while_it_is_alone() {
+    let mut cluster = Cluster::new(6);
+    cluster.run(8_000);
+    (0..NODES).for_each(|node| cluster.kill(node));
+    cluster.nodes[0].store.clear();
+    cluster.start(0);
+    cluster.run(6_000);
+    assert!(cluster.servers().is_empty());
+    (1..NODES).for_each(|node| cluster.start(node));
+    cluster.run(10_000);
+    cluster.only_server();
+    assert_eq!(cluster.boots, 1);
+}
+
+/// Whoever waits in vain for the others serves all the same, from what it has.
+#[test]
+fn a_node_that_stays_alone_restores_in_the_end() {
+    let mut cluster = Cluster::new(7);
+    cluster.run(8_000);
+    (0..NODES).for_each(|node| cluster.kill(node));
+    cluster.start(3);
+    cluster.run(Timing::default().lonely_ms - 1_000);
+    assert!(cluster.servers().is_empty());
+    cluster.run(6_000);
+    assert_eq!(cluster.only_server(), 3);
+}
+
 #[test]
 fn without_the_first_server_a_new_service_waits() {
     let mut cluster = Cluster::new(4);

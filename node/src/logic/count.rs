@@ -61,10 +61,14 @@ impl Machine {
                 self.learn_term(summary.term, summary.origin);
             }
         }
-        if self.objected(lost, &ballots) {
+        if self.objected(lost.or(self.greatest), &ballots) {
             // Soon again: the last heartbeats of a dead server grow stale quickly.
             let patient_until_ms = now_ms + self.config.timing.fresh_ms / 2;
             self.enter(State::Candidate { patient_until_ms }, lost, "another node hears a server");
+            return;
+        }
+        if lost.is_none() && !self.enough(now_ms, ballots.len()) {
+            self.back_off(now_ms, "too few nodes answer to know the newest state");
             return;
         }
         let known = self.all_known(&ballots);
@@ -88,13 +92,22 @@ impl Machine {
         }
     }
 
-    /// Whether a voter hears the missed server, or a later one. A voter that hears this very node is
-    /// mistaken: it no longer serves, or it would not ask.
+    /// Whether a voter hears the missed server, or a later one; after a restart, the greatest one known. A
+    /// voter that hears this very node is mistaken: it no longer serves, or it would not ask.
     fn objected(&self, lost: Option<Term>, ballots: &BTreeMap<NodeId, Ballot>) -> bool {
         ballots
             .values()
             .filter_map(|ballot| ballot.hears)
             .any(|hears| hears.node != self.config.node && lost.is_none_or(|lost| hears >= lost))
+    }
+
+    /// Whether a node that has heard no server since it started may decide alone what the newest state is.
+    /// A durable snapshot is on several nodes, of which a majority has at least one; whoever waits for
+    /// others in vain serves in the end all the same.
+    fn enough(&self, now_ms: u64, answered: usize) -> bool {
+        let all = self.config.peers.len() + 1;
+        let waited_ms = now_ms.saturating_sub(self.started_ms);
+        2 * (answered + 1) > all || waited_ms >= self.config.timing.lonely_ms
     }
 
     fn all_known(&self, ballots: &BTreeMap<NodeId, Ballot>) -> Vec<SnapshotSummary> {

@@ -68,6 +68,7 @@ pub struct Machine {
     pub(super) penalty_until_ms: u64,
     pub(super) round: u64,
     pub(super) actions: Vec<Action>,
+    pub(super) started_ms: u64,
     watermark: Option<Heartbeat>,
     starting: bool,
     ticked_ms: u64,
@@ -96,6 +97,7 @@ impl Machine {
             penalty_until_ms: 0,
             round: 0,
             actions: Vec::new(),
+            started_ms: now_ms,
             watermark: None,
             starting: true,
             ticked_ms: now_ms,
@@ -256,8 +258,9 @@ impl Machine {
             }
             return;
         }
-        // A lesser server is one that has not yet learnt that it was replaced; it will yield.
-        if self.heard.is_some_and(|heard| heard.term > term) {
+        // A lesser server is one that has not yet learnt that it was replaced, or that came back with an old
+        // state while nobody could tell it better. It will yield to the next term.
+        if self.greatest > Some(term) {
             return;
         }
         let before = self.heard.replace(Heard { term, at_ms: now_ms });

@@ -22,6 +22,9 @@ pub struct Timing {
     /// How long a node that has just started listens for a server before it calls an election, unless
     /// it reaches all nodes earlier.
     pub quiet_ms: u64,
+    /// How long a node that has just started, and hears no server, waits for a majority of the nodes
+    /// before it restores the newest state that it can find without them.
+    pub lonely_ms: u64,
     /// A node whose own timer ran later than this was stalled, and suspects nobody until it has
     /// listened for `suspect_ms` again.
     pub stall_ms: u64,
@@ -38,6 +41,7 @@ impl Default for Timing {
             poll_ms: 400,
             claim_ms: 1_500,
             quiet_ms: 3_000,
+            lonely_ms: 60_000,
             stall_ms: 600,
             penalty_ms: 30_000,
         }

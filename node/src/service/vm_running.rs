@@ -131,7 +131,7 @@ impl Running {
                 "nothing becomes durable, and the generation is full: older snapshots are dropped here";
             notes.push(VmNote::Problem(what.to_owned()));
         }
-        match settings.store.rebase(&settings.service, promoted) {
+        match settings.store.rebase(&settings.service, promoted.or(self.parent)) {
             Ok(report) => {
                 let renamed = |old: SnapshotId| {
                     report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
