@@ -145,14 +145,60 @@ impl Running {
         }
     }
 
-    /// The newest durable snapshot of this reign, or the one that it began with, unless it is a base already.
     fn newest_durable(&self, settings: &VmSettings) -> Result<Option<SnapshotId>, sustain_store::ReadError> {
-        let began = |info: &SnapshotInfo| {
-            self.origin.is_some_and(|origin| origin.parent == info.term && info.seq <= origin.seq)
-        };
         let list = settings.store.snapshots(Some(&settings.service))?;
-        let ours = list.iter().filter(|info| info.term == self.term || began(info));
-        let newest = ours.filter(|info| info.durable).max_by_key(|info| info.seq);
-        Ok(newest.filter(|info| info.base.is_some()).map(|info| info.id))
+        Ok(to_promote(&list, &self.term, self.origin))
+    }
+}
+
+/// The newest durable snapshot of a reign and of what it continues, unless it is a base already.
+fn to_promote(list: &[SnapshotInfo], term: &Term, origin: Option<TermOrigin>) -> Option<SnapshotId> {
+    let began = |info: &SnapshotInfo| {
+        origin.is_some_and(|origin| origin.parent == info.term && info.seq <= origin.seq)
+    };
+    let ours = list.iter().filter(|info| info.term == *term || began(info));
+    let newest = ours.filter(|info| info.durable).max_by_key(|info| info.seq);
+    newest.filter(|info| info.base.is_some()).map(|info| info.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use sustain_proto::{NodeId, ServiceName};
+
+    use super::*;
+
+    fn term(counter: u64) -> Term {
+        Term { counter, node: NodeId::from_bytes([1; 32]), nonce: 0 }
+    }
+
+    fn delta(counter: u64, seq: u8, durable: bool) -> SnapshotInfo {
+        SnapshotInfo {
+            id: SnapshotId::from_bytes([seq; 32]),
+            service: ServiceName::new("counter").unwrap(),
+            base: Some(SnapshotId::from_bytes([0; 32])),
+            parents: Vec::new(),
+            term: term(counter),
+            origin: None,
+            seq: seq.into(),
+            time_ms: 0,
+            bytes: 0,
+            bytes_new: 0,
+            durable,
+            level: None,
+            came_from: Vec::new(),
+        }
+    }
+
+    /// With too few nodes left, a rebase promoted a snapshot that nobody else had, and dropped the last
+    /// durable one for it.
+    #[test]
+    fn a_rebase_never_promotes_past_the_newest_durable_snapshot() {
+        let origin = Some(TermOrigin { parent: term(1), seq: 3 });
+        let list = [delta(1, 2, true), delta(1, 3, true), delta(1, 4, true), delta(2, 5, false)];
+        // Number 4 is on the other side of the fork.
+        assert_eq!(to_promote(&list, &term(2), origin), Some(SnapshotId::from_bytes([3; 32])));
+        assert_eq!(to_promote(&list[3..], &term(2), origin), None);
+        let base = SnapshotInfo { base: None, ..delta(2, 6, true) };
+        assert_eq!(to_promote(&[delta(2, 5, true), base], &term(2), origin), None);
     }
 }
