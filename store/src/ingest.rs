@@ -45,16 +45,17 @@ struct Worker {
     found: Vec<(u64, ChunkId)>,
 }
 
-/// Reads a region and stores the chunks that neither the generation nor this push has yet.
+/// Reads these positions of a region and stores the chunks that neither the generation nor this push has
+/// yet. Positions that are all zero are not in the result.
 pub(crate) fn ingest(
     known: &Known<'_>,
     region: &Region,
     source: &dyn RegionSource,
+    spans: &Spans,
     sink: &mut PackSink,
     new: &mut HashSet<ChunkId>,
 ) -> Result<Ingested, PushError> {
     let source_error = |source| PushError::Source { region: region.name.clone(), source };
-    let spans = Spans::of(&source.data_ranges().map_err(source_error)?, region.bytes);
     let output = Mutex::new(Output { sink, new });
     let found_count = AtomicU64::new(0);
     let make = || {
@@ -129,14 +130,14 @@ pub(crate) fn no_memory(source: io::Error) -> Fault {
 }
 
 /// The grid positions that ranges of bytes touch, numbered without gaps.
-struct Spans {
+pub(crate) struct Spans {
     /// Number of the first position of each span, and the span.
     spans: Vec<(u64, Range<u64>)>,
     total: u64,
 }
 
 impl Spans {
-    fn of(ranges: &[Range<u64>], bytes: u64) -> Self {
+    pub(crate) fn of(ranges: &[Range<u64>], bytes: u64) -> Self {
         let chunk = CHUNK_BYTES as u64;
         let clipped = ranges.iter().map(|range| range.start.min(bytes)..range.end.min(bytes));
         let mut covered: Vec<Range<u64>> = clipped
@@ -155,6 +156,11 @@ impl Spans {
             }
         }
         Self { spans, total }
+    }
+
+    /// The touched positions, as ranges without overlap, in order.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.spans.iter().map(|(_, span)| span.clone())
     }
 
     fn positions(&self, batch: Range<u64>) -> impl Iterator<Item = u64> + '_ {

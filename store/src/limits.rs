@@ -45,3 +45,7 @@ pub const DATABASE_BYTES_MAX: u64 = 16 << 30;
 
 /// Bytes of the database's own cache. It is only written to, so little is enough.
 pub const DATABASE_CACHE_BYTES: usize = 8 << 20;
+
+/// Decoders with an open pack that a snapshot's reader keeps for the next read: a guess at how many
+/// threads read at once.
+pub const READERS_IDLE_MAX: usize = 16;

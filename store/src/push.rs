@@ -5,23 +5,23 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sustain_proto::limits::{MANIFEST_PACKS_MAX, REGION_BYTES_MAX};
+use sustain_proto::limits::MANIFEST_PACKS_MAX;
 use sustain_proto::{
-    ChunkId, ChunkKey, IndexRoot, Manifest, NodeId, PackRef, Region, RegionName, ServiceName, SnapshotId,
-    SnapshotIndex, SnapshotKind, Term, TermOrigin,
+    ChunkId, ChunkKey, IndexRoot, Manifest, NodeId, PackRef, Region, ServiceName, SnapshotId, SnapshotIndex,
+    SnapshotKind, Term, TermOrigin,
 };
 
+use crate::PushError;
 use crate::catalogue::Catalogue;
 use crate::gate::Gate;
 use crate::generation::{Whole, with_base};
-use crate::ingest::{Ingested, Known, ingest};
+use crate::ingest::count_changed;
 use crate::listing::{append_index, list_packs};
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::difference;
-use crate::{PushError, RegionSource};
 
 /// What is pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,33 +80,33 @@ pub struct PushReport {
 }
 
 /// What the snapshot continues, as far as this store holds it.
-struct Parent {
+pub(crate) struct Parent {
     base: SnapshotId,
     base_packs: BTreeSet<sustain_proto::PackId>,
     base_index: SnapshotIndex,
-    index: SnapshotIndex,
+    pub(crate) index: SnapshotIndex,
+    pub(crate) regions: Vec<Region>,
 }
 
 /// A push under way. Dropping it leaves nothing behind.
 pub struct Push {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _gate: Gate,
-    key: ChunkKey,
-    service: ServiceName,
+    pub(crate) key: ChunkKey,
+    pub(crate) service: ServiceName,
     term: Term,
     origin: Option<TermOrigin>,
     parents: Vec<SnapshotId>,
     seq: u64,
     time_ms: u64,
-    parent: Option<Parent>,
+    pub(crate) parent: Option<Parent>,
     /// Everything that the generation has stored.
-    catalogue: Catalogue,
-    sink: PackSink,
-    new: HashSet<ChunkId>,
-    regions: Vec<Region>,
-    index: SnapshotIndex,
-    changed: u64,
-    broken: bool,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) sink: PackSink,
+    pub(crate) new: HashSet<ChunkId>,
+    pub(crate) regions: Vec<Region>,
+    pub(crate) index: SnapshotIndex,
+    pub(crate) broken: bool,
 }
 
 impl fmt::Debug for Push {
@@ -179,7 +179,8 @@ impl Store {
             }
             let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
             let Whole { base_index, index, .. } = whole;
-            parent = Some(Parent { base: base.id, base_packs, base_index, index });
+            let regions = snapshot.manifest.regions.clone();
+            parent = Some(Parent { base: base.id, base_packs, base_index, index, regions });
         }
         let sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
         let Position { term, origin, parents, seq } = position;
@@ -199,53 +200,12 @@ impl Store {
             new: HashSet::new(),
             regions: Vec::new(),
             index: SnapshotIndex::default(),
-            changed: 0,
             broken: false,
         })
     }
 }
 
 impl Push {
-    /// Reads, hashes, compresses and writes a region; syncs nothing, so it may run while a VM is paused.
-    ///
-    /// # Errors
-    /// If the source can't be read, or the disk is full or fails. The push is then broken.
-    pub fn ingest(&mut self, name: &RegionName, source: &dyn RegionSource) -> Result<(), PushError> {
-        if self.broken {
-            return Err(PushError::Broken);
-        }
-        let bytes = source.bytes();
-        if bytes > REGION_BYTES_MAX {
-            return Err(PushError::RegionTooLarge {
-                region: name.clone(),
-                bytes,
-                bytes_max: REGION_BYTES_MAX,
-            });
-        }
-        if self.regions.iter().any(|region| region.name == *name) {
-            return Err(PushError::DuplicateRegion { region: name.clone() });
-        }
-        let region = Region { name: name.clone(), bytes };
-        let known = Known { catalogue: &self.catalogue, key: &self.key, level: self.shared.zstd_level };
-        match ingest(&known, &region, source, &mut self.sink, &mut self.new) {
-            Ok(Ingested { chunks }) => {
-                let before = self.parent.as_ref().and_then(|parent| parent.index.regions.get(name));
-                self.changed += crate::ingest::count_changed(before, &chunks, bytes);
-                self.index.regions.insert(name.clone(), chunks);
-                self.regions.push(region);
-            }
-            Err(error) => {
-                self.broken = true;
-                return Err(error);
-            }
-        }
-        if self.sink.finished_count() > MANIFEST_PACKS_MAX {
-            self.broken = true;
-            return Err(PushError::TooManyPacks { service: self.service.clone() });
-        }
-        Ok(())
-    }
-
     /// Makes the snapshot durable and visible.
     ///
     /// # Errors
@@ -306,6 +266,16 @@ impl Push {
         Ok((manifest, id, encoded))
     }
 
+    /// Grid positions that differ from the parent's, or that are not zero if there is none.
+    fn chunks_changed(&self) -> u64 {
+        let changed = |region: &Region| {
+            let before = self.parent.as_ref().and_then(|parent| parent.index.regions.get(&region.name));
+            let now = self.index.regions.get(&region.name)?;
+            Some(count_changed(before, now, region.bytes))
+        };
+        self.regions.iter().filter_map(changed).sum()
+    }
+
     fn publish(
         &self,
         id: SnapshotId,
@@ -320,7 +290,7 @@ impl Push {
             seq: manifest.seq,
             bytes_in: manifest.bytes(),
             bytes_new: packs.iter().map(|pack| pack.reference.bytes).sum(),
-            chunks_changed: self.changed,
+            chunks_changed: self.chunks_changed(),
             chunks_new,
             packs: manifest.packs.clone(),
         };

@@ -20,6 +20,12 @@ pub enum PushError {
         /// The region.
         region: RegionName,
     },
+    /// Changes of a region that the snapshot to continue does not have, or has in another size.
+    #[error("there is no region {region} of this size yet that could be changed")]
+    NothingToContinue {
+        /// The region.
+        region: RegionName,
+    },
     /// A region is larger than regions may be, or has grown too large for the index.
     #[error("region {region} has {bytes} bytes, at most {bytes_max} are allowed")]
     RegionTooLarge {
@@ -68,6 +74,7 @@ impl PushError {
         match self {
             Self::Busy { .. } => ErrorKind::Busy,
             Self::DuplicateRegion { .. }
+            | Self::NothingToContinue { .. }
             | Self::RegionTooLarge { .. }
             | Self::TooManyPacks { .. }
             | Self::Manifest(_)

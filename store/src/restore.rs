@@ -91,8 +91,8 @@ struct Restore<'a> {
     shared: &'a Shared,
     whole: &'a Whole,
     key: ChunkKey,
-    /// None: everything is read and checked, and nothing is written.
-    files: Option<Vec<File>>,
+    /// None: everything is read and checked, and nothing is written. A region without a file is left out.
+    files: Option<Vec<Option<File>>>,
     jobs: Vec<Job>,
     written: AtomicU64,
     progress: &'a dyn Progress,
@@ -153,7 +153,8 @@ fn restore(
         }
         None => None,
     };
-    let jobs = jobs(&whole, regions);
+    let wanted = |region: usize| files.as_ref().is_none_or(|files| files[region].is_some());
+    let jobs = jobs(&whole, regions, wanted);
     let restore = Restore { shared, whole: &whole, key, files, jobs, written: AtomicU64::new(0), progress };
     restore.run()?;
     Ok(RestoreReport {
@@ -164,20 +165,22 @@ fn restore(
     })
 }
 
-fn open_target(target: &dyn RestoreTarget, region: &Region) -> Result<File, RestoreError> {
+fn open_target(target: &dyn RestoreTarget, region: &Region) -> Result<Option<File>, RestoreError> {
     let prepare = || {
         let file = target.open(region)?;
-        // Emptied first: what a reused file held must not show through the holes.
-        file.set_len(0)?;
-        file.set_len(region.bytes)?;
+        if let Some(file) = &file {
+            // Emptied first: what a reused file held must not show through the holes.
+            file.set_len(0)?;
+            file.set_len(region.bytes)?;
+        }
         Ok(file)
     };
     prepare().map_err(|source| RestoreError::Target { region: region.name.clone(), source })
 }
 
-fn jobs(whole: &Whole, regions: &[Region]) -> Vec<Job> {
+fn jobs(whole: &Whole, regions: &[Region], wanted: impl Fn(usize) -> bool) -> Vec<Job> {
     let mut jobs = Vec::new();
-    for (number, region) in regions.iter().enumerate() {
+    for (number, region) in regions.iter().enumerate().filter(|(number, _)| wanted(*number)) {
         for (position, chunk) in whole.index.regions.get(&region.name).into_iter().flatten() {
             // Loading has checked that the catalogue has every chunk.
             if let Some(place) = chunk.as_ref().and_then(|chunk| whole.catalogue.chunk(chunk)) {
@@ -218,9 +221,8 @@ impl Restore<'_> {
                 }
             };
             let plain = pack.record(&entry, Some(&self.key), &mut worker.decoder, &mut worker.stored)?;
-            if let Some(files) = &self.files {
-                files[job.region as usize]
-                    .write_all_at(plain, job.position * CHUNK_BYTES as u64)
+            if let Some(file) = self.files.as_ref().and_then(|files| files[job.region as usize].as_ref()) {
+                file.write_all_at(plain, job.position * CHUNK_BYTES as u64)
                     .map_err(|source| self.target_error(job, source))?;
             }
             bytes += plain.len() as u64;

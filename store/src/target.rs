@@ -11,10 +11,11 @@ use sustain_proto::{Region, RegionName};
 /// Gives the file for each region.
 pub trait RestoreTarget: Sync {
     /// A file to fill at fixed offsets. The store empties it, sets its length and leaves holes for zeros.
+    /// None: this region is not wanted, and is left out.
     ///
     /// # Errors
     /// If there is no file for this region.
-    fn open(&self, region: &Region) -> io::Result<File>;
+    fn open(&self, region: &Region) -> io::Result<Option<File>>;
 
     /// All regions are complete and verified.
     ///
@@ -54,7 +55,7 @@ impl DirectoryTarget {
 }
 
 impl RestoreTarget for DirectoryTarget {
-    fn open(&self, region: &Region) -> io::Result<File> {
+    fn open(&self, region: &Region) -> io::Result<Option<File>> {
         fs::create_dir_all(&self.folder)?;
         let place = self.folder.join(region.name.as_str());
         if place.is_dir() {
@@ -66,7 +67,7 @@ impl RestoreTarget for DirectoryTarget {
         let kept = file.try_clone()?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(region.name.clone(), (path, kept));
-        Ok(file)
+        Ok(Some(file))
     }
 
     fn finish(&self) -> io::Result<()> {

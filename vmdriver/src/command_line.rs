@@ -41,11 +41,13 @@ pub(crate) fn arguments(spec: &VmSpec, accel: Accel, origin: Origin) -> Vec<OsSt
             spec.memory_bytes >> 20
         ),
     );
-    line.option("-kernel", &spec.kernel);
-    if let Some(initramfs) = &spec.initramfs {
-        line.option("-initrd", initramfs);
+    if let Some(kernel) = &spec.kernel {
+        line.option("-kernel", kernel);
+        if let Some(initramfs) = &spec.initramfs {
+            line.option("-initrd", initramfs);
+        }
+        line.option("-append", &spec.kernel_args);
     }
-    line.option("-append", &spec.kernel_args);
     line.option("-netdev", network(&spec.forwards));
     line.option("-device", format!("virtio-net-pci,netdev=net0,romfile=,mac={CARD_ADDRESS}"));
     line.option("-chardev", "file,id=console0,path=/proc/self/fd/2,append=on");

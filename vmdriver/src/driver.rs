@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -16,6 +17,9 @@ pub const REGION_RAM: &str = "ram";
 
 /// The region that holds the state of processors and devices.
 pub const REGION_DEVICE: &str = "device";
+
+/// The region that holds the guest's disk, where it has one.
+pub const REGION_DISK: &str = "disk0";
 
 /// Starts and restores VMs.
 pub trait VmDriver: Send + Sync {
@@ -63,12 +67,20 @@ pub trait Vm: Send {
     /// What it is doing.
     fn state(&mut self) -> VmState;
 
-    /// Takes a snapshot of one instant: pauses, saves the devices, offers each region to the sink, and
-    /// lets the VM go on, whatever the sink did.
+    /// Takes a snapshot of one instant: pauses, saves the devices, offers what is asked for of each region
+    /// to the sink, and lets the VM go on, whatever the sink did.
     ///
     /// # Errors
     /// If the VM is gone or can't be paused, saved or resumed, or if the sink failed.
-    fn snapshot(&mut self, sink: &mut dyn SnapshotSink) -> Result<SnapshotTimings, SnapshotError>;
+    fn snapshot(
+        &mut self,
+        scope: SnapshotScope,
+        sink: &mut dyn SnapshotSink,
+    ) -> Result<SnapshotTimings, SnapshotError>;
+
+    /// Tells that the last snapshot is stored: from its instant on, changes are counted for the next. As
+    /// long as this is not called, the next [`SnapshotScope::Changes`] has that snapshot's changes too.
+    fn committed(&mut self);
 
     /// Runs a program inside the guest.
     ///
@@ -83,9 +95,24 @@ pub trait Vm: Send {
     fn stop(self: Box<Self>) -> Result<(), StopError>;
 }
 
-/// Takes a snapshot's regions, while the VM stands still.
+/// How much of a VM a snapshot offers to its sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotScope {
+    /// All of every region.
+    Whole,
+    /// What changed since the last snapshot that was [`committed`](Vm::committed), or since the snapshot
+    /// that the VM was restored from. A driver that can't tell offers all.
+    Changes,
+}
+
+/// Takes a snapshot's regions.
 pub trait SnapshotSink {
-    /// Takes one region, all of it, before returning: the memory changes as soon as the VM goes on.
+    /// Takes what changed of a region, before returning: the source's bytes are good only until then.
+    ///
+    /// With `changed`, that is the grid positions ([`CHUNK_BYTES`](sustain_proto::limits::CHUNK_BYTES)) that
+    /// these byte ranges touch, and the rest is as in an earlier call for this region or, where there was
+    /// none, in the snapshot that this one continues. Without, it is the whole region. A position given
+    /// again counts as given last.
     ///
     /// # Errors
     /// Whatever keeps the sink from taking it; the snapshot fails with it.
@@ -93,6 +120,7 @@ pub trait SnapshotSink {
         &mut self,
         name: &RegionName,
         source: &dyn RegionSource,
+        changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 

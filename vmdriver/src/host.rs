@@ -69,8 +69,9 @@ fn parse_version(line: &str) -> Option<(u64, u64)> {
 
 /// Checks that the files that the guest boots from can be opened.
 pub(crate) fn check_guest_files(spec: &VmSpec) -> Result<(), CheckError> {
-    let initramfs = spec.initramfs.as_ref().map(|path| ("initramfs", path));
-    for (what, path) in std::iter::once(("kernel", &spec.kernel)).chain(initramfs) {
+    let disk = spec.disk.as_ref().map(|disk| &disk.image);
+    let files = [("kernel", spec.kernel.as_ref()), ("initramfs", spec.initramfs.as_ref()), ("disk", disk)];
+    for (what, path) in files.into_iter().filter_map(|(what, path)| Some((what, path?))) {
         let opened = fs::File::open(path).and_then(|file| file.metadata());
         let checked = opened.and_then(|metadata| {
             if metadata.is_file() { Ok(()) } else { Err(io::Error::other("this is no plain file")) }
@@ -153,7 +154,7 @@ mod tests {
     fn missing_files_and_programs_are_named() {
         let mut spec = VmSpec::new(ServiceName::new("mail").unwrap(), "/nowhere/vmlinuz");
         assert!(check_guest_files(&spec).unwrap_err().to_string().contains("kernel /nowhere/vmlinuz"));
-        spec.kernel = "/".into();
+        spec.kernel = Some("/".into());
         assert!(check_guest_files(&spec).is_err(), "a folder is no kernel");
         let error = qemu_version(Path::new("/nowhere/qemu")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/qemu"), "{error}");

@@ -36,14 +36,14 @@ mod spec;
 mod vm;
 
 pub use driver::{
-    CheckReport, ExitReport, GuestCommand, GuestOutput, PreparedVm, REGION_DEVICE, REGION_RAM, SnapshotSink,
-    SnapshotTimings, Vm, VmDriver, VmState,
+    CheckReport, ExitReport, GuestCommand, GuestOutput, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM,
+    SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmState,
 };
 pub use error::{CheckError, ErrorKind, GuestError, SnapshotError, StartError, StopError};
 pub use output::CONSOLE_FILE;
 pub use qemu::QemuDriver;
 pub use qmp::QmpError;
 pub use spec::{
-    Accel, CPU_DEFAULT, KERNEL_ARGS_DEFAULT, MACHINE_DEFAULT, MEMORY_BYTES_DEFAULT, PortForward, SpecError,
-    VmSpec,
+    Accel, CPU_DEFAULT, DiskSpec, KERNEL_ARGS_DEFAULT, MACHINE_DEFAULT, MEMORY_BYTES_DEFAULT, PortForward,
+    SpecError, VmSpec,
 };

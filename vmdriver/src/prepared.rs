@@ -59,7 +59,7 @@ struct MemoryTarget {
 }
 
 impl RestoreTarget for MemoryTarget {
-    fn open(&self, region: &Region) -> io::Result<File> {
+    fn open(&self, region: &Region) -> io::Result<Option<File>> {
         // Refused before anything is written: a snapshot of another VM may not fill this host's memory.
         let (slot, fits) = match region.name.as_str() {
             REGION_RAM => (&self.ram, region.bytes == self.ram_bytes),
@@ -70,7 +70,7 @@ impl RestoreTarget for MemoryTarget {
             }
         };
         if fits {
-            return slot.open();
+            return slot.open().map(Some);
         }
         let (name, found) = (&region.name, region.bytes);
         let expected = match region.name.as_str() {

@@ -73,8 +73,9 @@ pub struct VmSpec {
     /// Virtual processors.
     #[serde(default = "cpus_default")]
     pub cpus: u32,
-    /// The guest's kernel.
-    pub kernel: PathBuf,
+    /// The guest's kernel. Without one the machine's firmware boots from the disk.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
     /// Its first file system.
     #[serde(default)]
     pub initramfs: Option<PathBuf>,
@@ -93,9 +94,20 @@ pub struct VmSpec {
     /// The QEMU program; `qemu-system-x86_64` from the path if none is given.
     #[serde(default)]
     pub qemu: Option<PathBuf>,
+    /// The guest's disk.
+    #[serde(default)]
+    pub disk: Option<DiskSpec>,
     /// Ports of the host that lead into the guest.
     #[serde(default)]
     pub forwards: Vec<PortForward>,
+}
+
+/// A disk, as it is before the service's first snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// The image that the service first starts from, raw or qcow2. It is never written to.
+    pub image: PathBuf,
 }
 
 fn memory_bytes_default() -> u64 {
@@ -154,6 +166,9 @@ pub enum SpecError {
         /// Most.
         max: usize,
     },
+    /// Neither a kernel nor a disk.
+    #[error("there is neither a kernel nor a disk to start from")]
+    NothingToBoot,
     /// Too many forwards.
     #[error("{found} forwards, where at most {max} are allowed")]
     Forwards {
@@ -182,13 +197,14 @@ impl VmSpec {
             service,
             memory_bytes: MEMORY_BYTES_DEFAULT,
             cpus: 1,
-            kernel: kernel.into(),
+            kernel: Some(kernel.into()),
             initramfs: None,
             kernel_args: kernel_args_default(),
             machine: machine_default(),
             cpu: cpu_default(),
             accel: Accel::Auto,
             qemu: None,
+            disk: None,
             forwards: Vec::new(),
         }
     }
@@ -213,6 +229,9 @@ impl VmSpec {
         let arguments = &self.kernel_args;
         if arguments.len() > limits::KERNEL_ARGS_BYTES_MAX || arguments.contains(['\0', '\n', '\r']) {
             return Err(SpecError::KernelArgs { bytes: arguments.len(), max: limits::KERNEL_ARGS_BYTES_MAX });
+        }
+        if self.kernel.is_none() && self.disk.is_none() {
+            return Err(SpecError::NothingToBoot);
         }
         check_forwards(&self.forwards)
     }
@@ -284,6 +303,15 @@ mod tests {
         }
         assert!(matches!(refused(|s| s.kernel_args = "quiet\0x".into()), SpecError::KernelArgs { .. }));
         assert!(matches!(refused(|s| s.kernel_args = "x".repeat(4_096)), SpecError::KernelArgs { .. }));
+    }
+
+    #[test]
+    fn something_must_be_there_to_start_from() {
+        assert_eq!(refused(|s| s.kernel = None), SpecError::NothingToBoot);
+        let mut spec = spec();
+        spec.kernel = None;
+        spec.disk = Some(DiskSpec { image: "/images/mail.qcow2".into() });
+        spec.validate().unwrap();
     }
 
     #[test]

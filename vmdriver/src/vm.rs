@@ -10,7 +10,8 @@ use sustain_store::FileSource;
 
 use crate::device_state;
 use crate::driver::{
-    GuestCommand, GuestOutput, REGION_DEVICE, REGION_RAM, SnapshotSink, SnapshotTimings, Vm, VmState,
+    GuestCommand, GuestOutput, REGION_DEVICE, REGION_RAM, SnapshotScope, SnapshotSink, SnapshotTimings, Vm,
+    VmState,
 };
 use crate::error::{GuestError, SnapshotError, StopError};
 use crate::launch::{Machine, ending};
@@ -80,7 +81,7 @@ fn offer(sink: &mut dyn SnapshotSink, name: &str, file: io::Result<File>) -> Res
         .and_then(FileSource::from_file)
         .map_err(|source| SnapshotError::MemoryFile { doing: "read a memory file of the VM", source })?;
     let region = RegionName::new(name).map_err(|error| SnapshotError::Save { reason: error.to_string() })?;
-    sink.region(&region, &source).map_err(|source| SnapshotError::Sink { region, source })
+    sink.region(&region, &source, None).map_err(|source| SnapshotError::Sink { region, source })
 }
 
 /// The guest standing still. Dropping it lets the guest go on, so that not even a panic in the sink
@@ -165,7 +166,11 @@ impl Vm for QemuVm {
         if self.paused { VmState::Paused } else { VmState::Running }
     }
 
-    fn snapshot(&mut self, sink: &mut dyn SnapshotSink) -> Result<SnapshotTimings, SnapshotError> {
+    fn snapshot(
+        &mut self,
+        _scope: SnapshotScope,
+        sink: &mut dyn SnapshotSink,
+    ) -> Result<SnapshotTimings, SnapshotError> {
         self.try_snapshot(sink).map_err(|error| match error {
             SnapshotError::Qmp { doing, source } => match ending(&self.machine.process, &source) {
                 Some(report) => SnapshotError::Exited { doing, report },
@@ -178,6 +183,9 @@ impl Vm for QemuVm {
             other => other,
         })
     }
+
+    // Every snapshot offers everything, so nothing has to be remembered.
+    fn committed(&mut self) {}
 
     fn run_in_guest(&mut self, _command: &GuestCommand) -> Result<GuestOutput, GuestError> {
         Err(GuestError::Unsupported { service: self.machine.spec.service.clone() })

@@ -1,11 +1,12 @@
 //! A running VM and its chain of snapshots.
 
 use std::error::Error;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
-use sustain_vmdriver::{SnapshotSink, Vm, VmState};
+use sustain_vmdriver::{SnapshotScope, SnapshotSink, Vm, VmState};
 
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
@@ -33,8 +34,13 @@ impl SnapshotSink for Ingest<'_> {
         &mut self,
         name: &RegionName,
         source: &dyn RegionSource,
+        changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.0.ingest(name, source)?)
+        match changed {
+            None => self.0.ingest(name, source)?,
+            Some(ranges) => self.0.ingest_changes(name, source, ranges)?,
+        }
+        Ok(())
     }
 }
 
@@ -104,8 +110,12 @@ impl Running {
             },
             time_ms: clock::wall_ms(),
         })?;
-        let timings = self.vm.snapshot(&mut Ingest(&mut push))?;
+        // What the push finds as its parent is what the VM's changes are counted from: the last snapshot
+        // that was committed, or the one that it was restored from.
+        let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
+        let timings = self.vm.snapshot(scope, &mut Ingest(&mut push))?;
         let report = push.commit()?;
+        self.vm.committed();
         self.parent = Some(report.snapshot);
         self.seq = report.seq;
         self.deltas += 1;

@@ -36,10 +36,10 @@ impl RegionSource for Bytes<'_> {
 pub(crate) struct Memory(Mutex<BTreeMap<String, File>>);
 
 impl RestoreTarget for Memory {
-    fn open(&self, region: &Region) -> io::Result<File> {
+    fn open(&self, region: &Region) -> io::Result<Option<File>> {
         let file = tempfile::tempfile()?;
         self.0.lock().unwrap().insert(region.name.to_string(), file.try_clone()?);
-        Ok(file)
+        Ok(Some(file))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{MEMORY_BYTES, Regions, spec};
 use sustain_proto::{Region, RegionName};
-use sustain_vmdriver::{ErrorKind, QemuDriver, SnapshotError, StartError, VmDriver, VmState};
+use sustain_vmdriver::{ErrorKind, QemuDriver, SnapshotError, SnapshotScope, StartError, VmDriver, VmState};
 
 /// Set for the process that the node's death is tried on, to the folder that it works in.
 const NODE_FOLDER: &str = "SUSTAIN_TEST_NODE_FOLDER";
@@ -92,7 +92,7 @@ fn a_vm_that_is_killed_is_seen_as_gone() {
     assert_eq!(vm.state(), VmState::Running);
     let killed = Command::new("kill").args(["-KILL", &vm.pid().to_string()]).status().unwrap();
     assert!(killed.success());
-    let error = vm.snapshot(&mut Regions::default()).unwrap_err();
+    let error = vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Gone, "{error}");
     assert!(matches!(&error, SnapshotError::Exited { report, .. } if report.signal == Some(9)), "{error}");
     assert!(matches!(vm.state(), VmState::Exited(report) if report.signal == Some(9)));
@@ -153,7 +153,7 @@ fn device_state_that_qemu_cannot_read_is_refused_in_its_words() {
     let driver = QemuDriver::new();
     let mut vm = driver.start(&spec("damaged"), &folder.path().join("saved")).unwrap();
     let mut saved = Regions::default();
-    vm.snapshot(&mut saved).unwrap();
+    vm.snapshot(SnapshotScope::Whole, &mut saved).unwrap();
     vm.stop().unwrap();
 
     let good = saved.0["device"].clone();
@@ -192,7 +192,7 @@ fn a_start_that_qemu_refuses_says_why() {
     assert!(error.to_string().contains("host forwarding rule"), "{error}");
 
     let mut missing = spec("refused");
-    missing.kernel = "/nowhere/vmlinuz".into();
+    missing.kernel = Some("/nowhere/vmlinuz".into());
     assert_eq!(driver.start(&missing, folder.path()).err().unwrap().kind(), ErrorKind::Missing);
     missing = spec("refused");
     missing.qemu = Some("/nowhere/qemu".into());

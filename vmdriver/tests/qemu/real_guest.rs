@@ -1,13 +1,16 @@
 //! A real VM: booted once, snapshotted under load, restored, and treated badly.
 
 use std::error::Error;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::support::{MEMORY_BYTES, Regions, ask, get, spec, wait_for_boot};
 use sustain_proto::RegionName;
 use sustain_store::RegionSource;
-use sustain_vmdriver::{QemuDriver, SnapshotError, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmState};
+use sustain_vmdriver::{
+    QemuDriver, SnapshotError, SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmState,
+};
 
 /// Snapshots under load.
 const SNAPSHOTS: usize = 10;
@@ -36,7 +39,7 @@ fn a_service_goes_on_from_its_snapshot() {
     a_sink_that_panics_does_not_stop_the_guest(&mut *vm);
 
     let mut regions = Regions::default();
-    report(&vm.snapshot(&mut regions).unwrap());
+    report(&vm.snapshot(SnapshotScope::Whole, &mut regions).unwrap());
     assert_eq!(regions.0.keys().collect::<Vec<_>>(), ["device", "ram"]);
     println!("{} bytes of device state", regions.0["device"].len());
     // Counted after the snapshot, so lost with the VM.
@@ -66,7 +69,7 @@ fn a_service_goes_on_from_its_snapshot() {
         assert_eq!(vm.state(), VmState::Running);
         // A restored VM is as good as any: it can be saved again.
         regions = Regions::default();
-        report(&vm.snapshot(&mut regions).unwrap());
+        report(&vm.snapshot(SnapshotScope::Whole, &mut regions).unwrap());
     }
 }
 
@@ -85,7 +88,7 @@ fn take_snapshots_under_load(vm: &mut dyn Vm) {
     let mut last = Vec::new();
     for number in 0..SNAPSHOTS {
         let mut sink = Stillness::default();
-        report(&vm.snapshot(&mut sink).unwrap());
+        report(&vm.snapshot(SnapshotScope::Whole, &mut sink).unwrap());
         assert_eq!(sink.ram.len() as u64, MEMORY_BYTES);
         let changed = last.chunks(4_096).zip(sink.ram.chunks(4_096)).filter(|(old, new)| old != new).count();
         assert!(number == 0 || changed > 100, "the guest works between snapshots: {changed} pages");
@@ -114,13 +117,14 @@ impl SnapshotSink for Stillness {
         &mut self,
         name: &RegionName,
         source: &dyn RegionSource,
+        changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let mut first = Regions::default();
-        first.region(name, source)?;
+        first.region(name, source, changed)?;
         if name.as_str() == "ram" {
             std::thread::sleep(Duration::from_millis(30));
             let mut second = Regions::default();
-            second.region(name, source)?;
+            second.region(name, source, changed)?;
             assert!(first.0 == second.0, "the guest's memory changed while it stood still");
             self.ram = first.0.remove("ram").unwrap_or_default();
         }
@@ -137,6 +141,7 @@ impl SnapshotSink for Failing {
         &mut self,
         name: &RegionName,
         _source: &dyn RegionSource,
+        _changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         assert!(!self.panic, "a sink that panics");
         if name.as_str() == "ram" { Err("the disk is full".into()) } else { Ok(()) }
@@ -144,7 +149,7 @@ impl SnapshotSink for Failing {
 }
 
 fn a_sink_that_fails_does_not_stop_the_guest(vm: &mut dyn Vm) {
-    let error = vm.snapshot(&mut Failing { panic: false }).unwrap_err();
+    let error = vm.snapshot(SnapshotScope::Whole, &mut Failing { panic: false }).unwrap_err();
     assert!(matches!(&error, SnapshotError::Sink { region, .. } if region.as_str() == "ram"), "{error}");
     assert!(error.source().unwrap().to_string().contains("disk is full"));
     assert_eq!(vm.state(), VmState::Running);
@@ -152,7 +157,8 @@ fn a_sink_that_fails_does_not_stop_the_guest(vm: &mut dyn Vm) {
 }
 
 fn a_sink_that_panics_does_not_stop_the_guest(vm: &mut dyn Vm) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| vm.snapshot(&mut Failing { panic: true })));
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| vm.snapshot(SnapshotScope::Whole, &mut Failing { panic: true })));
     assert!(outcome.is_err());
     assert_eq!(vm.state(), VmState::Running);
     assert_eq!(ask(vm, "/peek").count, 5);

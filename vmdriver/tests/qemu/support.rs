@@ -6,10 +6,12 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{Region, RegionName, ServiceName};
 use sustain_store::{RegionSource, RestoreTarget};
 use sustain_vmdriver::{PortForward, SnapshotSink, Vm, VmSpec};
@@ -91,9 +93,15 @@ impl SnapshotSink for Regions {
         &mut self,
         name: &RegionName,
         source: &dyn RegionSource,
+        changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let mut bytes = vec![0; usize::try_from(source.bytes())?];
-        for range in source.data_ranges()? {
+        let length = usize::try_from(source.bytes())?;
+        let (ranges, mut bytes) = match changed {
+            None => (source.data_ranges()?, vec![0; length]),
+            Some(ranges) => (on_the_grid(ranges, source.bytes()), self.0.remove(name.as_str()).unwrap()),
+        };
+        assert_eq!(bytes.len(), length, "a region keeps its size");
+        for range in ranges {
             let (start, end) = (usize::try_from(range.start)?, usize::try_from(range.end)?);
             source.read_at(range.start, &mut bytes[start..end])?;
         }
@@ -102,12 +110,20 @@ impl SnapshotSink for Regions {
     }
 }
 
+/// The ranges widened to whole chunks, as a store takes them.
+fn on_the_grid(ranges: &[Range<u64>], bytes: u64) -> Vec<Range<u64>> {
+    let chunk = CHUNK_BYTES as u64;
+    let widen =
+        |range: &Range<u64>| range.start / chunk * chunk..bytes.min(range.end.next_multiple_of(chunk));
+    ranges.iter().map(widen).collect()
+}
+
 impl Regions {
     /// Writes the regions as a store's restore would.
     pub(crate) fn restore(&self, target: &dyn RestoreTarget) -> std::io::Result<()> {
         for (name, bytes) in &self.0 {
             let region = Region { name: RegionName::new(name.as_str()).unwrap(), bytes: bytes.len() as u64 };
-            let file: File = target.open(&region)?;
+            let Some(file): Option<File> = target.open(&region)? else { continue };
             file.set_len(0)?;
             file.set_len(region.bytes)?;
             for (position, chunk) in bytes.chunks(1 << 16).enumerate() {

@@ -1,0 +1,143 @@
+//! Reading single chunks of a snapshot, in any order: for what is restored on demand.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId, chunk_bytes_at};
+
+use crate::generation::{Whole, visible, with_base};
+use crate::ingest::no_memory;
+use crate::pack_file::PackFile;
+use crate::pins::Pin;
+use crate::record::Decoder;
+use crate::store::{Shared, Store};
+use crate::{Fault, ReadError, limits};
+
+/// What a position of the grid holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkRead {
+    /// Zeros, which are not stored. The buffer is as it was.
+    Zero,
+    /// What is now in the buffer.
+    Data,
+}
+
+/// A snapshot whose chunks can be read in any order, from several threads. While it lives, no rebase removes
+/// the packs that it reads.
+pub struct SnapshotReader {
+    shared: Arc<Shared>,
+    whole: Whole,
+    key: ChunkKey,
+    _pin: Pin,
+    /// Not in use at present. Their number is bounded by the threads that read at once.
+    idle: Mutex<Vec<Scratch>>,
+}
+
+/// What a read needs besides the snapshot.
+struct Scratch {
+    decoder: Decoder,
+    stored: Vec<u8>,
+    pack: Option<(u32, PackFile)>,
+}
+
+impl fmt::Debug for SnapshotReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReader").field("snapshot", &self.whole.snapshot.id).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens a snapshot for reading single chunks. Its index is read and checked here.
+    ///
+    /// # Errors
+    /// If the snapshot is not here, or its index is damaged.
+    pub fn open_snapshot(&self, id: SnapshotId) -> Result<SnapshotReader, ReadError> {
+        let shared = self.shared.clone();
+        let state = shared.state();
+        let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
+        let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
+        // Pinned before the state is let go, so that no rebase can remove them in between.
+        let pin = shared.pins.pin(packs);
+        drop(state);
+        let key = shared.key_to_read()?;
+        let whole = Whole::load(&shared, &base, &snapshot)?;
+        Ok(SnapshotReader { shared, whole, key, _pin: pin, idle: Mutex::default() })
+    }
+}
+
+impl SnapshotReader {
+    /// The snapshot's regions.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.whole.snapshot.manifest.regions
+    }
+
+    /// The positions of a region that are not zero, in ascending order.
+    pub fn data_positions(&self, region: &RegionName) -> impl Iterator<Item = u64> + '_ {
+        let chunks = self.whole.index.regions.get(region).into_iter().flatten();
+        chunks.filter(|(_, chunk)| chunk.is_some()).map(|(position, _)| *position)
+    }
+
+    /// Reads the chunk at a position into a buffer of [`CHUNK_BYTES`](sustain_proto::limits::CHUNK_BYTES) or,
+    /// at the end of the region, of what is left of it.
+    ///
+    /// # Errors
+    /// If the region has no such position, the buffer has another size, or the chunk can't be read or is
+    /// not what its id says; the buffer's contents are then of no worth.
+    pub fn read_chunk(
+        &self,
+        region: &RegionName,
+        position: u64,
+        buf: &mut [u8],
+    ) -> Result<ChunkRead, ReadError> {
+        let id = self.whole.snapshot.id;
+        let outside =
+            || ReadError::NotFound { selector: format!("{id}, chunk {position} of region {region}") };
+        let described = self.regions().iter().find(|known| known.name == *region).ok_or_else(outside)?;
+        let start = position.checked_mul(sustain_proto::limits::CHUNK_BYTES as u64);
+        if start.is_none_or(|start| start >= described.bytes)
+            || chunk_bytes_at(described.bytes, position) != buf.len()
+        {
+            return Err(outside());
+        }
+        let chunk = self.whole.index.regions.get(region).and_then(|chunks| chunks.get(&position)).copied();
+        let Some(chunk) = chunk.flatten() else { return Ok(ChunkRead::Zero) };
+        // Opening has checked that the catalogue has every chunk.
+        let place = self.whole.catalogue.chunk(&chunk).ok_or_else(outside)?;
+        let entry = self.whole.catalogue.entry(place);
+        let mut scratch = self.take()?;
+        let pack = match scratch.pack.take() {
+            Some((number, pack)) if number == place.pack => pack,
+            _ => {
+                let id = self.whole.catalogue.pack(place).id;
+                PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?
+            }
+        };
+        buf.copy_from_slice(pack.record(
+            &entry,
+            Some(&self.key),
+            &mut scratch.decoder,
+            &mut scratch.stored,
+        )?);
+        scratch.pack = Some((place.pack, pack));
+        self.put(scratch);
+        Ok(ChunkRead::Data)
+    }
+
+    fn take(&self) -> Result<Scratch, Fault> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(scratch) => Ok(scratch),
+            None => {
+                Ok(Scratch { decoder: Decoder::new().map_err(no_memory)?, stored: Vec::new(), pack: None })
+            }
+        }
+    }
+
+    fn put(&self, scratch: Scratch) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < limits::READERS_IDLE_MAX {
+            idle.push(scratch);
+        }
+    }
+}
