@@ -42,6 +42,11 @@ test: setup lint ## Set up, lint, and run every test
 demo: setup build ## Kill the server of a five-node cluster and watch its VM live on
 	$(TARGET_DIR)/debug/snapctl demo
 
+.PHONY: bench-restore
+bench-restore: setup ## Measure a restore from "go" to the guest's first answer, and its parts
+	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --example bench-restore
+	$(TARGET_DIR)/debug/examples/bench-restore
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built test guest, so that setup builds it anew
 	rm -rf $(TARGET_DIR)/guest

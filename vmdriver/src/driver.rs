@@ -67,6 +67,11 @@ pub trait Vm: Send {
     /// What it is doing.
     fn state(&mut self) -> VmState;
 
+    /// How long each step took of the restore that this VM came from; none if it was booted.
+    fn resume_timings(&self) -> Option<ResumeTimings> {
+        None
+    }
+
     /// Takes a snapshot of one instant: pauses, saves the devices, offers what is asked for of each region
     /// to the sink, and lets the VM go on, whatever the sink did.
     ///
@@ -181,6 +186,17 @@ pub struct SnapshotTimings {
     pub device_ms: f64,
     /// The sink's work on all regions.
     pub regions_ms: f64,
+    /// Letting the guest go on.
+    pub resume_ms: f64,
+}
+
+/// How long each step of [`PreparedVm::resume`] took.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct ResumeTimings {
+    /// Starting QEMU, until it has answered what it is asked first.
+    pub start_ms: f64,
+    /// Loading the devices.
+    pub load_ms: f64,
     /// Letting the guest go on.
     pub resume_ms: f64,
 }

@@ -11,13 +11,13 @@ use sustain_store::RestoreTarget;
 
 use crate::command_line::Origin;
 use crate::device_state::{self, LoadFailure};
-use crate::driver::{PreparedVm, REGION_DEVICE, REGION_RAM, Vm};
+use crate::driver::{PreparedVm, REGION_DEVICE, REGION_RAM, ResumeTimings, Vm};
 use crate::error::StartError;
 use crate::launch::{Machine, Plan, ending, start_failure};
 use crate::limits;
 use crate::memory_file;
 use crate::spec::{Accel, VmSpec};
-use crate::vm::QemuVm;
+use crate::vm::{Lap, QemuVm};
 
 /// One region's memory file.
 #[derive(Debug)]
@@ -136,16 +136,20 @@ impl PreparedVm for PreparedQemu {
     fn resume(self: Box<Self>) -> Result<Box<dyn Vm>, StartError> {
         self.check_regions()?;
         let plan = Plan { spec: &self.spec, qemu: &self.qemu, accel: self.accel, run_dir: &self.run_dir };
+        let mut clock = Lap::start();
         let mut machine = plan.launch(Origin::Incoming, self.target.ram.file)?;
+        let start_ms = clock.lap_ms();
         device_state::load(&mut machine.qmp, &self.target.device.file)
             .map_err(|failure| load_failure(&machine, failure))?;
+        let load_ms = clock.lap_ms();
         machine
             .qmp
             .execute("cont", json!({}), limits::QMP_COMMAND_TIMEOUT)
             .map_err(|source| start_failure(&machine.process, "resuming the restored guest", source))?;
+        let timings = ResumeTimings { start_ms, load_ms, resume_ms: clock.lap_ms() };
         let accel = self.accel.as_str();
         tracing::info!(service = %self.spec.service, pid = machine.process.pid(), accel, "VM restored");
-        Ok(Box::new(QemuVm::new(machine)))
+        Ok(Box::new(QemuVm::restored(machine, timings)))
     }
 }
 

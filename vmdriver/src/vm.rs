@@ -10,8 +10,8 @@ use sustain_store::FileSource;
 
 use crate::device_state;
 use crate::driver::{
-    GuestCommand, GuestOutput, REGION_DEVICE, REGION_RAM, SnapshotScope, SnapshotSink, SnapshotTimings, Vm,
-    VmState,
+    GuestCommand, GuestOutput, REGION_DEVICE, REGION_RAM, ResumeTimings, SnapshotScope, SnapshotSink,
+    SnapshotTimings, Vm, VmState,
 };
 use crate::error::{GuestError, SnapshotError, StopError};
 use crate::launch::{Machine, ending};
@@ -24,12 +24,32 @@ pub(crate) struct QemuVm {
     machine: Machine,
     /// Whether the guest stands still, by the last event about it.
     paused: bool,
+    resumed: Option<ResumeTimings>,
+}
+
+/// Time since the last look.
+pub(crate) struct Lap(Instant);
+
+impl Lap {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn lap_ms(&mut self) -> f64 {
+        let now = Instant::now();
+        milliseconds(now - std::mem::replace(&mut self.0, now))
+    }
 }
 
 impl QemuVm {
-    /// Takes over a machine whose guest runs.
+    /// Takes over a machine whose guest was booted and runs.
     pub(crate) fn new(machine: Machine) -> Self {
-        Self { machine, paused: false }
+        Self { machine, paused: false, resumed: None }
+    }
+
+    /// Takes over a machine whose guest was restored and runs.
+    pub(crate) fn restored(machine: Machine, timings: ResumeTimings) -> Self {
+        Self { resumed: Some(timings), ..Self::new(machine) }
     }
 
     fn try_snapshot(&mut self, sink: &mut dyn SnapshotSink) -> Result<SnapshotTimings, SnapshotError> {
@@ -139,6 +159,10 @@ impl Vm for QemuVm {
 
     fn forwards(&self) -> &[PortForward] {
         &self.machine.forwards
+    }
+
+    fn resume_timings(&self) -> Option<ResumeTimings> {
+        self.resumed
     }
 
     fn state(&mut self) -> VmState {
