@@ -2,11 +2,20 @@
 
 use std::ffi::OsString;
 
+use serde_json::json;
+
+use crate::features::QemuFeatures;
 use crate::limits::TCG_BUFFER_MIB;
 use crate::spec::{Accel, PortForward, VmSpec};
 
 /// The guest memory's name inside QEMU; it also names the block in the device state.
 const MEMORY_ID: &str = "ram0";
+
+/// The firmware's name inside QEMU.
+const FIRMWARE_ID: &str = "firmware0";
+
+/// What QEMU may not do: obsolete system calls, other rights, other programs, other priorities.
+pub(crate) const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /// The guest's network address. QEMU's user network gives 10.0.2.0/24 and answers as 10.0.2.2.
 pub(crate) const GUEST_ADDRESS: &str = "10.0.2.15";
@@ -23,13 +32,22 @@ pub(crate) enum Origin {
 
 /// The arguments, the program left out. QEMU's standard descriptors are: 0 the guest's memory file, 1 the
 /// control socket, 2 the log, which the guest's serial port shares.
-pub(crate) fn arguments(spec: &VmSpec, accel: Accel, origin: Origin) -> Vec<OsString> {
+pub(crate) fn arguments(spec: &VmSpec, qemu: &QemuFeatures, accel: Accel, origin: Origin) -> Vec<OsString> {
     let mut line = Arguments::default();
     // What a person sees in a list of processes.
     line.option("-name", format!("sustain:{}", spec.service));
     line.flag("-nodefaults").flag("-no-user-config");
     line.option("-display", "none");
-    line.option("-machine", format!("{},memory-backend={MEMORY_ID}", spec.machine));
+    if qemu.sandbox {
+        line.option("-sandbox", SANDBOX);
+    }
+    // How states are saved and loaded leaves out their description and the configuration: see device_state.
+    line.option(
+        "-machine",
+        format!("{},memory-backend={MEMORY_ID},pflash0={FIRMWARE_ID},suppress-vmdesc=on", spec.machine),
+    );
+    line.option("-global", "migration.send-configuration=off");
+    line.option("-blockdev", firmware(qemu));
     line.option("-accel", accelerator(accel));
     line.option("-cpu", &spec.cpu);
     line.option("-smp", spec.cpus.to_string());
@@ -60,6 +78,12 @@ pub(crate) fn arguments(spec: &VmSpec, accel: Accel, origin: Origin) -> Vec<OsSt
         line.option("-incoming", "defer");
     }
     line.0
+}
+
+/// As JSON, in which a path may have any character.
+fn firmware(qemu: &QemuFeatures) -> String {
+    let filename = qemu.firmware.to_string_lossy();
+    json!({ "driver": "file", "node-name": FIRMWARE_ID, "filename": filename, "read-only": true }).to_string()
 }
 
 fn accelerator(accel: Accel) -> String {
@@ -113,6 +137,10 @@ mod tests {
         spec
     }
 
+    fn qemu() -> QemuFeatures {
+        QemuFeatures { firmware: "/share/bi\"os,256k.bin".into(), sandbox: true }
+    }
+
     fn text(arguments: Vec<OsString>) -> Vec<String> {
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }
@@ -123,7 +151,13 @@ mod tests {
             ["-name", "sustain:mail"].as_slice(),
             &["-nodefaults", "-no-user-config"],
             &["-display", "none"],
-            &["-machine", "pc-q35-7.2,memory-backend=ram0"],
+            &["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+            &["-machine", "pc-q35-7.2,memory-backend=ram0,pflash0=firmware0,suppress-vmdesc=on"],
+            &["-global", "migration.send-configuration=off"],
+            &[
+                "-blockdev",
+                r#"{"driver":"file","filename":"/share/bi\"os,256k.bin","node-name":"firmware0","read-only":true}"#,
+            ],
             &["-accel", "tcg,thread=multi,tb-size=128"],
             &["-cpu", "qemu64"],
             &["-smp", "1"],
@@ -144,13 +178,13 @@ mod tests {
             &["-S"],
         ]
         .concat();
-        assert_eq!(text(arguments(&spec(), Accel::Tcg, Origin::Boot)), expected);
+        assert_eq!(text(arguments(&spec(), &qemu(), Accel::Tcg, Origin::Boot)), expected);
     }
 
     #[test]
     fn a_restore_differs_only_in_waiting_for_the_state() {
-        let boot = text(arguments(&spec(), Accel::Kvm, Origin::Boot));
-        let restore = text(arguments(&spec(), Accel::Kvm, Origin::Incoming));
+        let boot = text(arguments(&spec(), &qemu(), Accel::Kvm, Origin::Boot));
+        let restore = text(arguments(&spec(), &qemu(), Accel::Kvm, Origin::Incoming));
         assert_eq!(restore[..boot.len()], boot);
         assert_eq!(restore[boot.len()..], ["-incoming", "defer"]);
         assert!(boot.windows(2).any(|pair| pair == ["-accel", "kvm"]));

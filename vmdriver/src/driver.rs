@@ -140,6 +140,23 @@ pub struct CheckReport {
     pub accel: Accel,
     /// Bytes of memory that the host has left.
     pub memory_available_bytes: u64,
+    /// How writes to guest memory will be found.
+    pub tracking: TrackingReport,
+}
+
+/// How a host finds out what a guest wrote to its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackingReport {
+    /// The kernel notes each write: pauses are short.
+    Kernel,
+    /// All memory is compared with a copy of it, which takes as much again and makes pauses longer.
+    Comparison {
+        /// Why the kernel does not note writes.
+        reason: String,
+        /// What to set so that it does.
+        hint: String,
+    },
 }
 
 /// What a VM is doing.
@@ -180,14 +197,18 @@ impl fmt::Display for ExitReport {
 pub struct SnapshotTimings {
     /// The guest's standstill, by QEMU's own time stamps of stop and resume.
     pub pause_ms: f64,
+    /// Before the pause: finding and handing over what changed, the sink's work included.
+    pub before_ms: f64,
     /// Asking for the standstill.
     pub stop_ms: f64,
-    /// Saving the devices.
+    /// In the pause: finding and copying what was written last.
+    pub memory_ms: f64,
+    /// In the pause: saving the devices, at the same time.
     pub device_ms: f64,
-    /// The sink's work on all regions.
-    pub regions_ms: f64,
     /// Letting the guest go on.
     pub resume_ms: f64,
+    /// After the pause: handing over the rest, the sink's work included.
+    pub after_ms: f64,
 }
 
 /// How long each step of [`PreparedVm::resume`] took.

@@ -157,6 +157,22 @@ pub enum StartError {
         /// By the snapshot.
         found_bytes: u64,
     },
+    /// The snapshot was taken on another machine than this spec and host make.
+    #[error("the snapshot is of a VM with {what} {saved}, it can't go on with {here}")]
+    Incompatible {
+        /// What differs.
+        what: &'static str,
+        /// By the snapshot.
+        saved: String,
+        /// Here.
+        here: String,
+    },
+    /// The region of the devices' state is something else.
+    #[error("can't read the snapshot's device state: {reason}")]
+    DeviceHeader {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// QEMU refuses the devices' state.
     #[error("QEMU can't load the snapshot's device state: {reason}")]
     Load {
@@ -198,6 +214,12 @@ pub enum SnapshotError {
         bytes: u64,
         /// The limit.
         bytes_max: u64,
+    },
+    /// It can't be found out what the guest wrote.
+    #[error("can't find out which memory the guest wrote to")]
+    Track {
+        /// Why.
+        source: io::Error,
     },
     /// A memory file can't be made or read.
     #[error("can't {doing}")]
@@ -270,7 +292,11 @@ impl StartError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Check(error) => error.kind(),
-            Self::RegionMissing { .. } | Self::RegionSize { .. } | Self::Load { .. } => ErrorKind::Corrupt,
+            Self::RegionMissing { .. }
+            | Self::RegionSize { .. }
+            | Self::DeviceHeader { .. }
+            | Self::Load { .. } => ErrorKind::Corrupt,
+            Self::Incompatible { .. } => ErrorKind::Unsupported,
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
             Self::Exited { .. } => ErrorKind::Gone,
             Self::RunDir { .. } | Self::Spawn { .. } | Self::Qmp { .. } => ErrorKind::Failed,

@@ -82,14 +82,16 @@ pub(crate) fn check_guest_files(spec: &VmSpec) -> Result<(), CheckError> {
 }
 
 /// Checks that the host has the memory for the VM, and returns how much it has left. Guest memory is a
-/// shared file: where there is none left for it, the guest is not refused a page but killed.
-pub(crate) fn check_memory(spec: &VmSpec) -> Result<u64, CheckError> {
+/// shared file: where there is none left for it, the guest is not refused a page but killed. Snapshots need
+/// `copy_bytes` on top.
+pub(crate) fn check_memory(spec: &VmSpec, copy_bytes: u64) -> Result<u64, CheckError> {
     let text = fs::read_to_string("/proc/meminfo").map_err(|source| CheckError::HostMemory { source })?;
     let Some(available_bytes) = parse_available(&text) else {
         let source = io::Error::new(io::ErrorKind::InvalidData, "there is no line MemAvailable");
         return Err(CheckError::HostMemory { source });
     };
-    let needed_bytes = spec.memory_bytes.saturating_add(limits::QEMU_OVERHEAD_BYTES);
+    let needed_bytes =
+        spec.memory_bytes.saturating_add(limits::QEMU_OVERHEAD_BYTES).saturating_add(copy_bytes);
     if available_bytes < needed_bytes {
         return Err(CheckError::Memory { service: spec.service.clone(), needed_bytes, available_bytes });
     }
@@ -130,9 +132,9 @@ mod tests {
     #[test]
     fn a_vm_larger_than_the_host_is_refused() {
         let mut spec = VmSpec::new(ServiceName::new("mail").unwrap(), "/nowhere/vmlinuz");
-        assert!(check_memory(&spec).is_ok(), "the machine that tests has 256 MiB to spare");
+        assert!(check_memory(&spec, 0).is_ok(), "the machine that tests has 256 MiB to spare");
         spec.memory_bytes = 1 << 50;
-        let error = check_memory(&spec).unwrap_err();
+        let error = check_memory(&spec, 0).unwrap_err();
         assert!(
             matches!(error, CheckError::Memory { needed_bytes, .. } if needed_bytes > 1 << 50),
             "{error}"

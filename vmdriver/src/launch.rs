@@ -10,43 +10,55 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::command_line::{self, Origin};
-use crate::device_state;
+use crate::device_header::MachineDescription;
+use crate::device_state::{self, StateFile};
 use crate::driver::ExitReport;
 use crate::error::{CheckError, StartError};
+use crate::features::QemuFeatures;
 use crate::forwards;
 use crate::limits;
 use crate::output::ConsoleFile;
+use crate::precopy::GuestMemory;
 use crate::process::{Launch, Process};
+use crate::qemu::Settings;
 use crate::qmp::{Client, QmpError};
 use crate::spec::{Accel, PortForward, VmSpec};
+use crate::tracking::{self, Announcement, PageSet};
 
 /// A QEMU that answers, and the memory that it shares with us.
 pub(crate) struct Machine {
     pub(crate) spec: VmSpec,
     pub(crate) process: Process,
     pub(crate) qmp: Client,
-    pub(crate) memory: File,
     pub(crate) forwards: Vec<PortForward>,
+    /// Where it saves the state of its devices.
+    pub(crate) state_file: StateFile,
 }
 
 /// A spec that passed all checks, and where and how to run it.
 pub(crate) struct Plan<'a> {
     pub(crate) spec: &'a VmSpec,
     pub(crate) qemu: &'a Path,
+    pub(crate) features: &'a QemuFeatures,
+    pub(crate) settings: Settings,
     pub(crate) accel: Accel,
     pub(crate) run_dir: &'a Path,
 }
 
 impl Plan<'_> {
-    /// Starts QEMU on this memory and waits until it answers.
-    pub(crate) fn launch(&self, origin: Origin, memory: File) -> Result<Machine, StartError> {
+    /// Starts QEMU on this memory and waits until it answers. The guest does not run yet.
+    pub(crate) fn launch(&self, origin: Origin, memory: File) -> Result<(Machine, GuestMemory), StartError> {
         let console = ConsoleFile::create(self.run_dir)
             .map_err(|source| StartError::RunDir { path: self.run_dir.to_owned(), source })?;
         let spawn_failed = |source: io::Error| StartError::Spawn { source };
         let (ours, theirs) = UnixStream::pair().map_err(spawn_failed)?;
         let mut line: Vec<OsString> = vec![self.qemu.into()];
-        line.extend(command_line::arguments(self.spec, self.accel, origin));
+        line.extend(command_line::arguments(self.spec, self.features, self.accel, origin));
         tracing::debug!(command_line = ?line, "starting QEMU");
+        let announcement = self.announce(&memory);
+        if let Some(announcement) = &announcement {
+            line = announcement.wrap(line);
+        }
         let stdin = memory.try_clone().map_err(spawn_failed)?.into();
         let launch = Launch { command_line: line, stdin, stdout: theirs.into(), console: Some(console) };
         let process = Process::start(launch).map_err(spawn_failed)?;
@@ -55,8 +67,49 @@ impl Plan<'_> {
         let mut qmp = Client::connect(ours, limits::QEMU_START_TIMEOUT).map_err(explain)?;
         self.check_version(&qmp)?;
         device_state::configure(&mut qmp).map_err(explain)?;
+        let memory_failed =
+            |what| move |source| StartError::MemoryFile { what, bytes: self.spec.memory_bytes, source };
+        let state_file = StateFile::create().map_err(memory_failed("device state"))?;
+        state_file.hand_over(&mut qmp).map_err(explain)?;
         let forwards = find_forwards(&mut qmp, &self.spec.forwards).map_err(explain)?;
-        Ok(Machine { spec: self.spec.clone(), process, qmp, memory, forwards })
+        // A guest that boots has nothing stored yet, one that is restored has everything but what is found now.
+        let mut unsaved = PageSet::empty(self.spec.memory_bytes);
+        if origin == Origin::Boot {
+            unsaved.fill();
+        }
+        let tracker = tracking::choose(announcement, process.pid(), &memory, &mut unsaved)
+            .map_err(memory_failed("a copy of the guest's memory"))?;
+        let memory = GuestMemory::new(memory, tracker, unsaved);
+        Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file }, memory))
+    }
+
+    fn announce(&self, memory: &File) -> Option<Announcement> {
+        if self.settings.compare || tracking::probe(self.qemu, self.features).is_some() {
+            return None;
+        }
+        Announcement::new(memory).map_err(|obstacle| obstacle.warn_once()).ok()
+    }
+
+    /// The machine that this plan makes, but for the features of its processor.
+    pub(crate) fn description(&self, qemu: String) -> MachineDescription {
+        MachineDescription {
+            machine: self.spec.machine.clone(),
+            cpu: self.spec.cpu.clone(),
+            accel: self.accel.as_str().to_owned(),
+            cpus: self.spec.cpus,
+            memory_bytes: self.spec.memory_bytes,
+            qemu,
+            features: Vec::new(),
+        }
+    }
+
+    /// The same, of a QEMU that answers.
+    pub(crate) fn describe(&self, machine: &mut Machine) -> Result<MachineDescription, StartError> {
+        let (major, minor, micro) = machine.qmp.version();
+        let mut description = self.description(format!("{major}.{minor}.{micro}"));
+        description.features = device_state::features(&mut machine.qmp)
+            .map_err(|source| start_failure(&machine.process, "describing its processor", source))?;
+        Ok(description)
     }
 
     fn check_version(&self, qmp: &Client) -> Result<(), StartError> {

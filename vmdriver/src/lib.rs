@@ -19,25 +19,32 @@
 pub mod limits;
 
 mod command_line;
+mod device_header;
 mod device_state;
 mod driver;
 mod error;
+mod features;
 mod forwards;
 mod host;
 mod kvm;
 mod launch;
 mod memory_file;
 mod output;
+mod precopy;
 mod prepared;
 mod process;
 mod qemu;
 mod qmp;
+mod region_bytes;
 mod spec;
+mod staging;
+mod standstill;
+mod tracking;
 mod vm;
 
 pub use driver::{
     CheckReport, ExitReport, GuestCommand, GuestOutput, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM,
-    SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmState,
+    SnapshotScope, SnapshotSink, SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,
 };
 pub use error::{CheckError, ErrorKind, GuestError, SnapshotError, StartError, StopError};
 pub use output::CONSOLE_FILE;

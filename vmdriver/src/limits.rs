@@ -28,7 +28,7 @@ pub const FORWARDS_MAX: usize = 64;
 /// Most characters of a machine type's or a processor model's name.
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
 
-/// Most bytes of saved device state. The test guest's is about 0.3 MB; the firmware's and graphics ROMs
+/// Most bytes of saved device state. The test guest's is about 80 KB; the firmware's and graphics ROMs
 /// that a richer machine has stay under 32 MiB.
 pub const DEVICE_BYTES_MAX: u64 = 128 << 20;
 
@@ -45,7 +45,7 @@ pub const QMP_COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 /// From starting QEMU to its greeting. Measured 0.14 to 0.3 s.
 pub const QEMU_START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Saving device state takes 4 to 10 ms. The guest stands still meanwhile, so give up early.
+/// Saving device state takes 1 to 3 ms. The guest stands still meanwhile, so give up early.
 pub const DEVICE_SAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Loading device state takes 15 to 40 ms.
@@ -67,5 +67,53 @@ pub const CONSOLE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Last bytes of QEMU's and the guest's output that are kept for error messages.
 pub const OUTPUT_TAIL_BYTES_MAX: usize = 4 << 10;
 
-/// Pause between two looks at something that QEMU sends no event for.
-pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Written ranges that the kernel tells in one call; what is more takes another. 24 bytes each.
+pub const SCAN_RANGES_MAX: usize = 16 * 1_024;
+
+/// Most threads that compare memory: more don't get more out of the memory itself. A guess.
+pub const COMPARE_THREADS_MAX: usize = 8;
+
+/// Rounds in which memory is handed to the sink while the guest runs. After them what is left is staged, however
+/// much it is: a guest that writes faster than the store takes in would keep it up for ever.
+pub const DIRECT_ROUNDS_MAX: u32 = 3;
+
+/// Rounds of copying before the pause. Each leaves what was written during the one before: measured, the
+/// third has nothing left to gain.
+pub const STAGE_ROUNDS_MAX: u32 = 3;
+
+/// Written pages at which the pause may begin: copying them takes 0.1 ms.
+pub const STAGE_PAGES_FEW: u64 = 64;
+
+/// Room for chunks that are first written just before the pause. Beyond it the pause waits for memory.
+pub const PAUSE_RESERVE_CHUNKS: u64 = 256;
+
+/// Most bytes of copied memory before more is handed to the sink directly: half of a small guest's memory, so that
+/// a busy one fits, and no more than a host of many guests can spare.
+#[must_use]
+pub const fn staging_bytes_max(memory_bytes: u64) -> u64 {
+    const LEAST: u64 = 64 << 20;
+    const MOST: u64 = 256 << 20;
+    let half = memory_bytes / 2;
+    if half < LEAST {
+        LEAST
+    } else if half > MOST {
+        MOST
+    } else {
+        half
+    }
+}
+
+/// Bytes of copies that are kept from one snapshot to the next, so that memory need not be had each time.
+pub const STAGING_KEPT_BYTES: usize = 64 << 20;
+
+/// Most bytes of the description in front of the device state. It has about 500.
+pub const DEVICE_HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Most registers of processor features. QEMU 10 tells 40.
+pub const FEATURE_WORDS_MAX: usize = 256;
+
+/// How long the library in QEMU may take for its report, which it sends before QEMU answers at all.
+pub const PRELOAD_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections of other processes that are passed over before the library's is given up.
+pub const PRELOAD_STRANGERS_MAX: usize = 16;

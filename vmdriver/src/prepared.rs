@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,12 +11,15 @@ use sustain_proto::Region;
 use sustain_store::RestoreTarget;
 
 use crate::command_line::Origin;
+use crate::device_header::{MachineDescription, Mismatch};
 use crate::device_state::{self, LoadFailure};
 use crate::driver::{PreparedVm, REGION_DEVICE, REGION_RAM, ResumeTimings, Vm};
 use crate::error::StartError;
+use crate::features::QemuFeatures;
 use crate::launch::{Machine, Plan, ending, start_failure};
-use crate::limits;
+use crate::limits::{self, DEVICE_HEADER_BYTES_MAX};
 use crate::memory_file;
+use crate::qemu::Settings;
 use crate::spec::{Accel, VmSpec};
 use crate::vm::{Lap, QemuVm};
 
@@ -94,6 +98,8 @@ impl RestoreTarget for MemoryTarget {
 pub(crate) struct PreparedQemu {
     spec: VmSpec,
     qemu: PathBuf,
+    features: QemuFeatures,
+    settings: Settings,
     accel: Accel,
     run_dir: PathBuf,
     target: MemoryTarget,
@@ -103,6 +109,8 @@ impl PreparedQemu {
     pub(crate) fn new(
         spec: VmSpec,
         qemu: PathBuf,
+        features: QemuFeatures,
+        settings: Settings,
         accel: Accel,
         run_dir: PathBuf,
     ) -> Result<Self, StartError> {
@@ -111,21 +119,33 @@ impl PreparedQemu {
             ram_bytes: spec.memory_bytes,
             device: Slot::new("sustain-device")?,
         };
-        Ok(Self { spec, qemu, accel, run_dir, target })
+        Ok(Self { spec, qemu, features, settings, accel, run_dir, target })
     }
 
-    /// Checks that the store filled what the VM needs, to the size that it needs.
-    fn check_regions(&self) -> Result<(), StartError> {
+    /// Checks that the store filled what the VM needs, to the size that it needs, and that the state is of
+    /// a machine like this one. Also returns where QEMU's own bytes begin.
+    fn check_regions(&self, plan: &Plan<'_>) -> Result<(MachineDescription, u64), StartError> {
         let found_bytes = self.target.ram.filled_bytes(REGION_RAM)?;
         if found_bytes != self.target.ram_bytes {
             let expected_bytes = self.target.ram_bytes;
             return Err(StartError::RegionSize { name: REGION_RAM, expected_bytes, found_bytes });
         }
-        if self.target.device.filled_bytes(REGION_DEVICE)? == 0 {
-            return Err(StartError::Load { reason: "it is empty".to_owned() });
-        }
-        Ok(())
+        let device_bytes = self.target.device.filled_bytes(REGION_DEVICE)?;
+        let head_bytes = usize::try_from(device_bytes).unwrap_or(usize::MAX).min(DEVICE_HEADER_BYTES_MAX);
+        let mut head = vec![0; head_bytes];
+        let read = self.target.device.file.read_exact_at(&mut head, 0);
+        read.map_err(|source| StartError::MemoryFile { what: REGION_DEVICE, bytes: device_bytes, source })?;
+        let (saved, start) = MachineDescription::from_header(&head)
+            .map_err(|error| StartError::DeviceHeader { reason: error.to_string() })?;
+        // The version and the features are known when QEMU answers.
+        saved.check_spec(&plan.description(String::new())).map_err(incompatible)?;
+        Ok((saved, start))
     }
+}
+
+fn incompatible(mismatch: Mismatch) -> StartError {
+    let Mismatch { what, saved, here } = mismatch;
+    StartError::Incompatible { what, saved, here }
 }
 
 impl PreparedVm for PreparedQemu {
@@ -134,12 +154,28 @@ impl PreparedVm for PreparedQemu {
     }
 
     fn resume(self: Box<Self>) -> Result<Box<dyn Vm>, StartError> {
-        self.check_regions()?;
-        let plan = Plan { spec: &self.spec, qemu: &self.qemu, accel: self.accel, run_dir: &self.run_dir };
+        let plan = Plan {
+            spec: &self.spec,
+            qemu: &self.qemu,
+            features: &self.features,
+            settings: self.settings,
+            accel: self.accel,
+            run_dir: &self.run_dir,
+        };
+        let (saved, start) = self.check_regions(&plan)?;
+        let memory = self.target.ram.file.try_clone();
+        let memory = memory.map_err(|source| StartError::Spawn { source })?;
         let mut clock = Lap::start();
-        let mut machine = plan.launch(Origin::Incoming, self.target.ram.file)?;
+        let (mut machine, memory) = plan.launch(Origin::Incoming, memory)?;
+        let here = plan.describe(&mut machine)?;
+        saved.check_features(&here.features).map_err(incompatible)?;
+        let service = &self.spec.service;
+        if saved.qemu != here.qemu {
+            let (saved, here) = (&saved.qemu, &here.qemu);
+            tracing::warn!(%service, saved, here, "the snapshot is of another version of QEMU");
+        }
         let start_ms = clock.lap_ms();
-        device_state::load(&mut machine.qmp, &self.target.device.file)
+        device_state::load(&mut machine.qmp, &self.target.device.file, start)
             .map_err(|failure| load_failure(&machine, failure))?;
         let load_ms = clock.lap_ms();
         machine
@@ -148,8 +184,8 @@ impl PreparedVm for PreparedQemu {
             .map_err(|source| start_failure(&machine.process, "resuming the restored guest", source))?;
         let timings = ResumeTimings { start_ms, load_ms, resume_ms: clock.lap_ms() };
         let accel = self.accel.as_str();
-        tracing::info!(service = %self.spec.service, pid = machine.process.pid(), accel, "VM restored");
-        Ok(Box::new(QemuVm::restored(machine, timings)))
+        tracing::info!(%service, pid = machine.process.pid(), accel, "VM restored");
+        Ok(Box::new(QemuVm::new(machine, memory, here, self.settings.witness).restored(timings)))
     }
 }
 

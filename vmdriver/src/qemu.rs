@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::command_line::Origin;
-use crate::driver::{CheckReport, PreparedVm, Vm, VmDriver};
+use crate::driver::{CheckReport, PreparedVm, TrackingReport, Vm, VmDriver};
 use crate::error::{CheckError, StartError};
+use crate::features::{self, QemuFeatures};
 use crate::launch::{Plan, start_failure};
 use crate::limits;
 use crate::memory_file;
 use crate::prepared::PreparedQemu;
 use crate::spec::{Accel, VmSpec};
 use crate::vm::QemuVm;
-use crate::{host, kvm};
+use crate::{host, kvm, tracking};
 
 /// Runs VMs by QEMU, 7.2 or newer.
 ///
@@ -21,30 +22,77 @@ use crate::{host, kvm};
 /// as long as the process lives: a node calls [`VmDriver::check`] when it starts, so that a take-over
 /// need not wait for it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct QemuDriver {}
+pub struct QemuDriver {
+    settings: Settings,
+}
+
+/// How a driver was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settings {
+    /// Find writes to guest memory by comparing all of it, even where the kernel would note them.
+    pub(crate) compare: bool,
+    /// Copy all memory in each pause, so that a test can compare.
+    pub(crate) witness: bool,
+}
 
 impl QemuDriver {
-    /// A driver; it has no settings of its own.
+    /// A driver that makes the best of what the host has.
     #[must_use]
     pub fn new() -> Self {
-        Self {}
+        Self::default()
+    }
+
+    /// Finds writes to guest memory by comparing all of it, as is done where the kernel can't note them.
+    #[must_use]
+    pub fn comparing(mut self) -> Self {
+        self.settings.compare = true;
+        self
+    }
+
+    /// For tests: copies all memory in each pause, and offers it after all else, as a region called `witness`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_witness(mut self) -> Self {
+        self.settings.witness = true;
+        self
     }
 }
 
 /// What a start needs to know after its checks.
 struct Checked {
     qemu: PathBuf,
+    features: QemuFeatures,
     accel: Accel,
     memory_available_bytes: u64,
+    tracking: TrackingReport,
 }
 
-fn check(spec: &VmSpec) -> Result<Checked, CheckError> {
-    spec.validate().map_err(|source| CheckError::Spec { service: spec.service.clone(), source })?;
-    host::check_guest_files(spec)?;
-    let qemu = host::find_qemu(spec)?;
-    let accel = choose_accel(spec, &qemu)?;
-    let memory_available_bytes = host::check_memory(spec)?;
-    Ok(Checked { qemu, accel, memory_available_bytes })
+impl QemuDriver {
+    fn look(&self, spec: &VmSpec) -> Result<Checked, CheckError> {
+        spec.validate().map_err(|source| CheckError::Spec { service: spec.service.clone(), source })?;
+        host::check_guest_files(spec)?;
+        let qemu = host::find_qemu(spec)?;
+        let features = features::of(&qemu)?;
+        let accel = choose_accel(spec, &qemu)?;
+        let tracking = self.tracking(&qemu, &features);
+        let copy_bytes = match tracking {
+            TrackingReport::Kernel => limits::staging_bytes_max(spec.memory_bytes),
+            TrackingReport::Comparison { .. } => spec.memory_bytes,
+        };
+        let memory_available_bytes = host::check_memory(spec, copy_bytes)?;
+        Ok(Checked { qemu, features, accel, memory_available_bytes, tracking })
+    }
+
+    fn tracking(&self, qemu: &Path, features: &QemuFeatures) -> TrackingReport {
+        if self.settings.compare {
+            let (reason, hint) = ("this driver was told to".to_owned(), String::new());
+            return TrackingReport::Comparison { reason, hint };
+        }
+        match tracking::probe(qemu, features) {
+            None => TrackingReport::Kernel,
+            Some((reason, hint)) => TrackingReport::Comparison { reason, hint },
+        }
+    }
 }
 
 fn choose_accel(spec: &VmSpec, qemu: &Path) -> Result<Accel, CheckError> {
@@ -58,32 +106,35 @@ fn choose_accel(spec: &VmSpec, qemu: &Path) -> Result<Accel, CheckError> {
 
 impl VmDriver for QemuDriver {
     fn check(&self, spec: &VmSpec) -> Result<CheckReport, CheckError> {
-        let Checked { qemu, accel, memory_available_bytes } = check(spec)?;
+        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec)?;
         let qemu_version = host::qemu_version(&qemu)?;
-        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes })
+        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking })
     }
 
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError> {
-        let checked = check(spec)?;
+        let Checked { qemu, features, accel, .. } = self.look(spec)?;
         let bytes = spec.memory_bytes;
         let memory = memory_file::create_sized("sustain-ram", bytes)
             .map_err(|source| StartError::MemoryFile { what: "guest memory", bytes, source })?;
-        let plan = Plan { spec, qemu: &checked.qemu, accel: checked.accel, run_dir };
-        let mut machine = plan.launch(Origin::Boot, memory)?;
+        let settings = self.settings;
+        let plan = Plan { spec, qemu: &qemu, features: &features, settings, accel, run_dir };
+        let (mut machine, memory) = plan.launch(Origin::Boot, memory)?;
+        let description = plan.describe(&mut machine)?;
         // Only now is the guest let go: it was started standing, so that a QEMU that does not suit never
         // runs it.
         machine
             .qmp
             .execute("cont", json!({}), limits::QMP_COMMAND_TIMEOUT)
             .map_err(|source| start_failure(&machine.process, "letting the guest go", source))?;
-        let accel = checked.accel.as_str();
+        let accel = accel.as_str();
         tracing::info!(service = %spec.service, pid = machine.process.pid(), accel, "VM started");
-        Ok(Box::new(QemuVm::new(machine)))
+        Ok(Box::new(QemuVm::new(machine, memory, description, settings.witness)))
     }
 
     fn prepare(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn PreparedVm>, StartError> {
-        let checked = check(spec)?;
-        let prepared = PreparedQemu::new(spec.clone(), checked.qemu, checked.accel, run_dir.to_owned())?;
-        Ok(Box::new(prepared))
+        let Checked { qemu, features, accel, .. } = self.look(spec)?;
+        let settings = self.settings;
+        let run_dir = run_dir.to_owned();
+        Ok(Box::new(PreparedQemu::new(spec.clone(), qemu, features, settings, accel, run_dir)?))
     }
 }

@@ -1,29 +1,36 @@
 //! A running QEMU: snapshots, state, end.
 
-use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sustain_proto::RegionName;
-use sustain_store::FileSource;
 
-use crate::device_state;
+use crate::device_header::MachineDescription;
 use crate::driver::{
-    GuestCommand, GuestOutput, REGION_DEVICE, REGION_RAM, ResumeTimings, SnapshotScope, SnapshotSink,
-    SnapshotTimings, Vm, VmState,
+    GuestCommand, GuestOutput, REGION_DEVICE, ResumeTimings, SnapshotScope, SnapshotSink, SnapshotTimings,
+    Vm, VmState,
 };
 use crate::error::{GuestError, SnapshotError, StopError};
 use crate::launch::{Machine, ending};
-use crate::limits::{self, QMP_COMMAND_TIMEOUT};
-use crate::qmp::{Client, QmpError};
+use crate::limits;
+use crate::precopy::{GuestMemory, offer};
+use crate::qmp::QmpError;
+use crate::region_bytes::RegionBytes;
 use crate::spec::PortForward;
+use crate::standstill::{Standstill, resume};
+
+/// The region in which a driver for tests hands over all memory, as it was in the pause.
+const REGION_WITNESS: &str = "witness";
 
 /// A VM in a QEMU process.
 pub(crate) struct QemuVm {
     machine: Machine,
+    memory: GuestMemory,
+    description: MachineDescription,
     /// Whether the guest stands still, by the last event about it.
     paused: bool,
+    /// Whether each pause copies all memory, so that a test can compare.
+    witness: bool,
     resumed: Option<ResumeTimings>,
 }
 
@@ -43,16 +50,25 @@ impl Lap {
 
 impl QemuVm {
     /// Takes over a machine whose guest was booted and runs.
-    pub(crate) fn new(machine: Machine) -> Self {
-        Self { machine, paused: false, resumed: None }
+    pub(crate) fn new(
+        machine: Machine,
+        memory: GuestMemory,
+        description: MachineDescription,
+        witness: bool,
+    ) -> Self {
+        Self { machine, memory, description, paused: false, witness, resumed: None }
     }
 
-    /// Takes over a machine whose guest was restored and runs.
-    pub(crate) fn restored(machine: Machine, timings: ResumeTimings) -> Self {
-        Self { resumed: Some(timings), ..Self::new(machine) }
+    /// The same, whose guest was restored.
+    pub(crate) fn restored(self, timings: ResumeTimings) -> Self {
+        Self { resumed: Some(timings), ..self }
     }
 
-    fn try_snapshot(&mut self, sink: &mut dyn SnapshotSink) -> Result<SnapshotTimings, SnapshotError> {
+    fn try_snapshot(
+        &mut self,
+        scope: SnapshotScope,
+        sink: &mut dyn SnapshotSink,
+    ) -> Result<SnapshotTimings, SnapshotError> {
         let mut timings = SnapshotTimings::default();
         // What is left from before, so that the stop found below is this snapshot's.
         self.machine.qmp.take_events().map_err(|source| SnapshotError::Qmp { doing: "listening", source })?;
@@ -61,95 +77,46 @@ impl QemuVm {
             self.paused = false;
         }
         let started = Instant::now();
-        let standstill = Standstill::begin(&mut self.machine.qmp, &mut self.paused)?;
-        timings.stop_ms = milliseconds(started.elapsed());
-        let stopped_at = standstill.since;
-        let taken = take_regions(standstill.qmp, &self.machine.memory, sink, &mut timings);
+        self.memory.before_pause(scope, sink)?;
+        self.machine.state_file.rewind()?;
+        timings.before_ms = milliseconds(started.elapsed());
+        let witness = self.pause(&mut timings)?;
         let started = Instant::now();
+        let device = RegionBytes(self.machine.state_file.region(&self.description)?);
+        offer(sink, REGION_DEVICE, &device, None)?;
+        self.memory.after_pause(scope, sink)?;
+        timings.after_ms = milliseconds(started.elapsed());
+        if let Some(witness) = witness {
+            offer(sink, REGION_WITNESS, &RegionBytes(witness), None)?;
+        }
+        Ok(timings)
+    }
+
+    /// Stops the guest, takes what changed last and lets it go on.
+    fn pause(&mut self, timings: &mut SnapshotTimings) -> Result<Option<Vec<u8>>, SnapshotError> {
+        let started = Instant::now();
+        let mut standstill = Standstill::begin(&mut self.machine.qmp, &mut self.paused)?;
+        let stopped_at = standstill.since;
+        let stopped = Instant::now();
+        // Here, a disk freezes its overlay.
+        let taken = self.memory.in_pause();
+        let copied = Instant::now();
+        let taken = taken.and(standstill.finish_save());
+        let saved = Instant::now();
+        let taken = taken.and_then(|()| self.witness.then(|| self.memory.read_whole()).transpose());
+        let resuming = Instant::now();
         // Before the result is looked at: the guest goes on whatever became of the snapshot.
         let resumed = standstill.end();
-        timings.resume_ms = milliseconds(started.elapsed());
+        timings.stop_ms = milliseconds(stopped - started);
+        timings.memory_ms = milliseconds(copied - stopped);
+        timings.device_ms = milliseconds(saved - stopped);
+        timings.resume_ms = milliseconds(resuming.elapsed());
         if let (Err(error), Err(_)) = (&taken, &resumed) {
             tracing::error!(%error, "a snapshot failed, and then the VM did not go on");
         }
-        let resumed_at = resumed?;
-        taken?;
-        timings.pause_ms = milliseconds(resumed_at.saturating_sub(stopped_at));
-        Ok(timings)
+        timings.pause_ms = milliseconds(resumed?.saturating_sub(stopped_at));
+        taken
     }
-}
-
-/// Offers all regions to the sink while the VM stands still.
-fn take_regions(
-    qmp: &mut Client,
-    memory: &File,
-    sink: &mut dyn SnapshotSink,
-    timings: &mut SnapshotTimings,
-) -> Result<(), SnapshotError> {
-    let started = Instant::now();
-    let device = device_state::save(qmp)?;
-    timings.device_ms = milliseconds(started.elapsed());
-    let started = Instant::now();
-    offer(sink, REGION_DEVICE, Ok(device))?;
-    offer(sink, REGION_RAM, memory.try_clone())?;
-    timings.regions_ms = milliseconds(started.elapsed());
-    Ok(())
-}
-
-fn offer(sink: &mut dyn SnapshotSink, name: &str, file: io::Result<File>) -> Result<(), SnapshotError> {
-    let source = file
-        .and_then(FileSource::from_file)
-        .map_err(|source| SnapshotError::MemoryFile { doing: "read a memory file of the VM", source })?;
-    let region = RegionName::new(name).map_err(|error| SnapshotError::Save { reason: error.to_string() })?;
-    sink.region(&region, &source, None).map_err(|source| SnapshotError::Sink { region, source })
-}
-
-/// The guest standing still. Dropping it lets the guest go on, so that not even a panic in the sink
-/// leaves a service standing.
-struct Standstill<'a> {
-    qmp: &'a mut Client,
-    paused: &'a mut bool,
-    /// When it began, by QEMU's clock.
-    since: Duration,
-}
-
-impl<'a> Standstill<'a> {
-    fn begin(qmp: &'a mut Client, paused: &'a mut bool) -> Result<Self, SnapshotError> {
-        let failed = |source| SnapshotError::Qmp { doing: "pausing the guest", source };
-        // Made before the command is sent: should its answer stay out, the drop undoes it all the same.
-        let mut standstill = Self { qmp, paused, since: Duration::ZERO };
-        *standstill.paused = true;
-        standstill.qmp.execute("stop", json!({}), QMP_COMMAND_TIMEOUT).map_err(failed)?;
-        let stopped =
-            standstill.qmp.wait_for_event("STOP", QMP_COMMAND_TIMEOUT, |event| event.name == "STOP");
-        standstill.since = stopped.map_err(failed)?.at;
-        Ok(standstill)
-    }
-
-    /// Lets the guest go on; returns when it did, by QEMU's clock.
-    fn end(self) -> Result<Duration, SnapshotError> {
-        let resumed = resume(self.qmp)?;
-        *self.paused = false;
-        Ok(resumed)
-    }
-}
-
-impl Drop for Standstill<'_> {
-    fn drop(&mut self) {
-        if *self.paused {
-            match resume(self.qmp) {
-                Ok(_) => *self.paused = false,
-                Err(error) => tracing::error!(%error, "a VM stands still after a snapshot that failed"),
-            }
-        }
-    }
-}
-
-fn resume(qmp: &mut Client) -> Result<Duration, SnapshotError> {
-    let failed = |source| SnapshotError::Resume { source };
-    qmp.execute("cont", json!({}), QMP_COMMAND_TIMEOUT).map_err(failed)?;
-    let resumed = qmp.wait_for_event("RESUME", QMP_COMMAND_TIMEOUT, |event| event.name == "RESUME");
-    resumed.map(|event| event.at).map_err(failed)
 }
 
 impl Vm for QemuVm {
@@ -192,10 +159,10 @@ impl Vm for QemuVm {
 
     fn snapshot(
         &mut self,
-        _scope: SnapshotScope,
+        scope: SnapshotScope,
         sink: &mut dyn SnapshotSink,
     ) -> Result<SnapshotTimings, SnapshotError> {
-        self.try_snapshot(sink).map_err(|error| match error {
+        self.try_snapshot(scope, sink).map_err(|error| match error {
             SnapshotError::Qmp { doing, source } => match ending(&self.machine.process, &source) {
                 Some(report) => SnapshotError::Exited { doing, report },
                 None => SnapshotError::Qmp { doing, source },
@@ -208,8 +175,9 @@ impl Vm for QemuVm {
         })
     }
 
-    // Every snapshot offers everything, so nothing has to be remembered.
-    fn committed(&mut self) {}
+    fn committed(&mut self) {
+        self.memory.committed();
+    }
 
     fn run_in_guest(&mut self, _command: &GuestCommand) -> Result<GuestOutput, GuestError> {
         Err(GuestError::Unsupported { service: self.machine.spec.service.clone() })

@@ -61,20 +61,21 @@ impl Client {
         arguments: Value,
         timeout: Duration,
     ) -> Result<Value, QmpError> {
-        self.request(command, arguments, timeout, None)
+        self.request(command, &arguments, timeout, None)
     }
 
-    /// Gives QEMU a copy of a file descriptor, by which later commands can name it.
+    /// Carries out a command that a file descriptor goes along with.
     ///
     /// # Errors
     /// As for [`Client::execute`].
-    pub(crate) fn give_descriptor(
+    pub(crate) fn execute_with(
         &mut self,
-        name: &str,
+        command: &'static str,
+        arguments: Value,
         descriptor: BorrowedFd<'_>,
         timeout: Duration,
-    ) -> Result<(), QmpError> {
-        self.request("getfd", json!({ "fdname": name }), timeout, Some(descriptor)).map(drop)
+    ) -> Result<Value, QmpError> {
+        self.request(command, &arguments, timeout, Some(descriptor))
     }
 
     /// Takes the events that are there, after reading what has arrived, without waiting.
@@ -130,19 +131,27 @@ impl Client {
         }
     }
 
-    fn request(
+    /// Sends a command without waiting for its answer, so that the next one can be on its way already. QEMU
+    /// carries them out one after the other. Its answer is taken by [`Client::finish`], in the order of
+    /// sending.
+    ///
+    /// # Errors
+    /// If it can't be sent.
+    pub(crate) fn begin(
         &mut self,
         command: &'static str,
-        arguments: Value,
+        arguments: &Value,
         timeout: Duration,
-        descriptor: Option<BorrowedFd<'_>>,
-    ) -> Result<Value, QmpError> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
-        line.push('\n');
-        let deadline = Deadline::new(command, timeout);
-        self.send(line.as_bytes(), descriptor, &deadline)?;
+    ) -> Result<Pending, QmpError> {
+        self.begin_with(command, arguments, timeout, None)
+    }
+
+    /// Waits for the answer to a command.
+    ///
+    /// # Errors
+    /// If QEMU refuses it, is gone, or does not answer in time.
+    pub(crate) fn finish(&mut self, pending: Pending) -> Result<Value, QmpError> {
+        let Pending { id, command, deadline } = pending;
         loop {
             match self.receive(&deadline)? {
                 Message::Event(event) => self.keep(event),
@@ -159,6 +168,33 @@ impl Client {
                 Message::Greeting { .. } => return Err(QmpError::Protocol { what: "a second greeting" }),
             }
         }
+    }
+
+    fn begin_with(
+        &mut self,
+        command: &'static str,
+        arguments: &Value,
+        timeout: Duration,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Pending, QmpError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
+        line.push('\n');
+        let deadline = Deadline::new(command, timeout);
+        self.send(line.as_bytes(), descriptor, &deadline)?;
+        Ok(Pending { id, command, deadline })
+    }
+
+    fn request(
+        &mut self,
+        command: &'static str,
+        arguments: &Value,
+        timeout: Duration,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
+        let pending = self.begin_with(command, arguments, timeout, descriptor)?;
+        self.finish(pending)
     }
 
     fn send(
@@ -199,6 +235,15 @@ impl Client {
     }
 }
 
+/// A command that was sent.
+#[derive(Debug)]
+#[must_use = "its answer is still to come"]
+pub(crate) struct Pending {
+    id: u64,
+    command: &'static str,
+    deadline: Deadline,
+}
+
 /// Sends bytes with a descriptor attached to the first of them; returns how many bytes went.
 fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
     let descriptors = [descriptor];
@@ -214,6 +259,7 @@ fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> i
 }
 
 /// When a wait ends, and what was waited for.
+#[derive(Debug)]
 struct Deadline {
     what: &'static str,
     timeout: Duration,
@@ -376,7 +422,7 @@ mod tests {
         });
         let mut client = Client::connect(ours, PATIENCE).unwrap();
         let mut file = crate::memory_file::create("test").unwrap();
-        client.give_descriptor("device", file.as_fd(), PATIENCE).unwrap();
+        client.execute_with("getfd", json!({ "fdname": "device" }), file.as_fd(), PATIENCE).unwrap();
         thread.join().unwrap();
         let mut text = String::new();
         file.seek(SeekFrom::Start(0)).unwrap();

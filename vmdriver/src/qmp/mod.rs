@@ -10,7 +10,7 @@ mod message;
 use std::io;
 use std::time::Duration;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Pending};
 pub(crate) use message::Event;
 
 /// Why a command was not carried out.

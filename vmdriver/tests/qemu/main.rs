@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stdout, reason = "measurements, shown by --nocapture")]
 
+mod consistency;
 mod endings;
 mod real_guest;
 mod support;

@@ -84,6 +84,12 @@ pub(crate) fn ask(vm: &mut dyn Vm, path: &str) -> Count {
     serde_json::from_str(&body).unwrap()
 }
 
+/// Has the guest write to so many random pages a second, within so much memory.
+pub(crate) fn set_load(vm: &dyn Vm, pages: u64, mib: u64) {
+    let path = format!("/load?pages={pages}&mib={mib}");
+    get(vm.forwards()[0].host, &path, ANSWER_TIMEOUT).expect("the load is set");
+}
+
 /// The regions of a snapshot, in memory.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Regions(pub(crate) BTreeMap<String, Vec<u8>>);
