@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,12 +226,17 @@ impl Cluster {
         self.member.tasks.until_stopped(work).await.unwrap_or_default()
     }
 
-    /// Connects to a service through a peer. Dropping the stream breaks it off.
+    /// Connects to a port of a service through a peer. Dropping the stream breaks it off.
     ///
     /// # Errors
     /// Unknown or unreachable peer, no answer in time, or a refusal.
-    pub async fn forward(&self, to: NodeId, service: ServiceName) -> Result<ForwardStream, RequestError> {
-        self.until_stopped(forward::connect(&self.member, to, service)).await
+    pub async fn forward(
+        &self,
+        to: NodeId,
+        service: ServiceName,
+        guest_port: NonZeroU16,
+    ) -> Result<ForwardStream, RequestError> {
+        self.until_stopped(forward::connect(&self.member, to, service, guest_port)).await
     }
 
     /// Leaves the cluster: tells the peers, ends all tasks, and closes the socket. Work with the disk that

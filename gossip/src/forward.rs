@@ -1,6 +1,7 @@
 //! The forward lane: clients' connections on their way to the server (P23).
 
 use std::io;
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -102,13 +103,14 @@ impl IncomingForward {
     }
 }
 
-/// Asks a peer to connect a client to a service there.
+/// Asks a peer to connect a client to a port of a service there.
 pub(crate) async fn connect(
     member: &Member,
     to: NodeId,
     service: ServiceName,
+    guest_port: NonZeroU16,
 ) -> Result<ForwardStream, RequestError> {
-    let request = Request::Connect { service };
+    let request = Request::Connect { service, guest_port };
     let exchange = Exchange::new(to, &request);
     let work = async {
         let (send, receive) = exchange.open(member, &request).await?;
@@ -129,9 +131,9 @@ pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Conne
         member.tasks.spawn(async move {
             let request = take_request(peer, Lane::Forward, &mut send, &mut receive).await;
             // No other request belongs on this lane.
-            if let Some(Request::Connect { service }) = request {
+            if let Some(Request::Connect { service, guest_port }) = request {
                 let incoming = IncomingForward { stream: ForwardStream::new(send, receive) };
-                known.handler.connect(peer, service, incoming).await;
+                known.handler.connect(peer, service, guest_port, incoming).await;
             }
         });
     }

@@ -1,6 +1,7 @@
 //! What the cluster tells the node above it.
 
 use std::future::Future;
+use std::num::NonZeroU16;
 use std::pin::Pin;
 
 use sustain_proto::wire::{Message, Request, Response};
@@ -21,10 +22,16 @@ pub trait Handler: Send + Sync + 'static {
     /// A control request (`Poll`, `Claim`) came; the answer is sent back.
     fn control(&self, from: NodeId, request: Request) -> BoxFuture<Response>;
 
-    /// A peer forwards a client to this service. [`IncomingForward::accept`] or
+    /// A peer forwards a client to this port of a service, by its number in the guest. [`IncomingForward::accept`] or
     /// [`IncomingForward::refuse`] it; the stream lives on after the future has ended, if it is kept,
     /// but a future that carries it is ended with the cluster.
-    fn connect(&self, from: NodeId, service: ServiceName, incoming: IncomingForward) -> BoxFuture<()>;
+    fn connect(
+        &self,
+        from: NodeId,
+        service: ServiceName,
+        guest_port: NonZeroU16,
+        incoming: IncomingForward,
+    ) -> BoxFuture<()>;
 
     /// A peer became reachable, or was lost. Every peer begins as lost. Calls for one peer come in order.
     fn peer_changed(&self, peer: NodeId, reachable: bool);

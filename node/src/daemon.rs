@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,20 @@ use std::time::Duration;
 use sustain_gossip::{Cluster, ClusterConfig, NodeKey, Peer, Replicate, Tuning};
 use sustain_proto::NodeId;
 use sustain_store::{KeySource, Store, StoreOptions};
-use sustain_vmdriver::{PortForward, VmDriver, VmSpec};
+use sustain_vmdriver::VmDriver;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState};
 use crate::config::{ClusterSecret, Config, ServiceConfig};
+use crate::drivers::spec_of;
 use crate::events::{EventLog, Happening};
 use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
-use crate::service::{self, Commands, ServiceHandle, ServiceParts, VmSettings};
+use crate::service::{self, ClientPort, Commands, ServiceHandle, ServiceParts, VmSettings};
 use sustain_store::error_chain;
 
 /// Why a daemon doesn't start.
@@ -93,7 +95,8 @@ pub struct Daemon {
 struct Bound {
     key: NodeKey,
     store: Store,
-    clients: Vec<TcpListener>,
+    /// For each service, one for each of its ports.
+    clients: Vec<Vec<TcpListener>>,
     admin: UnixListener,
 }
 
@@ -121,8 +124,12 @@ async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
         .map_err(bind_error("listen on the admin socket", config.admin_socket.display()))?;
     let mut clients = Vec::new();
     for service in &config.services {
-        let what = format!("{} for service {}", service.listen, service.name);
-        clients.push(TcpListener::bind(service.listen).await.map_err(bind_error("listen on", what))?);
+        let mut listeners = Vec::new();
+        for forward in &service.forwards {
+            let what = format!("{} for service {}", forward.listen, service.name);
+            listeners.push(TcpListener::bind(forward.listen).await.map_err(bind_error("listen on", what))?);
+        }
+        clients.push(listeners);
     }
     Ok(Bound { key, store, clients, admin })
 }
@@ -154,24 +161,33 @@ impl Daemon {
         let cluster = Cluster::start(settings, store.clone(), Arc::new(handler), Arc::new(Replicate))?;
         let node = Daemon { cluster, tasks, cancel, admin_socket: config.admin_socket.clone() };
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
-        for (((service, handle), ends), listener) in all {
+        for (((service, handle), ends), listeners) in all {
             let mut parts = node.parts(&config, service, &store, &events, &driver);
             parts.machine.eligible = can_run(&driver, &parts.vm, &events).await;
             let started = service::start(parts, ends);
             started.map_err(bind_error("start the VM's thread of", &service.name))?;
-            node.tasks.spawn(service::serve_clients(
-                listener,
-                service.name.clone(),
-                node.cluster.clone(),
-                handle.target(),
-                node.tasks.clone(),
-                node.cancel.clone(),
-            ));
+            node.serve_clients(service, handle, listeners);
         }
         node.spread_again(&config, &store);
         let state = AdminState { config, store, cluster: node.cluster.clone(), services: handles, events };
         node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
         Ok(node)
+    }
+
+    /// Accepts the clients of a service on all of its ports.
+    fn serve_clients(&self, service: &ServiceConfig, handle: &ServiceHandle, listeners: Vec<TcpListener>) {
+        let places = Arc::new(Semaphore::new(limits::CLIENTS_MAX));
+        for (forward, listener) in service.forwards.iter().zip(listeners) {
+            let port = ClientPort {
+                service: service.name.clone(),
+                guest_port: forward.guest_port,
+                cluster: self.cluster.clone(),
+                target: handle.target(),
+                places: places.clone(),
+            };
+            let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
+            self.tasks.spawn(service::serve_clients(listener, port, tasks, cancel));
+        }
     }
 
     /// What was pushed before the node last ended may not have reached anybody: the newest snapshot of each
@@ -224,14 +240,15 @@ impl Daemon {
             },
             vm: VmSettings {
                 service: service.name.clone(),
-                spec: vm_spec(service),
+                spec: spec_of(service),
                 interval: Duration::from_millis(service.interval.as_millis()),
                 rebase_after: service.rebase_after,
-                run: config.run.clone(),
+                // Two services must not write into one log.
+                run: config.run.join(service.name.as_str()),
                 store: store.clone(),
                 driver: driver.clone(),
             },
-            listen: service.listen,
+            listen: service.forwards.first().map(|forward| forward.listen),
             tolerance: service.tolerance,
             cluster: self.cluster.clone(),
             events: events.clone(),
@@ -291,20 +308,4 @@ fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterC
         peers: config.nodes.iter().filter(|entry| entry.id != own).map(peer).collect(),
         tuning: Tuning::default(),
     }
-}
-
-fn vm_spec(service: &ServiceConfig) -> VmSpec {
-    let vm = &service.vm;
-    let mut spec = VmSpec::new(service.name.clone(), vm.kernel.clone());
-    spec.memory_bytes = vm.memory.get();
-    spec.cpus = vm.cpus;
-    spec.initramfs = vm.initramfs.clone();
-    spec.accel = vm.accel;
-    if let Some(arguments) = &vm.kernel_args {
-        spec.kernel_args = arguments.clone();
-    }
-    // Port 0: a free one, so that any number of nodes fit one machine.
-    let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    spec.forwards = vec![PortForward { host, guest_port: vm.guest_port }];
-    spec
 }

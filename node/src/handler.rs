@@ -1,6 +1,7 @@
 //! What peers tell this node: passed on to the services that it concerns.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sustain_gossip::{BoxFuture, Handler, IncomingForward};
@@ -68,9 +69,15 @@ impl Handler for NodeHandler {
         })
     }
 
-    fn connect(&self, _from: NodeId, service: ServiceName, incoming: IncomingForward) -> BoxFuture<()> {
+    fn connect(
+        &self,
+        _from: NodeId,
+        service: ServiceName,
+        guest_port: NonZeroU16,
+        incoming: IncomingForward,
+    ) -> BoxFuture<()> {
         match self.services.get(&service).map(ServiceHandle::target) {
-            Some(target) => Box::pin(serve_forwarded(target, incoming)),
+            Some(target) => Box::pin(serve_forwarded(target, guest_port, incoming)),
             None => Box::pin(async move { incoming.refuse("there is no such service").await }),
         }
     }

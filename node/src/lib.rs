@@ -10,10 +10,12 @@ pub mod logic;
 pub mod operations;
 
 mod daemon;
+mod drivers;
 mod handler;
 mod plan;
 mod service;
 
 pub use daemon::{Daemon, DaemonError};
+pub use drivers::spec_of;
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
 pub use service::ServiceStatus;

@@ -3,12 +3,16 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use sustain_gossip::NodeKey;
 use sustain_proto::ServiceName;
 
-use crate::config::{ClusterSecret, Config, Duration, NodeConfig, SecretError, ServiceConfig, VmConfig};
+use crate::config::{
+    ClusterSecret, Config, DriverKind, Duration, ForwardConfig, NodeConfig, SecretError, ServiceConfig,
+    ServiceType, VmConfig,
+};
 use crate::logic::Timing;
 
 /// Most nodes of a plan. Above some hundreds the full mesh of heartbeats costs more than it gives.
@@ -27,6 +31,8 @@ pub struct PlannedService {
     pub rebase_after: u32,
     /// Its VM; paths should be absolute.
     pub vm: VmConfig,
+    /// The TCP port on which the service listens inside the guest.
+    pub guest_port: NonZeroU16,
     /// Where each node accepts its clients, one address a node.
     pub listen: Vec<SocketAddr>,
 }
@@ -123,11 +129,14 @@ impl ClusterPlan {
         let service = |planned: &PlannedService| ServiceConfig {
             name: planned.name.clone(),
             first_server: nodes[0].name.clone(),
-            listen: planned.listen[number],
+            kind: ServiceType::default(),
             interval: planned.interval,
             tolerance: planned.tolerance,
             rebase_after: planned.rebase_after,
-            vm: planned.vm.clone(),
+            driver: DriverKind::Qemu,
+            forwards: vec![ForwardConfig { listen: planned.listen[number], guest_port: planned.guest_port }],
+            vm: Some(planned.vm.clone()),
+            command: None,
         };
         Config {
             cluster: self.cluster.clone(),

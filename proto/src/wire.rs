@@ -8,6 +8,8 @@
 //! Decoding already refuses a list that is over its limit. [`Request::check`] and [`Response::check`] check
 //! all limits: senders call them before, receivers after.
 
+use std::num::NonZeroU16;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{PackId, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
@@ -33,7 +35,7 @@ impl Lane {
         match self {
             Self::Control => b"sustain-control/1",
             Self::Bulk => b"sustain-bulk/1",
-            Self::Forward => b"sustain-forward/1",
+            Self::Forward => b"sustain-forward/2",
         }
     }
 
@@ -180,6 +182,9 @@ pub enum Request {
     Connect {
         /// The service.
         service: ServiceName,
+        /// Which of its ports, by the number inside the guest: nodes may listen on different ports for it,
+        /// the guest's is the same everywhere.
+        guest_port: NonZeroU16,
     },
 }
 

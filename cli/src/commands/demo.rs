@@ -1,6 +1,7 @@
 //! `snapctl demo`: the main job, from nothing, on loopback.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -65,8 +66,8 @@ pub(crate) struct GuestArgs {
     memory: Bytes,
 
     /// TCP port of the service inside the guest
-    #[arg(long, default_value_t = 8080)]
-    guest_port: u16,
+    #[arg(long, default_value = "8080")]
+    guest_port: NonZeroU16,
 }
 
 impl GuestArgs {
@@ -112,12 +113,13 @@ pub(crate) fn planned_service(guest: &GuestArgs, listen: Vec<SocketAddr>) -> Res
         vm: VmConfig {
             memory: guest.memory,
             cpus: 1,
-            kernel: file("vmlinuz")?,
+            kernel: Some(file("vmlinuz")?),
             initramfs: Some(file("initramfs.cpio.gz")?),
             kernel_args: None,
+            disk: None,
             accel: sustain_vmdriver::Accel::Auto,
-            guest_port: guest.guest_port,
         },
+        guest_port: guest.guest_port,
     })
 }
 

@@ -67,6 +67,6 @@ fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
         format!("{} losses", service.level),
         service.snapshots_held.to_string(),
         service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
-        service.listen.clone(),
+        service.listen.map_or_else(|| "-".to_owned(), |listen| listen.to_string()),
     ]
 }

@@ -1,6 +1,7 @@
 //! Nodes for tests, and waiting for what they tell.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ use crate::*;
 
 /// Longest wait for anything that must happen. The machine may be busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The one port of the service `echo`.
+pub(super) const ECHO_PORT: NonZeroU16 = NonZeroU16::MAX;
 
 /// What a node was told.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,10 +96,19 @@ impl Handler for Recorder {
         })
     }
 
-    fn connect(&self, _from: NodeId, service: ServiceName, incoming: IncomingForward) -> BoxFuture<()> {
+    fn connect(
+        &self,
+        _from: NodeId,
+        service: ServiceName,
+        guest_port: NonZeroU16,
+        incoming: IncomingForward,
+    ) -> BoxFuture<()> {
         Box::pin(async move {
             if service.as_str() != "echo" {
                 return incoming.refuse(&format!("{service} does not run here")).await;
+            }
+            if guest_port != ECHO_PORT {
+                return incoming.refuse(&format!("{service} has no port {guest_port}")).await;
             }
             let mut stream = incoming.accept().await.unwrap();
             let mut buffer = vec![0; 10_000];

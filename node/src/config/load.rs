@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::{Config, NodeConfig};
+use sustain_vmdriver::limits::FORWARDS_MAX;
+
+use super::{Config, DriverKind, NodeConfig, ServiceConfig, VmConfig};
 
 /// Most bytes of a configuration file; a thousand nodes need a fifth of it.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -77,8 +79,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         *file = folder.join(&*file);
     }
     for service in &mut config.services {
-        service.vm.kernel = folder.join(&service.vm.kernel);
-        service.vm.initramfs = service.vm.initramfs.take().map(|file| folder.join(file));
+        let files = service.vm.iter_mut().flat_map(|vm| [&mut vm.kernel, &mut vm.initramfs, &mut vm.disk]);
+        for file in files.flatten().chain(service.command.iter_mut().map(|command| &mut command.folder)) {
+            *file = folder.join(&*file);
+        }
     }
     Ok(config)
 }
@@ -91,7 +95,8 @@ fn check(config: &Config) -> Result<(), String> {
     unique("id", config.nodes.iter().map(|node| node.id))?;
     unique("address", config.nodes.iter().map(|node| node.address))?;
     unique("service", config.services.iter().map(|service| service.name.as_str()))?;
-    unique("listen address", config.services.iter().map(|service| service.listen))?;
+    let forwards = config.services.iter().flat_map(|service| &service.forwards);
+    unique("listen address", forwards.map(|forward| forward.listen))?;
     let timing = &config.timing;
     if timing.heartbeat_ms == 0 || timing.fresh_ms + timing.heartbeat_ms > timing.suspect_ms {
         return Err("`timing`: heartbeat-ms must not be 0, and fresh-ms must be less than suspect-ms by at \
@@ -99,16 +104,48 @@ fn check(config: &Config) -> Result<(), String> {
             .to_owned());
     }
     for service in &config.services {
-        let name = &service.name;
         if !config.nodes.iter().any(|node| node.name == service.first_server) {
-            return Err(format!("service `{name}`: first-server `{}` is no node", service.first_server));
+            let (name, first) = (&service.name, &service.first_server);
+            return Err(format!("service `{name}`: first-server `{first}` is no node"));
         }
-        if service.interval.as_millis() < INTERVAL_MS_MIN {
-            return Err(format!("service `{name}`: interval is under {INTERVAL_MS_MIN} ms"));
-        }
-        if service.rebase_after == 0 || service.vm.cpus == 0 || service.vm.guest_port == 0 {
-            return Err(format!("service `{name}`: rebase-after, cpus and guest-port must not be 0"));
-        }
+        check_service(service).map_err(|what| format!("service `{}`: {what}", service.name))?;
+    }
+    Ok(())
+}
+
+fn check_service(service: &ServiceConfig) -> Result<(), String> {
+    if service.interval.as_millis() < INTERVAL_MS_MIN {
+        return Err(format!("interval is under {INTERVAL_MS_MIN} ms"));
+    }
+    if service.rebase_after == 0 {
+        return Err("rebase-after must not be 0".to_owned());
+    }
+    if service.forwards.len() > FORWARDS_MAX {
+        return Err(format!("{} forwards, where at most {FORWARDS_MAX} are allowed", service.forwards.len()));
+    }
+    unique("guest-port", service.forwards.iter().map(|forward| forward.guest_port))?;
+    match (service.driver, &service.vm, &service.command) {
+        (DriverKind::Qemu, Some(vm), None) => check_vm(vm),
+        (DriverKind::Command, None, Some(_)) => Ok(()),
+        (DriverKind::Qemu, None, _) => Err("the driver `qemu` needs a table `vm`".to_owned()),
+        (DriverKind::Qemu, ..) => Err("a table `command` is for `driver = \"command\"`".to_owned()),
+        (DriverKind::Command, _, None) => Err("the driver `command` needs a table `command`".to_owned()),
+        (DriverKind::Command, ..) => Err("a table `vm` is for `driver = \"qemu\"`".to_owned()),
+    }
+}
+
+fn check_vm(vm: &VmConfig) -> Result<(), String> {
+    if vm.cpus == 0 {
+        return Err("cpus must not be 0".to_owned());
+    }
+    if vm.kernel.is_some() {
+        return Ok(());
+    }
+    if vm.disk.is_none() {
+        return Err("a VM boots from a `kernel` or from a `disk`, and has neither".to_owned());
+    }
+    if vm.initramfs.is_some() || vm.kernel_args.is_some() {
+        return Err("initramfs and kernel-args are for a `kernel`, and there is none".to_owned());
     }
     Ok(())
 }

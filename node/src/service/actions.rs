@@ -30,7 +30,7 @@ impl Driver {
                 if let Some(gather) = self.gather.take() {
                     gather.abort();
                 }
-                self.address = None;
+                self.ports = None;
                 self.vm_pid = None;
                 if !self.vm.tell(VmCommand::Stop) {
                     tracing::error!(service = %self.service, "the VM's thread can't be told to stop the VM");
@@ -40,7 +40,7 @@ impl Driver {
                 let target = match term {
                     None => Target::Nowhere,
                     Some(term) if term.node == self.cluster.node_id() => {
-                        self.address.map_or(Target::Nowhere, Target::Here)
+                        self.ports.clone().map_or(Target::Nowhere, Target::Here)
                     }
                     Some(term) => Target::Node(term.node),
                 };

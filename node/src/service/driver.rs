@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::handle::{Command, ServiceHandle, Target};
+use super::handle::{Command, Ports, ServiceHandle, Target};
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::Monotonic;
 use crate::events::{EventLog, Happening};
@@ -27,7 +27,7 @@ use sustain_store::error_chain;
 pub(crate) struct ServiceParts {
     pub(crate) machine: MachineConfig,
     pub(crate) vm: VmSettings,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Option<SocketAddr>,
     pub(crate) tolerance: u32,
     pub(crate) cluster: Cluster,
     pub(crate) events: Arc<EventLog>,
@@ -75,14 +75,14 @@ pub(super) struct Driver {
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) own: mpsc::Sender<Command>,
     pub(super) target: watch::Sender<Target>,
-    pub(super) address: Option<SocketAddr>,
+    pub(super) ports: Option<Ports>,
     pub(super) vm_pid: Option<u32>,
     pub(super) gather: Option<AbortHandle>,
     pub(super) pauses_ms: Vec<f64>,
     pub(super) snapshots_taken: u64,
     pub(super) snapshots_held: usize,
     pub(super) marked: Option<SnapshotId>,
-    pub(super) listen: SocketAddr,
+    pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
     pub(super) events: Arc<EventLog>,
     pub(super) tasks: TaskTracker,
@@ -111,7 +111,7 @@ impl Driver {
             inbox: commands.inbox,
             own: commands.own,
             target: commands.target,
-            address: None,
+            ports: None,
             vm_pid: None,
             gather: None,
             pauses_ms: Vec::new(),
@@ -195,13 +195,13 @@ impl Driver {
         match note {
             VmNote::Event(event) => {
                 if matches!(event, Event::Exited { .. } | Event::StartFailed { .. } | Event::Stopped) {
-                    self.address = None;
+                    self.ports = None;
                     self.vm_pid = None;
                 }
                 self.handle(event);
             }
-            VmNote::Running { address, pid } => {
-                self.address = Some(address);
+            VmNote::Running { ports, pid } => {
+                self.ports = Some(ports);
                 self.vm_pid = Some(pid);
             }
             VmNote::Restored { snapshot, seq } => {

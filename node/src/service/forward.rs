@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sustain_gossip::{Cluster, IncomingForward};
@@ -16,20 +17,30 @@ use tokio_util::task::TaskTracker;
 use super::handle::Target;
 use crate::limits;
 
+/// A port of a service, as its clients know it.
+#[derive(Clone)]
+pub(crate) struct ClientPort {
+    pub(crate) service: ServiceName,
+    /// Its number inside the guest.
+    pub(crate) guest_port: NonZeroU16,
+    pub(crate) cluster: Cluster,
+    pub(crate) target: watch::Receiver<Target>,
+    /// Room for the clients of all ports of the service.
+    pub(crate) places: Arc<Semaphore>,
+}
+
 /// Accepts clients until cancelled.
 pub(crate) async fn serve_clients(
     listener: TcpListener,
-    service: ServiceName,
-    cluster: Cluster,
-    target: watch::Receiver<Target>,
+    port: ClientPort,
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limits::CLIENTS_MAX));
+    let service = &port.service;
     loop {
         let accepted = tokio::select! {
             () = cancel.cancelled() => return,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &port.places) => accepted,
         };
         let (client, place) = match accepted {
             Ok(accepted) => accepted,
@@ -40,14 +51,13 @@ pub(crate) async fn serve_clients(
                 continue;
             }
         };
-        let (service, cluster, target) = (service.clone(), cluster.clone(), target.clone());
-        let cancel = cancel.clone();
+        let (port, cancel) = (port.clone(), cancel.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                result = serve_client(client, &service, &cluster, target) => {
+                result = serve_client(client, &port) => {
                     if let Err(error) = result {
-                        tracing::debug!(%service, %error, "a client's connection ended");
+                        tracing::debug!(service = %port.service, %error, "a client's connection ended");
                     }
                 }
             }
@@ -68,15 +78,11 @@ async fn accept(
 
 /// Holds a client until there is a server, then connects the two until either ends or the server changes:
 /// what a lost server had begun to say can't be continued by another.
-async fn serve_client(
-    client: TcpStream,
-    service: &ServiceName,
-    cluster: &Cluster,
-    mut target: watch::Receiver<Target>,
-) -> io::Result<()> {
+async fn serve_client(client: TcpStream, port: &ClientPort) -> io::Result<()> {
+    let mut target = port.target.clone();
     let waiting = target.wait_for(|target| *target != Target::Nowhere);
     let chosen = match timeout(limits::CLIENT_HOLD, waiting).await {
-        Ok(Ok(chosen)) => *chosen,
+        Ok(Ok(chosen)) => chosen.clone(),
         Ok(Err(error)) => return Err(io::Error::other(error)),
         Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "there is no server")),
     };
@@ -86,22 +92,21 @@ async fn serve_client(
     };
     tokio::select! {
         () = changed => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has changed")),
-        result = connect_and_copy(client, service, cluster, chosen) => result,
+        result = connect_and_copy(client, port, &chosen) => result,
     }
 }
 
-async fn connect_and_copy(
-    client: TcpStream,
-    service: &ServiceName,
-    cluster: &Cluster,
-    chosen: Target,
-) -> io::Result<()> {
+async fn connect_and_copy(client: TcpStream, port: &ClientPort, chosen: &Target) -> io::Result<()> {
     match chosen {
         Target::Nowhere => Ok(()),
-        Target::Here(address) => copy(client, connect(address).await?).await,
+        Target::Here(ports) => {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "the VM has no such port");
+            let address = ports.address(port.guest_port).ok_or_else(missing)?;
+            copy(client, connect(address).await?).await
+        }
         Target::Node(node) => {
-            let stream = cluster.forward(node, service.clone()).await.map_err(io::Error::other)?;
-            copy(client, stream).await
+            let stream = port.cluster.forward(*node, port.service.clone(), port.guest_port).await;
+            copy(client, stream.map_err(io::Error::other)?).await
         }
     }
 }
@@ -120,13 +125,22 @@ async fn copy(
 }
 
 /// Serves a client that a peer forwards to this node, if the VM runs here.
-pub(crate) async fn serve_forwarded(mut target: watch::Receiver<Target>, incoming: IncomingForward) {
-    let Target::Here(address) = *target.borrow_and_update() else {
-        incoming.refuse("the service does not run on this node").await;
-        return;
+pub(crate) async fn serve_forwarded(
+    mut target: watch::Receiver<Target>,
+    guest_port: NonZeroU16,
+    incoming: IncomingForward,
+) {
+    let chosen = target.borrow_and_update().clone();
+    let address = match &chosen {
+        Target::Here(ports) => ports.address(guest_port).ok_or("the service has no such port on this node"),
+        _ => Err("the service does not run on this node"),
+    };
+    let address = match address {
+        Ok(address) => address,
+        Err(reason) => return incoming.refuse(reason).await,
     };
     let result = tokio::select! {
-        _ = target.wait_for(|target| *target != Target::Here(address)) => return,
+        _ = target.wait_for(|target| *target != chosen) => return,
         result = accept_forwarded(incoming, address) => result,
     };
     if let Err(error) = result {

@@ -1,23 +1,43 @@
 //! What the rest of the node holds of a service: a way to reach its task, and where its clients go.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use sustain_proto::wire::{Ballot, SnapshotSummary};
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_vmdriver::PortForward;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ServiceStatus;
 use crate::logic::Event;
 
 /// Where clients are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// There is no server now.
     Nowhere,
-    /// The VM runs here and listens at this address.
-    Here(SocketAddr),
+    /// The VM runs here, and its ports are reached like this.
+    Here(Ports),
     /// Another node serves.
     Node(NodeId),
+}
+
+/// The ports of a VM that runs on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ports(Arc<[PortForward]>);
+
+impl Ports {
+    /// As the VM's driver says.
+    pub(crate) fn new(forwards: &[PortForward]) -> Self {
+        Self(forwards.into())
+    }
+
+    /// Where the port with this number inside the guest is reached on this machine.
+    pub(crate) fn address(&self, guest_port: NonZeroU16) -> Option<SocketAddr> {
+        let forward = self.0.iter().find(|forward| forward.guest_port == guest_port.get());
+        forward.map(|forward| forward.host)
+    }
 }
 
 /// What the service's task is asked or told.

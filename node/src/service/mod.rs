@@ -13,5 +13,5 @@ pub(crate) use handle::ServiceHandle;
 pub use status::ServiceStatus;
 
 pub(crate) use driver::{Commands, ServiceParts, start};
-pub(crate) use forward::{serve_clients, serve_forwarded};
+pub(crate) use forward::{ClientPort, serve_clients, serve_forwarded};
 pub(crate) use vm_thread::VmSettings;

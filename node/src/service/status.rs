@@ -1,5 +1,7 @@
 //! A service as a node sees it, for `snapctl status`.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
 
@@ -25,8 +27,8 @@ pub struct ServiceStatus {
     pub durable: Option<SnapshotId>,
     /// Losses that it survives.
     pub level: u32,
-    /// Where this node accepts the service's clients.
-    pub listen: String,
+    /// Where this node accepts the service's clients: the address of the first forward.
+    pub listen: Option<SocketAddr>,
     /// Process id of the VM, if it runs here.
     pub vm_pid: Option<u32>,
     /// Snapshots taken here since the node started.
@@ -52,7 +54,7 @@ impl Driver {
             durable_seq: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.1),
             durable: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.0),
             level: watermark.map_or(0, |heartbeat| heartbeat.level),
-            listen: self.listen.to_string(),
+            listen: self.listen,
             vm_pid: self.vm_pid,
             snapshots_taken: self.snapshots_taken,
             pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),

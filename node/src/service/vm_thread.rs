@@ -2,7 +2,6 @@
 //!
 //! A thread, not a task: the driver blocks, and QEMU is told to die with the thread that spawned it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use sustain_store::{Progress, Store};
 use sustain_vmdriver::{PreparedVm, Vm, VmDriver, VmSpec};
 use tokio::sync::mpsc;
 
+use super::handle::Ports;
 use super::vm_running::Running;
 use crate::limits;
 use crate::logic::Event;
@@ -31,7 +31,7 @@ pub(super) enum VmCommand {
 /// What the thread says.
 pub(super) enum VmNote {
     Event(Event),
-    Running { address: SocketAddr, pid: u32 },
+    Running { ports: Ports, pid: u32 },
     Restored { snapshot: SnapshotId, seq: u64 },
     Snapshot(Box<SnapshotNote>),
     Rebased { base: SnapshotId, newest: SnapshotId, dropped: usize },
@@ -210,12 +210,7 @@ impl Owner {
         parent: Option<SnapshotId>,
         vm: Box<dyn Vm>,
     ) {
-        let Some(address) = vm.forwards().first().map(|forward| forward.host) else {
-            self.say(VmNote::Problem("the VM's driver forwards no port to the service".to_owned()));
-            self.say(VmNote::Event(Event::StartFailed { term }));
-            return;
-        };
-        self.say(VmNote::Running { address, pid: vm.pid() });
+        self.say(VmNote::Running { ports: Ports::new(vm.forwards()), pid: vm.pid() });
         self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval));
         self.say(VmNote::Event(Event::Running { term }));
     }

@@ -1,6 +1,8 @@
 //! The formats, byte for byte. If one of these fails, what earlier builds wrote can't be read any more:
 //! raise the format's version instead of changing the literal.
 
+use std::num::NonZeroU16;
+
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{
     ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, IndexRoot, Manifest, NodeId, PackId, PackRef, Region,
@@ -136,7 +138,7 @@ fn kinds_of_messages() {
         Request::GetManifest { id: SnapshotId::from_bytes([0x33; 32]) },
         Request::HavePacks { ids: Vec::new() },
         Request::GetPack { id: pack, offset: 0 },
-        Request::Connect { service: service.clone() },
+        Request::Connect { service: service.clone(), guest_port: NonZeroU16::MIN },
     ];
     assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 

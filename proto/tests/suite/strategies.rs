@@ -145,7 +145,8 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         snapshot_id().prop_map(|id| Request::GetManifest { id }),
         packs().prop_map(|ids| Request::HavePacks { ids }),
         (pack_id(), bytes()).prop_map(|(id, offset)| Request::GetPack { id, offset }),
-        service().prop_map(|service| Request::Connect { service }),
+        (service(), any::<std::num::NonZeroU16>())
+            .prop_map(|(service, guest_port)| Request::Connect { service, guest_port }),
     ]
 }
 
