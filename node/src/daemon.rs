@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState};
 use crate::config::{ClusterSecret, Config, ServiceConfig};
-use crate::drivers::spec_of;
+use crate::drivers::{driver_of, spec_of};
 use crate::events::{EventLog, Happening};
 use crate::handler::NodeHandler;
 use crate::limits;
@@ -163,7 +163,7 @@ impl Daemon {
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
         for (((service, handle), ends), listeners) in all {
             let mut parts = node.parts(&config, service, &store, &events, &driver);
-            parts.machine.eligible = can_run(&driver, &parts.vm, &events).await;
+            parts.machine.eligible = can_run(&parts.vm, &events).await;
             let started = service::start(parts, ends);
             started.map_err(bind_error("start the VM's thread of", &service.name))?;
             node.serve_clients(service, handle, listeners);
@@ -246,7 +246,7 @@ impl Daemon {
                 // Two services must not write into one log.
                 run: config.run.join(service.name.as_str()),
                 store: store.clone(),
-                driver: driver.clone(),
+                driver: driver_of(service, driver),
             },
             listen: service.forwards.first().map(|forward| forward.listen),
             tolerance: service.tolerance,
@@ -273,8 +273,8 @@ impl Daemon {
 
 /// Whether this machine can run the VM. Asked before it matters, since finding out whether KVM works takes a
 /// moment; a node that can't still holds snapshots and forwards clients.
-async fn can_run(driver: &Arc<dyn VmDriver>, vm: &VmSettings, events: &EventLog) -> bool {
-    let (driver, spec, service) = (driver.clone(), vm.spec.clone(), vm.service.clone());
+async fn can_run(vm: &VmSettings, events: &EventLog) -> bool {
+    let (driver, spec, service) = (vm.driver.clone(), vm.spec.clone(), vm.service.clone());
     let problem = match tokio::task::spawn_blocking(move || driver.check(&spec)).await {
         Ok(Ok(report)) => {
             tracing::info!(%service, qemu = report.qemu_version, accel = report.accel.as_str(), "can run the VM");

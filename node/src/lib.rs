@@ -16,6 +16,6 @@ mod plan;
 mod service;
 
 pub use daemon::{Daemon, DaemonError};
-pub use drivers::spec_of;
+pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
 pub use service::ServiceStatus;

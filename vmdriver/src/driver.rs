@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use sustain_proto::RegionName;
@@ -140,8 +141,8 @@ pub struct CheckReport {
     pub accel: Accel,
     /// Bytes of memory that the host has left.
     pub memory_available_bytes: u64,
-    /// How writes to guest memory will be found.
-    pub tracking: TrackingReport,
+    /// How writes to guest memory will be found; none where there is none to be looked at.
+    pub tracking: Option<TrackingReport>,
 }
 
 /// How a host finds out what a guest wrote to its memory.
@@ -166,6 +167,11 @@ pub enum VmState {
     Running,
     /// The guest stands still.
     Paused,
+    /// The process is there, and has not answered for this long: it will not do so any more.
+    Hung {
+        /// How long.
+        silent: Duration,
+    },
     /// The process has ended.
     Exited(ExitReport),
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use sustain_proto::{RegionName, ServiceName};
 
+use crate::command::ProgramError;
 use crate::driver::ExitReport;
 use crate::qmp::QmpError;
 use crate::spec::SpecError;
@@ -73,6 +74,14 @@ pub enum CheckError {
     /// KVM was demanded and doesn't work.
     #[error("KVM is demanded, but runs nothing on this host; accel = \"auto\" takes emulation instead")]
     NoKvm,
+    /// The command driver's programs.
+    #[error("service {service} can't be run by its programs")]
+    Program {
+        /// Whose.
+        service: ServiceName,
+        /// Why.
+        source: ProgramError,
+    },
     /// Too little memory left. Starting anyway would end in the system killing processes.
     #[error(
         "service {service} needs {needed_bytes} bytes of memory, QEMU's own included; \
@@ -173,6 +182,12 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A program of the command driver.
+    #[error("the service can't be started by its programs")]
+    Program {
+        /// Why.
+        source: ProgramError,
+    },
     /// QEMU refuses the devices' state.
     #[error("QEMU can't load the snapshot's device state: {reason}")]
     Load {
@@ -220,6 +235,12 @@ pub enum SnapshotError {
     Track {
         /// Why.
         source: io::Error,
+    },
+    /// A program of the command driver.
+    #[error("the service's programs took no snapshot")]
+    Program {
+        /// Why.
+        source: ProgramError,
     },
     /// A memory file can't be made or read.
     #[error("can't {doing}")]
@@ -269,6 +290,14 @@ pub enum GuestError {
         /// Whose guest.
         service: ServiceName,
     },
+    /// The program of the command driver that does it.
+    #[error("can't run anything beside service {service}")]
+    Program {
+        /// Whose.
+        service: ServiceName,
+        /// Why.
+        source: ProgramError,
+    },
 }
 
 impl CheckError {
@@ -280,6 +309,7 @@ impl CheckError {
             Self::GuestFile { .. } | Self::Qemu { .. } | Self::QemuVersion { .. } | Self::NoKvm => {
                 ErrorKind::Missing
             }
+            Self::Program { source, .. } => source.kind(),
             Self::Memory { .. } => ErrorKind::NoMemory,
             Self::HostMemory { .. } => ErrorKind::Failed,
         }
@@ -297,6 +327,7 @@ impl StartError {
             | Self::DeviceHeader { .. }
             | Self::Load { .. } => ErrorKind::Corrupt,
             Self::Incompatible { .. } => ErrorKind::Unsupported,
+            Self::Program { source } => source.kind(),
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
             Self::Exited { .. } => ErrorKind::Gone,
             Self::RunDir { .. } | Self::Spawn { .. } | Self::Qmp { .. } => ErrorKind::Failed,
@@ -309,6 +340,7 @@ impl SnapshotError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Program { source } => source.kind(),
             Self::Exited { .. } => ErrorKind::Gone,
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
             _ => ErrorKind::Failed,
@@ -328,6 +360,9 @@ impl GuestError {
     /// What kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        ErrorKind::Unsupported
+        match self {
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Program { source, .. } => source.kind(),
+        }
     }
 }

@@ -39,7 +39,7 @@ fn find_program(wanted: &Path, search_path: &OsStr) -> io::Result<PathBuf> {
     })
 }
 
-fn is_program(path: &Path) -> bool {
+pub(crate) fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
@@ -85,17 +85,22 @@ pub(crate) fn check_guest_files(spec: &VmSpec) -> Result<(), CheckError> {
 /// shared file: where there is none left for it, the guest is not refused a page but killed. Snapshots need
 /// `copy_bytes` on top.
 pub(crate) fn check_memory(spec: &VmSpec, copy_bytes: u64) -> Result<u64, CheckError> {
-    let text = fs::read_to_string("/proc/meminfo").map_err(|source| CheckError::HostMemory { source })?;
-    let Some(available_bytes) = parse_available(&text) else {
-        let source = io::Error::new(io::ErrorKind::InvalidData, "there is no line MemAvailable");
-        return Err(CheckError::HostMemory { source });
-    };
+    let available_bytes = memory_available()?;
     let needed_bytes =
         spec.memory_bytes.saturating_add(limits::QEMU_OVERHEAD_BYTES).saturating_add(copy_bytes);
     if available_bytes < needed_bytes {
         return Err(CheckError::Memory { service: spec.service.clone(), needed_bytes, available_bytes });
     }
     Ok(available_bytes)
+}
+
+/// Bytes of memory that the host has left.
+pub(crate) fn memory_available() -> Result<u64, CheckError> {
+    let text = fs::read_to_string("/proc/meminfo").map_err(|source| CheckError::HostMemory { source })?;
+    parse_available(&text).ok_or_else(|| {
+        let source = io::Error::new(io::ErrorKind::InvalidData, "there is no line MemAvailable");
+        CheckError::HostMemory { source }
+    })
 }
 
 fn parse_available(text: &str) -> Option<u64> {

@@ -9,6 +9,7 @@
 //! driver ........ the traits                   qemu ......... QemuDriver: checks and launches
 //! spec .......... what a VM is made of         vm ........... a running one: snapshot, state, stop
 //! command_line .. spec → arguments             prepared ..... one about to be restored
+//! command ....... a driver that calls programs of the user's own instead
 //! qmp ........... QEMU's control protocol      device_state . saving and loading the devices
 //! process ....... a child that dies with us    kvm, host .... what this machine can do
 //! ```
@@ -18,6 +19,7 @@
 
 pub mod limits;
 
+mod command;
 mod command_line;
 mod device_header;
 mod device_state;
@@ -42,6 +44,7 @@ mod standstill;
 mod tracking;
 mod vm;
 
+pub use command::{CommandDriver, CommandSettings, ProgramError, Verb};
 pub use driver::{
     CheckReport, ExitReport, GuestCommand, GuestOutput, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM,
     SnapshotScope, SnapshotSink, SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,

@@ -117,3 +117,30 @@ pub const PRELOAD_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections of other processes that are passed over before the library's is given up.
 pub const PRELOAD_STRANGERS_MAX: usize = 16;
+/// Pause between two looks at something that QEMU sends no event for.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long the reading of a process's output may go on after its end. What was written before is there
+/// already; only a child that was left behind could hold it up.
+pub const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most bytes that are kept of what a program of the command driver writes to its standard output.
+pub const COMMAND_OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// How long the program `check` may take.
+pub const COMMAND_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the program `alive` may take.
+pub const COMMAND_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two tries of `alive` while a service starts.
+pub const COMMAND_ALIVE_RETRY: Duration = Duration::from_millis(20);
+
+/// Between two calls of `alive` while a service runs. A guess: it costs a process.
+pub const COMMAND_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often in a row `alive` must fail before a running service counts as hung.
+pub const COMMAND_ALIVE_FAILURES: u32 = 3;
+
+/// How long the program `run-in-guest` may take: a merge of mailboxes takes minutes.
+pub const COMMAND_GUEST_TIMEOUT: Duration = Duration::from_secs(600);

@@ -50,8 +50,16 @@ impl ConsoleFile {
     /// # Errors
     /// If either can't be made.
     pub(crate) fn create(run_dir: &Path) -> io::Result<Self> {
+        Self::create_named(run_dir, CONSOLE_FILE)
+    }
+
+    /// The same, with a name of its own.
+    ///
+    /// # Errors
+    /// If the folder or the file can't be made.
+    pub(crate) fn create_named(run_dir: &Path, name: &str) -> io::Result<Self> {
         fs::create_dir_all(run_dir)?;
-        let path = run_dir.join(CONSOLE_FILE);
+        let path = run_dir.join(name);
         let file = File::create(&path)?;
         Ok(Self { path, file, bytes: 0 })
     }

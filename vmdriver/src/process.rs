@@ -4,7 +4,7 @@
 //! handle ── thread ── setpriv --pdeathsig KILL ── sh (is the parent still there?) ── QEMU
 //! ```
 //! The kernel kills QEMU when the *thread* that started it ends, so each process has a thread of its own,
-//! which then also carries QEMU's output to the log and waits for its end. `setpriv` and `sh` replace
+//! which then waits for its end; another one carries its output to the log. `setpriv` and `sh` replace
 //! themselves: in the end there is one process, with one id. All that QEMU needs from here comes through
 //! its three standard descriptors, so no name in any file system refers to it.
 
@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::driver::ExitReport;
+use crate::limits;
 use crate::memory_file;
 use crate::output::{ConsoleFile, Tail, pump};
 
@@ -187,10 +188,13 @@ impl Supervisor {
         if started.send(Ok((child.id(), descriptor))).is_err() {
             let _ = child.kill();
         }
-        if let Some(output) = child.stderr.take() {
-            pump(output, self.console, &self.tail);
+        let pumped = child.stderr.take().map(|output| pump_aside(output, self.console, &self.tail));
+        let ended = child.wait();
+        if let Some(pumped) = pumped {
+            // Its last words. A child that it left behind may hold the pipe open for ever.
+            let _ = pumped.recv_timeout(limits::OUTPUT_END_TIMEOUT);
         }
-        match child.wait() {
+        match ended {
             Ok(status) => {
                 *self.ending.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
                 self.ending.changed.notify_all();
@@ -198,6 +202,22 @@ impl Supervisor {
             Err(error) => tracing::error!(pid = child.id(), %error, "can't wait for a VM's process"),
         }
     }
+}
+
+/// Copies an output on a thread of its own; the channel is closed at its end.
+fn pump_aside(output: ChildStderr, console: Option<ConsoleFile>, tail: &Tail) -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let tail = tail.clone();
+    let thread = std::thread::Builder::new().name("vm-output".into());
+    let pumping = move || {
+        pump(output, console, &tail);
+        drop(sender);
+    };
+    if let Err(error) = thread.spawn(pumping) {
+        // The pipe is closed with the closure: whoever writes to it is told.
+        tracing::warn!(%error, "nobody reads a VM's output");
+    }
+    receiver
 }
 
 fn descriptor_of(child: &Child) -> io::Result<OwnedFd> {

@@ -108,7 +108,7 @@ impl VmDriver for QemuDriver {
     fn check(&self, spec: &VmSpec) -> Result<CheckReport, CheckError> {
         let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec)?;
         let qemu_version = host::qemu_version(&qemu)?;
-        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking })
+        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking: Some(tracking) })
     }
 
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError> {

@@ -68,7 +68,8 @@ async fn a_stranger_that_knows_the_cluster_never_takes_part() {
     assert_eq!(nodes[2].recorder.events(), []);
     let service = harness::service_name("mail");
     for node in &nodes[..2] {
-        let error = nodes[2].cluster.forward(node.id(), service.clone(), harness::ECHO_PORT).await.unwrap_err();
+        let error =
+            nodes[2].cluster.forward(node.id(), service.clone(), harness::ECHO_PORT).await.unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Unreachable, "{error}");
     }
     harness::stop(&nodes).await;

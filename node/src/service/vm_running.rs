@@ -69,7 +69,8 @@ impl Running {
     pub(super) fn exited(&mut self) -> Option<String> {
         match self.vm.state() {
             VmState::Running | VmState::Paused => None,
-            ended => Some(format!("{ended:?}")),
+            VmState::Hung { silent } => Some(format!("it has not answered for {} s", silent.as_secs())),
+            VmState::Exited(report) => Some(report.to_string()),
         }
     }
 

@@ -220,7 +220,7 @@ impl Owner {
         if let Some(how) = running.exited() {
             let term = running.term();
             self.vm = Held::Nothing;
-            self.say(VmNote::Problem(format!("the VM has exited: {how}")));
+            self.say(VmNote::Problem(format!("the VM is lost: {how}")));
             self.say(VmNote::Event(Event::Exited { term }));
             return;
         }
