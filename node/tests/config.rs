@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sustain_node::config::parse;
+use sustain_node::config::{EditError, add_service, parse, remove_service, save};
 
 const EXAMPLE: &str = include_str!("../../docs/config.toml");
 const PATH: &str = "/etc/sustain/config.toml";
@@ -108,4 +108,70 @@ fn a_vm_may_boot_from_its_disk_alone() {
     let config = parse(&text.replacen("# disk = ", "disk = ", 1), Path::new(PATH)).unwrap();
     let vm = config.services[0].vm.as_ref().unwrap();
     assert_eq!(vm.disk.as_deref(), Some(Path::new("/etc/sustain/guest/disk.qcow2")));
+}
+
+/// The second service of the example, under another name and with another port.
+fn another() -> sustain_node::config::ServiceConfig {
+    let mut service = parse(EXAMPLE, Path::new(PATH)).unwrap().services.remove(1);
+    service.name = "blog".parse().unwrap();
+    service.forwards[0].listen = "192.0.2.1:9000".parse().unwrap();
+    service
+}
+
+#[test]
+fn a_service_is_added_and_removed_and_every_comment_stays() {
+    let path = Path::new(PATH);
+    let added = add_service(EXAMPLE, path, &another()).unwrap();
+    assert!(added.starts_with(EXAMPLE), "what was there is untouched");
+    let config = parse(&added, path).unwrap();
+    assert_eq!(config.services.len(), 3);
+    assert_eq!(config.services[2], another());
+    assert!(added.contains("\n[[services]]\nname = \"blog\"\n"), "{added}");
+    assert!(added.contains("\n[[services.forwards]]\n"), "{added}");
+    let removed = remove_service(&added, path, &another().name).unwrap();
+    assert_eq!(removed.trim_end(), EXAMPLE.trim_end());
+
+    // Into a file without any, in each way that it may be without.
+    let mut empty = parse(EXAMPLE, path).unwrap();
+    empty.services.clear();
+    let text = toml::to_string(&empty).unwrap();
+    for text in [text.clone(), text.replace("services = []\n", "")] {
+        let added = add_service(&text, path, &another()).unwrap();
+        assert_eq!(parse(&added, path).unwrap().services, [another()]);
+        assert!(
+            parse(&remove_service(&added, path, &another().name).unwrap(), path).unwrap().services.is_empty()
+        );
+    }
+}
+
+#[test]
+fn a_change_that_would_break_the_file_is_refused() {
+    let path = Path::new(PATH);
+    let mut service = another();
+    service.name = "wiki".parse().unwrap();
+    let error = add_service(EXAMPLE, path, &service).unwrap_err();
+    assert!(matches!(error, EditError::Exists { .. }), "{error}");
+    let mut service = another();
+    service.forwards[0].listen = "192.0.2.1:8080".parse().unwrap();
+    let error = add_service(EXAMPLE, path, &service).unwrap_err();
+    assert!(sustain_store::error_chain(&error).contains("same listen address"));
+    let error = remove_service(EXAMPLE, path, &"blog".parse().unwrap()).unwrap_err();
+    assert!(matches!(error, EditError::Absent { .. }), "{error}");
+    assert!(matches!(add_service("cluster", path, &another()), Err(EditError::Before { .. })));
+}
+
+#[test]
+fn a_file_is_replaced_whole_with_the_mode_that_it_had() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("config.toml"), folder.path().join("link"));
+    std::fs::write(&path, "old").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    save(&link, "new").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left");
+    assert!(save(&folder.path().join("missing"), "new").is_err());
 }

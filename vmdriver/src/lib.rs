@@ -28,6 +28,7 @@ mod error;
 mod features;
 mod forwards;
 mod host;
+mod image_info;
 mod kvm;
 mod launch;
 mod memory_file;
@@ -50,6 +51,7 @@ pub use driver::{
     SnapshotScope, SnapshotSink, SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,
 };
 pub use error::{CheckError, ErrorKind, GuestError, SnapshotError, StartError, StopError};
+pub use image_info::{ImageError, ImageFormat, ImageInfo, inspect_image};
 pub use output::CONSOLE_FILE;
 pub use qemu::QemuDriver;
 pub use qmp::QmpError;

@@ -144,3 +144,9 @@ pub const COMMAND_ALIVE_FAILURES: u32 = 3;
 
 /// How long the program `run-in-guest` may take: a merge of mailboxes takes minutes.
 pub const COMMAND_GUEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long, and how many seconds of a processor, `qemu-img info` may take. It takes 20 ms.
+pub const IMAGE_INFO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of address space for `qemu-img info`, whatever an image's header says. It needs about 300 MiB.
+pub const IMAGE_INFO_BYTES_MAX: u64 = 1 << 30;

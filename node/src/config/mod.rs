@@ -1,5 +1,6 @@
 //! The configuration file of a node: one TOML file, unknown keys refused, checked before anything is bound.
 
+mod edit;
 mod kind;
 mod load;
 mod secret;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sustain_proto::NodeId;
 
+pub use edit::{EditError, add_service, remove_service, save};
 pub use kind::{ServiceType, TypeError};
 pub use load::{ConfigError, load, parse};
 pub use secret::{ClusterSecret, SecretError};
