@@ -23,7 +23,7 @@ pub(crate) struct Cli {
     /// Talk to the daemon with this configuration [default: $SUSTAIN_CONFIG,
     /// ~/.config/sustain/config.toml, /etc/sustain/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    pub(crate) config: Vec<PathBuf>,
 
     /// Print JSON: one object, or one a line where work takes long
     #[arg(long, global = true)]
@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Init(commands::init::InitArgs),
     Node(commands::node::NodeArgs),
     Status(commands::status::StatusArgs),
+    Service(commands::service::ServiceArgs),
     Demo(commands::demo::DemoArgs),
 }
 

@@ -45,6 +45,7 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Init(args) => commands::init::run(args, output),
         Command::Node(args) => commands::node::run(args, &place, output),
         Command::Status(args) => commands::status::run(args, &place, output),
+        Command::Service(args) => commands::service::run(args, &place, output),
         Command::Demo(args) => commands::demo::run(args, output),
     }
 }

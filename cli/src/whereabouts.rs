@@ -13,8 +13,8 @@ use crate::client::Client;
 pub(crate) struct Choice {
     /// `--store DIR`.
     pub(crate) store: Option<PathBuf>,
-    /// `--config FILE`.
-    pub(crate) config: Option<PathBuf>,
+    /// `--config FILE`, as often as it was given.
+    pub(crate) config: Vec<PathBuf>,
 }
 
 /// Where the command works.
@@ -42,16 +42,30 @@ impl Choice {
 
     /// The configuration, and where it was found.
     pub(crate) fn load_config(&self) -> Result<(PathBuf, Config), Failure> {
-        let path = match &self.config {
-            Some(path) => path.clone(),
-            None => find_config()?,
-        };
-        let config = config::load(&path).map_err(|error| {
-            Failure::new(1, sustain_store::error_chain(&error))
-                .with_hint("`snapctl init` writes configurations; docs/config.toml explains every key")
-        })?;
-        Ok((path, config))
+        match self.config.as_slice() {
+            [] => load(find_config()?),
+            [path] => load(path.clone()),
+            _ => Err(Failure::new(2, "several configurations given")
+                .with_hint("only `service add` and `service rm` change several nodes at once")),
+        }
     }
+
+    /// All configurations that were named, or the usual one.
+    pub(crate) fn load_configs(&self) -> Result<Vec<(PathBuf, Config)>, Failure> {
+        if self.config.is_empty() {
+            return Ok(vec![self.load_config()?]);
+        }
+        self.config.iter().map(|path| load(path.clone())).collect()
+    }
+}
+
+/// Reads a configuration.
+fn load(path: PathBuf) -> Result<(PathBuf, Config), Failure> {
+    let config = config::load(&path).map_err(|error| {
+        Failure::new(1, sustain_store::error_chain(&error))
+            .with_hint("`snapctl init` writes configurations; docs/config.toml explains every key")
+    })?;
+    Ok((path, config))
 }
 
 fn find_config() -> Result<PathBuf, Failure> {

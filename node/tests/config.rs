@@ -135,8 +135,9 @@ fn a_service_is_added_and_removed_and_every_comment_stays() {
     let mut empty = parse(EXAMPLE, path).unwrap();
     empty.services.clear();
     let text = toml::to_string(&empty).unwrap();
-    for text in [text.clone(), text.replace("services = []\n", "")] {
+    for text in [text.clone(), format!("services = []\n{text}")] {
         let added = add_service(&text, path, &another()).unwrap();
+        assert!(added.starts_with(text.trim_start_matches("services = []\n")), "it comes last:\n{added}");
         assert_eq!(parse(&added, path).unwrap().services, [another()]);
         assert!(
             parse(&remove_service(&added, path, &another().name).unwrap(), path).unwrap().services.is_empty()

@@ -7,5 +7,6 @@ pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod push;
 pub(crate) mod rebase;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod verify;

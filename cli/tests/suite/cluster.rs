@@ -26,12 +26,19 @@ static CLUSTERS: AtomicU8 = AtomicU8::new(0);
 impl Cluster {
     /// Starts this many nodes, with further arguments for `snapctl init`.
     pub(crate) fn start(nodes: u8, init_arguments: &[&str]) -> Self {
+        let mut cluster = Self::planned(nodes, init_arguments);
+        (0..nodes).for_each(|node| cluster.spawn(node));
+        cluster
+    }
+
+    /// The same, but starts none.
+    pub(crate) fn planned(nodes: u8, init_arguments: &[&str]) -> Self {
         // Loopback addresses that depend on this process and cluster: tests that run at once don't meet.
         let id = std::process::id();
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed) % 5;
         let second_third = [200 + (id % 50) as u8, (id / 50 % 50) as u8 * 5 + number + 1];
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { folder, second_third, nodes: (0..nodes).map(|_| None).collect() };
+        let cluster = Self { folder, second_third, nodes: (0..nodes).map(|_| None).collect() };
         let mut init = snapctl();
         init.args(["init", "--cluster", "test", "--nodes", &nodes.to_string()]).args(init_arguments);
         init.arg("--dir").arg(cluster.folder.path());
@@ -39,7 +46,6 @@ impl Cluster {
             init.args(["--address", &cluster.address(node).to_string()]);
         }
         assert!(init.stdout(Stdio::null()).status().unwrap().success());
-        (0..nodes).for_each(|node| cluster.spawn(node));
         cluster
     }
 

@@ -5,10 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
 mod cluster;
+mod command_failover;
 mod daemons;
 mod files;
 mod guest_demo;
 mod guest_failover;
+mod service;
 mod support;
 mod usage;
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::support::{Bench, snapctl};
 
-fn fails(arguments: &[&str], code: i32) -> String {
+pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
     let output = snapctl().args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
@@ -14,7 +14,8 @@ fn fails(arguments: &[&str], code: i32) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["push", "gather", "rebase", "log", "verify", "init", "node", "status", "demo"] {
+    for command in ["push", "gather", "rebase", "log", "verify", "init", "node", "status", "service", "demo"]
+    {
         let output = snapctl().args([command, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Usage: snapctl"), "{command}");
@@ -22,6 +23,11 @@ fn every_command_explains_itself() {
             text.lines().next().is_some_and(|line| line.len() > 20 && !line.ends_with('.')),
             "{command}: {text}"
         );
+    }
+    for command in ["add", "rm", "ls", "check"] {
+        let output = snapctl().args(["service", command, "--help"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("Usage: snapctl service"), "{command}");
     }
     let output = snapctl().arg("--help").output().unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().contains("Exit codes:"));

@@ -114,14 +114,13 @@ fn close(document: &DocumentMut, path: &Path) -> Result<String, EditError> {
 
 /// The services' tables; none if they are written as an inline value that holds some.
 fn services(document: &mut DocumentMut) -> Option<&mut ArrayOfTables> {
-    let item = document
-        .as_table_mut()
-        .entry("services")
-        .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
-    if item.as_array().is_some_and(toml_edit::Array::is_empty) {
-        *item = Item::ArrayOfTables(ArrayOfTables::new());
+    let table = document.as_table_mut();
+    if table.get("services").and_then(Item::as_array).is_some_and(toml_edit::Array::is_empty) {
+        // Taken out, so that the tables come last and not where the empty value stood.
+        table.remove("services");
     }
-    item.as_array_of_tables_mut()
+    let none = || Item::ArrayOfTables(ArrayOfTables::new());
+    table.entry("services").or_insert_with(none).as_array_of_tables_mut()
 }
 
 fn position(services: &ArrayOfTables, name: &ServiceName) -> Option<usize> {

@@ -46,7 +46,7 @@ pub struct Config {
     /// All nodes of the cluster, this one too.
     pub nodes: Vec<NodeConfig>,
     /// The services.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceConfig>,
 }
 

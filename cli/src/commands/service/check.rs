@@ -1,0 +1,65 @@
+//! `snapctl service check`: what a service would be, take and cost, before anything starts.
+
+use clap::Args;
+use sustain_node::config::{Config, ServiceConfig};
+use sustain_node::operations::Failure;
+use sustain_proto::ServiceName;
+
+use super::definition::DefinitionArgs;
+use super::explain::{Explanation, explain};
+use super::ls::running;
+use crate::output::Output;
+use crate::whereabouts::Choice;
+
+/// Explain type, policy and cost of a service, and whether this node can run it
+///
+/// Of the services in the configuration, or of the one that the options describe, exactly as `service add`
+/// would add it. Nothing is started or changed. Ends with 1 if something keeps it from running on this node.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The service [default: all that are configured]
+    name: Option<ServiceName>,
+
+    #[command(flatten)]
+    definition: DefinitionArgs,
+}
+
+pub(super) fn run(args: CheckArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let (path, config) = choice.load_config()?;
+    let status = running(&config);
+    let served = |service: &ServiceConfig| {
+        status
+            .as_ref()
+            .is_some_and(|status| status.services.iter().any(|known| known.service == service.name))
+    };
+    let services = if args.definition.is_given() {
+        let name = args.name.ok_or_else(|| {
+            Failure::new(2, "the service has no name")
+                .with_hint("give one before the options, as for `service add`")
+        })?;
+        args.definition.services(&name, &[(path, config.clone())])?
+    } else {
+        chosen(&config, args.name.as_ref())?
+    };
+    let found: Vec<Explanation> =
+        services.iter().map(|service| explain(&config, service, served(service))).collect();
+    output.result(&found, |found| {
+        if found.is_empty() {
+            return "no service is configured; `snapctl service add` adds one".to_owned();
+        }
+        found.iter().map(Explanation::words).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(u8::from(found.iter().any(|explanation| !explanation.problems.is_empty())))
+}
+
+fn chosen(config: &Config, name: Option<&ServiceName>) -> Result<Vec<ServiceConfig>, Failure> {
+    let wanted = |service: &&ServiceConfig| name.is_none_or(|name| service.name == *name);
+    let services: Vec<ServiceConfig> = config.services.iter().filter(wanted).cloned().collect();
+    match name {
+        Some(name) if services.is_empty() => {
+            Err(Failure::new(10, format!("no service {name} is configured"))
+                .with_hint("describe it with the options of `service add`, or see `service ls`"))
+        }
+        _ => Ok(services),
+    }
+}

@@ -1,0 +1,78 @@
+//! A plain process instead of a virtual machine, the whole way: added by `service add` to four nodes, counted,
+//! killed with its node, and taken over by another with the state that it had.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cluster::Cluster;
+use crate::support::{Bench, processes_with, snapctl};
+
+/// Builds the example of `testdata/command-example`.
+pub(crate) fn example(bench: &Bench) -> PathBuf {
+    let folder = bench.path("programs");
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/command-example/build");
+    assert!(Command::new(build).arg(&folder).status().unwrap().success(), "the example can't be built");
+    folder
+}
+
+#[test]
+fn a_plain_process_survives_the_loss_of_its_node() {
+    let bench = Bench::new();
+    let programs = example(&bench);
+    let mut cluster = Cluster::planned(4, &[]);
+    let mut add = snapctl();
+    add.args(["--json", "service", "add", "counter", "--interval", "250ms", "--forward", "8080:80"]);
+    add.arg("--command-dir").arg(&programs);
+    for node in 0..4 {
+        add.arg("--config").arg(cluster.config(node));
+    }
+    let added = add.output().unwrap();
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let value: serde_json::Value = serde_json::from_slice(&added.stdout).unwrap();
+    assert_eq!(value["other_nodes"], serde_json::json!([]));
+    (0..4).for_each(|node| cluster.spawn(node));
+
+    let server = cluster.server(None);
+    assert_eq!(server, 0, "the node of the first configuration begins");
+    let (_, id) = cluster.wait("the first answer", || cluster.ask(3, "/count"));
+    let mut counted = 0;
+    for _ in 0..20 {
+        counted = cluster.wait("a count", || cluster.ask(3, "/count")).0;
+    }
+    // A snapshot that begins after the last count holds it; when it is durable, the count is safe.
+    let running = cluster.status(server).unwrap()["services"][0]["running_seq"].as_u64().unwrap();
+    cluster.wait("a durable snapshot", || {
+        let durable = cluster.status(server)?["services"][0]["durable_seq"].as_u64()?;
+        (durable >= running + 2).then_some(())
+    });
+    let refused =
+        snapctl().args(["service", "rm", "counter", "--config"]).arg(cluster.config(server)).output();
+    let refused = refused.unwrap();
+    assert_eq!(refused.status.code(), Some(11), "{}", String::from_utf8_lossy(&refused.stderr));
+    let listed = cluster.at(server, &["service", "ls"]).unwrap();
+    assert_eq!((&listed[0]["role"], &listed[0]["driver"]), (&"server".into(), &"command".into()));
+    let checked = cluster.at(server, &["service", "check"]).unwrap();
+    assert_eq!(checked[0]["ports"][0]["state"], "served by the running node");
+
+    cluster.kill(server);
+    let successor = cluster.server(Some(server));
+    assert_eq!(successor, 1, "the greatest priority takes over");
+    let (restored, same) = cluster.wait("an answer after the loss", || cluster.ask(3, "/peek"));
+    assert_eq!(same, id, "it was begun anew, not restored");
+    assert!(restored >= counted, "{counted} was durable, {restored} came back");
+    cluster.wait("it counts on", || cluster.ask(2, "/count").filter(|(count, _)| *count > restored));
+    let server_program = programs.join("server");
+    // The killed node's process went with it, and only one serves now.
+    cluster.wait("one process", || {
+        (processes_with(&format!("{}\0127", server_program.display())).len() == 1).then_some(())
+    });
+
+    // The returned node follows, and its clients reach the service.
+    cluster.spawn(0);
+    let new_server = cluster.status(successor).unwrap()["id"].clone();
+    cluster.wait("the returned node to follow", || {
+        let service = &cluster.status(0)?["services"][0];
+        (service["server"] == new_server && service["role"] == "candidate").then_some(())
+    });
+    assert_eq!(cluster.wait("an answer through it", || cluster.ask(0, "/peek")).1, id);
+}
