@@ -23,6 +23,7 @@ mod command;
 mod command_line;
 mod device_header;
 mod device_state;
+pub mod disk;
 mod driver;
 mod error;
 mod features;

@@ -150,3 +150,112 @@ pub const IMAGE_INFO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most bytes of address space for `qemu-img info`, whatever an image's header says. It needs about 300 MiB.
 pub const IMAGE_INFO_BYTES_MAX: u64 = 1 << 30;
+/// Longest request of an NBD client: what the specification lets a server assume at most, and QEMU's own
+/// limit.
+pub const NBD_REQUEST_BYTES_MAX: u32 = 32 << 20;
+
+/// Memory for all NBD requests in flight: two of the longest.
+pub const NBD_MEMORY_BYTES_MAX: u64 = 64 << 20;
+
+/// Most NBD connections: QEMU has one, nbdcopy four.
+pub const NBD_CONNECTIONS_MAX: usize = 16;
+
+/// Threads that carry out one client's requests. A read that waits for a chunk from elsewhere holds one.
+pub const NBD_WORKERS: usize = 8;
+
+/// Requests of one client that are read and not begun.
+pub const NBD_QUEUE_MAX: usize = 16;
+
+/// Most options of an NBD client; QEMU sends five.
+pub const NBD_OPTIONS_MAX: usize = 64;
+
+/// Most bytes of an NBD option: a name of the longest kind and some queries.
+pub const NBD_OPTION_BYTES_MAX: u32 = 16 << 10;
+
+/// Longest name in an NBD option, by the specification.
+pub const NBD_NAME_BYTES_MAX: usize = 4_096;
+
+/// Most pieces in one answer about what is where.
+pub const NBD_EXTENTS_MAX: usize = 1_024;
+
+/// Bytes of a read that are sent at once.
+pub const NBD_REPLY_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes taken from an NBD client at once: some requests' heads.
+pub const NBD_READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// How long an NBD client may take over the negotiation, and to take in a reply. QEMU takes none while it
+/// does nothing else, such as saving a big device state.
+pub const NBD_CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The grain at which a disk's layers tell written from unwritten: the page size, and ext4's block.
+pub const DISK_BLOCK_BYTES: u64 = 4_096;
+
+/// Largest disk. Two bits a block make 512 MiB of map for it, where all of it is written.
+pub const DISK_BYTES_MAX: u64 = 4 << 40;
+
+/// Most frozen layers of a disk. One is being read for a snapshot, one is being folded; with a third
+/// snapshot the store would be behind by more than it can ever make good.
+pub const FROZEN_LAYERS_MAX: usize = 2;
+
+/// Pause after a fold that failed.
+pub const FOLD_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a guest's read waits for a chunk before the VM is paused instead. A VM can't be snapshotted
+/// while a read waits, so it is short; a chunk from a neighbour takes tens of milliseconds.
+pub const DEMAND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two tries to get a chunk that a guest waits for.
+pub const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// First and longest pause of the prefetch after a chunk that was not to be had.
+pub const PREFETCH_RETRY_MIN: Duration = Duration::from_millis(200);
+/// See [`PREFETCH_RETRY_MIN`].
+pub const PREFETCH_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Most connections by which a disk's process asks for blocks: its workers and its prefetch.
+pub const BLOCK_CONNECTIONS_MAX: usize = 256;
+
+/// Such connections that are kept for the next request.
+pub const BLOCK_CONNECTIONS_IDLE_MAX: usize = 16;
+
+/// How long the node may take to come up with a block, or with the reason why it can't.
+pub const BLOCK_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the disk's process may take to take in a block.
+pub const BLOCK_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest reason why a block is not to be had.
+pub const BLOCK_REASON_BYTES_MAX: usize = 1_024;
+
+/// Longest message between the node and a disk's process.
+pub const CONTROL_MESSAGE_BYTES_MAX: u32 = 64 << 10;
+
+/// How long a disk's process may take to answer, its start included.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a freeze may take: the guest stands still meanwhile. It takes 0.1 ms; the rest is for a process
+/// that has to be started again.
+pub const FREEZE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// First and longest pause before a disk's process is started again.
+pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// See [`RESTART_PAUSE_MIN`].
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A disk's process that has lived so long is not to blame for what an earlier one did.
+pub const RESTART_SETTLED: Duration = Duration::from_secs(30);
+
+/// Seconds that QEMU waits for the disk's server to be there again before it pauses the VM.
+pub const NBD_RECONNECT_SECONDS: u32 = 5;
+
+/// Longest path of a Unix socket: `sun_path` of Linux has 108 bytes, the end mark included.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// First and longest pause before a VM that stands because of its disk is let go on.
+pub const IO_RETRY_MIN: Duration = Duration::from_millis(250);
+/// See [`IO_RETRY_MIN`].
+pub const IO_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How long an image may take to be converted: a terabyte from a slow disk.
+pub const CONVERT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);

@@ -1,0 +1,20 @@
+//! The disk's server: NBD, fixed newstyle, with structured replies and block status.
+//!
+//! ```text
+//! handshake, request, reply, wire .. the protocol, as functions on bytes
+//! server ........................... connections, at most so many
+//! connection ....................... one client: a thread that reads, some that work
+//! budget ........................... memory for requests in flight
+//! ```
+
+mod budget;
+mod connection;
+mod handshake;
+mod reply;
+mod request;
+mod serve_request;
+mod server;
+mod wire;
+
+pub(crate) use reply::Extent;
+pub(crate) use server::serve;
