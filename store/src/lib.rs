@@ -20,6 +20,7 @@ mod ingest;
 mod key;
 mod layout;
 mod listing;
+mod mend;
 mod open;
 mod pack_file;
 mod pack_writer;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use sustain_proto::limits::PACK_BYTES_MAX;
 use sustain_proto::{ChunkKey, IndexRoot, PackId};
 
-use crate::Fault;
 use crate::directory::{self, Entry, HEADER_BYTES, PackDirectory, TRAILER_BYTES, Trailer};
 use crate::disk::{Disk, DiskFile};
 use crate::layout::Layout;
 use crate::record::{Decoder, RecordKind};
+use crate::{Fault, limits};
 
 /// An open pack.
 #[derive(Debug)]
@@ -36,6 +36,31 @@ impl PackFile {
 
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
         self.file.read_at(offset, buf).map_err(|error| Fault::reading(&self.path, error))
+    }
+
+    /// Reads all of it and checks that it is the pack with this id. `scratch` is for the bytes; `done` is told of
+    /// each part, and may stop it.
+    pub(crate) fn check_hash<E: From<Fault>>(
+        &self,
+        id: PackId,
+        scratch: &mut Vec<u8>,
+        mut done: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let bytes = self.bytes()?;
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < bytes {
+            let part = (bytes - at).min(limits::PACK_BUFFER_BYTES as u64);
+            scratch.resize(part as usize, 0);
+            self.read_at(at, scratch)?;
+            hasher.update(scratch);
+            at += part;
+            done(part)?;
+        }
+        if PackId::from_bytes(*hasher.finalize().as_bytes()) == id {
+            return Ok(());
+        }
+        Err(Fault::damaged(&self.path, "its hash is not its name").into())
     }
 
     /// Reads and checks the directory.

@@ -26,7 +26,7 @@ pub enum ChunkRead {
 /// the packs that it reads.
 pub struct SnapshotReader {
     shared: Arc<Shared>,
-    whole: Whole,
+    pub(crate) whole: Whole,
     key: ChunkKey,
     _pin: Pin,
     /// Not in use at present. Their number is bounded by the threads that read at once.

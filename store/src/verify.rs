@@ -16,7 +16,7 @@ use crate::record::{Decoder, RecordKind};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::sweep::{list_packs, read_manifest};
-use crate::{ErrorKind, Fault, Progress, limits};
+use crate::{ErrorKind, Fault, Progress};
 
 /// A file that does not hold what it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -193,20 +193,7 @@ impl Verify<'_> {
 
     fn pack(&self, id: PackId, decoder: &mut Decoder, stored: &mut Vec<u8>) -> Result<(), VerifyError> {
         let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?;
-        let bytes = file.bytes()?;
-        let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        while at < bytes {
-            let part = (bytes - at).min(limits::PACK_BUFFER_BYTES as u64);
-            stored.resize(part as usize, 0);
-            file.read_at(at, stored)?;
-            hasher.update(stored);
-            at += part;
-            self.done(part)?;
-        }
-        if PackId::from_bytes(*hasher.finalize().as_bytes()) != id {
-            return Err(Fault::damaged(file.path(), "its hash is not its name").into());
-        }
+        file.check_hash(id, stored, |part| self.done(part))?;
         let directory = file.directory()?;
         let mut chunks = 0;
         for entry in &directory.entries {

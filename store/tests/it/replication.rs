@@ -1,7 +1,7 @@
 //! From one store to another: manifests, packs, import; and everything that may be wrong with them.
 
 use sustain_proto::{Manifest, PackId, SnapshotId};
-use sustain_store::{ErrorKind, ImportError, KeySource, NoProgress, Store, StoreOptions};
+use sustain_store::{DirectoryTarget, ErrorKind, ImportError, KeySource, NoProgress, Store, StoreOptions};
 
 use crate::common::*;
 
@@ -32,6 +32,37 @@ pub(crate) fn replicate(from: &Store, to: &Store, id: SnapshotId) -> usize {
     let imported = to.import(&manifests).unwrap();
     assert!(imported.contains(&id));
     lacking.len()
+}
+
+/// A damaged pack counted as one that is here, so that it was never fetched again.
+#[test]
+fn a_damaged_pack_is_forgotten_and_received_again_under_an_open_reader() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (open(&a), open(&b));
+    let content = regions(&[("disk0", noise(1, 3 << 20))]);
+    let id = push(&from, "mail", &content).snapshot;
+    replicate(&from, &to, id);
+    let reader = to.open_snapshot(id).unwrap();
+    let disk = region("disk0");
+    let mut chunk = vec![0; 65_536];
+    reader.read_chunk(&disk, 7, &mut chunk).unwrap();
+    let pack = reader.pack_of(&disk, 7).unwrap();
+    assert!(!to.forget_if_damaged(pack.id).unwrap(), "it is sound");
+
+    let path = files(b.path()).into_iter().find(|path| path.to_string_lossy().contains(&pack.id.to_string()));
+    let path = path.unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(reader.read_chunk(&disk, 7, &mut chunk).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(to.forget_if_damaged(pack.id).unwrap());
+    assert!(to.forget_if_damaged(pack.id).unwrap(), "still lacking");
+    assert!(to.restore(id, &DirectoryTarget::new(b.path().join("out")), &NoProgress).is_err());
+    assert_eq!(replicate(&from, &to, id), 1, "that pack and no other");
+    reader.read_chunk(&disk, 7, &mut chunk).unwrap();
+    assert!(chunk == content["disk0"][7 * 65_536..8 * 65_536]);
+    assert_eq!(restore(&to, id), content);
+    verify_good(&to);
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! Getting rid of damaged packs, so that they can be received again.
+
+use sustain_proto::{PackId, PackRef, RegionName};
+
+use crate::pack_file::PackFile;
+use crate::reader::SnapshotReader;
+use crate::store::Store;
+use crate::{Fault, limits};
+
+impl Store {
+    /// Reads a pack, and forgets it if its file is missing or damaged: what needs it is then not whole here until
+    /// it is received again. The file itself stays until then. Whether the pack is lacking now.
+    ///
+    /// # Errors
+    /// If the disk fails in a way that says nothing about the pack.
+    pub fn forget_if_damaged(&self, id: PackId) -> Result<bool, Fault> {
+        let shared = &self.shared;
+        let mut scratch = Vec::with_capacity(limits::PACK_BUFFER_BYTES);
+        let read = PackFile::open(shared.disk.as_ref(), &shared.layout, &id)
+            .and_then(|file| file.check_hash(id, &mut scratch, |_| Ok(())));
+        match read {
+            Ok(()) => return Ok(!shared.state().packs.contains_key(&id)),
+            Err(Fault::Damaged { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+        // Which packs there are is in no table of the database: opening the store looks at the folder.
+        let mut database = shared.database();
+        shared.directories.forget(&id);
+        shared.commit(&mut database, &Default::default(), |state| {
+            state.packs.remove(&id);
+        })?;
+        Ok(true)
+    }
+}
+
+impl SnapshotReader {
+    /// The pack that holds the chunk at a position, if it is not zero.
+    #[must_use]
+    pub fn pack_of(&self, region: &RegionName, position: u64) -> Option<PackRef> {
+        let chunk = (*self.whole.index.regions.get(region)?.get(&position)?)?;
+        Some(self.whole.catalogue.pack(self.whole.catalogue.chunk(&chunk)?))
+    }
+}
