@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Status(commands::status::StatusArgs),
     Service(commands::service::ServiceArgs),
     Demo(commands::demo::DemoArgs),
+    DiskServer(commands::disk_server::DiskServerArgs),
 }
 
 const EXIT_CODES: &str = "Exit codes:

@@ -47,6 +47,7 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Status(args) => commands::status::run(args, &place, output),
         Command::Service(args) => commands::service::run(args, &place, output),
         Command::Demo(args) => commands::demo::run(args, output),
+        Command::DiskServer(args) => commands::disk_server::run(&args),
     }
 }
 

@@ -1,11 +1,12 @@
 //! QEMU's arguments, as a pure function of the spec.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use serde_json::json;
 
 use crate::features::QemuFeatures;
-use crate::limits::TCG_BUFFER_MIB;
+use crate::limits::{NBD_RECONNECT_SECONDS, TCG_BUFFER_MIB};
 use crate::spec::{Accel, PortForward, VmSpec};
 
 /// The guest memory's name inside QEMU; it also names the block in the device state.
@@ -32,7 +33,13 @@ pub(crate) enum Origin {
 
 /// The arguments, the program left out. QEMU's standard descriptors are: 0 the guest's memory file, 1 the
 /// control socket, 2 the log, which the guest's serial port shares.
-pub(crate) fn arguments(spec: &VmSpec, qemu: &QemuFeatures, accel: Accel, origin: Origin) -> Vec<OsString> {
+pub(crate) fn arguments(
+    spec: &VmSpec,
+    qemu: &QemuFeatures,
+    accel: Accel,
+    origin: Origin,
+    disk: Option<&Path>,
+) -> Vec<OsString> {
     let mut line = Arguments::default();
     // What a person sees in a list of processes.
     line.option("-name", format!("sustain:{}", spec.service));
@@ -68,6 +75,10 @@ pub(crate) fn arguments(spec: &VmSpec, qemu: &QemuFeatures, accel: Accel, origin
     }
     line.option("-netdev", network(&spec.forwards));
     line.option("-device", format!("virtio-net-pci,netdev=net0,romfile=,mac={CARD_ADDRESS}"));
+    if let Some(socket) = disk {
+        line.option("-blockdev", disk_backend(socket));
+        line.option("-device", DISK_DEVICE);
+    }
     line.option("-chardev", "file,id=console0,path=/proc/self/fd/2,append=on");
     line.option("-serial", "chardev:console0");
     line.option("-chardev", "socket,id=control0,fd=1");
@@ -102,6 +113,24 @@ fn network(forwards: &[PortForward]) -> String {
         text += &format!(",hostfwd=tcp:{address}:{port}-{GUEST_ADDRESS}:{}", forward.guest_port);
     }
     text
+}
+
+/// Errors stop the VM instead of reaching the guest: see [`crate::stall`]. After the network card, so that
+/// the card has the same place in a machine with a disk and in one without.
+const DISK_DEVICE: &str = "virtio-blk-pci,drive=disk0,rerror=stop,werror=stop";
+
+/// The disk's server, for which QEMU waits a little if it is gone. As JSON, because a path may hold commas.
+fn disk_backend(socket: &Path) -> String {
+    let server = json!({ "type": "unix", "path": socket.to_string_lossy() });
+    json!({
+        "driver": "nbd",
+        "node-name": "disk0",
+        "server": server,
+        "export": "disk0",
+        "reconnect-delay": NBD_RECONNECT_SECONDS,
+        "discard": "unmap",
+    })
+    .to_string()
 }
 
 #[derive(Default)]
@@ -178,15 +207,29 @@ mod tests {
             &["-S"],
         ]
         .concat();
-        assert_eq!(text(arguments(&spec(), &qemu(), Accel::Tcg, Origin::Boot)), expected);
+        assert_eq!(text(arguments(&spec(), &qemu(), Accel::Tcg, Origin::Boot, None)), expected);
     }
 
     #[test]
     fn a_restore_differs_only_in_waiting_for_the_state() {
-        let boot = text(arguments(&spec(), &qemu(), Accel::Kvm, Origin::Boot));
-        let restore = text(arguments(&spec(), &qemu(), Accel::Kvm, Origin::Incoming));
+        let boot = text(arguments(&spec(), &qemu(), Accel::Kvm, Origin::Boot, None));
+        let restore = text(arguments(&spec(), &qemu(), Accel::Kvm, Origin::Incoming, None));
         assert_eq!(restore[..boot.len()], boot);
         assert_eq!(restore[boot.len()..], ["-incoming", "defer"]);
         assert!(boot.windows(2).any(|pair| pair == ["-accel", "kvm"]));
+    }
+
+    #[test]
+    fn a_disk_waits_for_its_server_and_stops_the_vm_at_errors() {
+        let socket = Path::new("/run/a,b/nbd.sock");
+        let line = text(arguments(&spec(), &qemu(), Accel::Tcg, Origin::Boot, Some(socket)));
+        let at = line.iter().rposition(|argument| argument == "-blockdev").unwrap();
+        let backend: serde_json::Value = serde_json::from_str(&line[at + 1]).unwrap();
+        let expected = json!({
+            "driver": "nbd", "node-name": "disk0", "export": "disk0", "reconnect-delay": 5, "discard": "unmap",
+            "server": { "type": "unix", "path": "/run/a,b/nbd.sock" },
+        });
+        assert_eq!(backend, expected);
+        assert_eq!(line[at + 3], "virtio-blk-pci,drive=disk0,rerror=stop,werror=stop");
     }
 }

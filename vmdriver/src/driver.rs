@@ -4,12 +4,14 @@ use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use sustain_proto::RegionName;
 use sustain_store::{RegionSource, RestoreTarget};
 
+use crate::disk::BlockSource;
 use crate::error::{CheckError, GuestError, SnapshotError, StartError, StopError};
 use crate::spec::{Accel, PortForward, VmSpec};
 
@@ -49,6 +51,13 @@ pub trait VmDriver: Send + Sync {
 pub trait PreparedVm: Send + Sync {
     /// Where the store writes the snapshot's regions to.
     fn target(&self) -> &dyn RestoreTarget;
+
+    /// Hands over who has the blocks of the guest's disk. The VM's target leaves the region
+    /// [`REGION_DISK`] out; the disk fetches each block from here when the guest needs it, and the rest
+    /// meanwhile. Needed before [`PreparedVm::resume`] where the snapshot has that region.
+    fn set_disk(&mut self, source: Arc<dyn BlockSource>) {
+        drop(source);
+    }
 
     /// Lets the VM go on from the snapshot, after the store filled all regions.
     ///
@@ -167,6 +176,9 @@ pub enum VmState {
     Running,
     /// The guest stands still.
     Paused,
+    /// The guest stands still because its disk can't be read or written now. It goes on by itself: asking
+    /// for the state is what tries it again, at growing intervals.
+    Stalled,
     /// The process is there, and has not answered for this long: it will not do so any more.
     Hung {
         /// How long.
@@ -211,6 +223,8 @@ pub struct SnapshotTimings {
     pub memory_ms: f64,
     /// In the pause: saving the devices, at the same time.
     pub device_ms: f64,
+    /// In the pause: freezing the disk, at the same time.
+    pub freeze_ms: f64,
     /// Letting the guest go on.
     pub resume_ms: f64,
     /// After the pause: handing over the rest, the sink's work included.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use sustain_proto::{RegionName, ServiceName};
 
 use crate::command::ProgramError;
+use crate::disk::DiskError;
 use crate::driver::ExitReport;
 use crate::qmp::QmpError;
 use crate::spec::SpecError;
@@ -25,6 +26,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The VM has ended.
     Gone,
+    /// Not now: something earlier is not done yet.
+    Busy,
     /// The VM can't do this.
     Unsupported,
     /// Anything else.
@@ -150,6 +153,12 @@ pub enum StartError {
         /// What it answered.
         source: QmpError,
     },
+    /// The guest's disk.
+    #[error("can't make the guest's disk")]
+    Disk {
+        /// Why.
+        source: DiskError,
+    },
     /// A region was not filled.
     #[error("the snapshot has no region {name}, without which no VM goes on")]
     RegionMissing {
@@ -250,6 +259,18 @@ pub enum SnapshotError {
         /// Why.
         source: io::Error,
     },
+    /// The store is behind: the disk's frozen layers of earlier snapshots are not folded yet.
+    #[error("the disk holds as many unfinished snapshots as it may: this one is left out")]
+    Busy,
+    /// The VM stands because its disk can't be read or written now.
+    #[error("the VM stands, waiting for its disk: no snapshot is taken of it")]
+    Stalled,
+    /// The guest's disk.
+    #[error("can't take the guest's disk")]
+    Disk {
+        /// Why.
+        source: DiskError,
+    },
     /// The sink did not take a region.
     #[error("region {region} of the snapshot was not taken")]
     Sink {
@@ -330,6 +351,7 @@ impl StartError {
             Self::Program { source } => source.kind(),
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
             Self::Exited { .. } => ErrorKind::Gone,
+            Self::Disk { source } => source.kind(),
             Self::RunDir { .. } | Self::Spawn { .. } | Self::Qmp { .. } => ErrorKind::Failed,
         }
     }
@@ -343,6 +365,8 @@ impl SnapshotError {
             Self::Program { source } => source.kind(),
             Self::Exited { .. } => ErrorKind::Gone,
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
+            Self::Disk { source } => source.kind(),
+            Self::Busy | Self::Stalled => ErrorKind::Busy,
             _ => ErrorKind::Failed,
         }
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::command_line::{self, Origin};
 use crate::device_header::MachineDescription;
 use crate::device_state::{self, StateFile};
+use crate::disk::Disk;
 use crate::driver::ExitReport;
 use crate::error::{CheckError, StartError};
 use crate::features::QemuFeatures;
@@ -33,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) forwards: Vec<PortForward>,
     /// Where it saves the state of its devices.
     pub(crate) state_file: StateFile,
+    /// Ends after the process that uses it.
+    pub(crate) disk: Option<Disk>,
 }
 
 /// A spec that passed all checks, and where and how to run it.
@@ -47,13 +50,19 @@ pub(crate) struct Plan<'a> {
 
 impl Plan<'_> {
     /// Starts QEMU on this memory and waits until it answers. The guest does not run yet.
-    pub(crate) fn launch(&self, origin: Origin, memory: File) -> Result<(Machine, GuestMemory), StartError> {
+    pub(crate) fn launch(
+        &self,
+        origin: Origin,
+        memory: File,
+        disk: Option<Disk>,
+    ) -> Result<(Machine, GuestMemory), StartError> {
         let console = ConsoleFile::create(self.run_dir)
             .map_err(|source| StartError::RunDir { path: self.run_dir.to_owned(), source })?;
         let spawn_failed = |source: io::Error| StartError::Spawn { source };
         let (ours, theirs) = UnixStream::pair().map_err(spawn_failed)?;
         let mut line: Vec<OsString> = vec![self.qemu.into()];
-        line.extend(command_line::arguments(self.spec, self.features, self.accel, origin));
+        let socket = disk.as_ref().map(Disk::socket);
+        line.extend(command_line::arguments(self.spec, self.features, self.accel, origin, socket));
         tracing::debug!(command_line = ?line, "starting QEMU");
         let announcement = self.announce(&memory);
         if let Some(announcement) = &announcement {
@@ -80,7 +89,7 @@ impl Plan<'_> {
         let tracker = tracking::choose(announcement, process.pid(), &memory, &mut unsaved)
             .map_err(memory_failed("a copy of the guest's memory"))?;
         let memory = GuestMemory::new(memory, tracker, unsaved);
-        Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file }, memory))
+        Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file, disk }, memory))
     }
 
     fn announce(&self, memory: &File) -> Option<Announcement> {

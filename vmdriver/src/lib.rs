@@ -12,6 +12,7 @@
 //! command ....... a driver that calls programs of the user's own instead
 //! qmp ........... QEMU's control protocol      device_state . saving and loading the devices
 //! process ....... a child that dies with us    kvm, host .... what this machine can do
+//! disk .......... the guest's disk, a process  vm_disk ...... the disk as part of a VM
 //! ```
 //!
 //! Synchronous throughout: callers with an async runtime use a thread for blocking work. Requirement
@@ -42,9 +43,11 @@ mod qmp;
 mod region_bytes;
 mod spec;
 mod staging;
+mod stall;
 mod standstill;
 mod tracking;
 mod vm;
+mod vm_disk;
 
 pub use command::{CommandDriver, CommandSettings, ProgramError, Verb};
 pub use driver::{

@@ -241,10 +241,10 @@ pub const FREEZE_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause before a disk's process is started again.
 pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// See [`RESTART_PAUSE_MIN`].
-pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A disk's process that has lived so long is not to blame for what an earlier one did.
-pub const RESTART_SETTLED: Duration = Duration::from_secs(30);
+pub const RESTART_SETTLED: Duration = Duration::from_secs(5);
 
 /// Seconds that QEMU waits for the disk's server to be there again before it pauses the VM.
 pub const NBD_RECONNECT_SECONDS: u32 = 5;

@@ -1,10 +1,12 @@
 //! A VM about to be restored: memory files to fill, then a QEMU that goes on from them.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::json;
 use sustain_proto::Region;
@@ -13,7 +15,8 @@ use sustain_store::RestoreTarget;
 use crate::command_line::Origin;
 use crate::device_header::{MachineDescription, Mismatch};
 use crate::device_state::{self, LoadFailure};
-use crate::driver::{PreparedVm, REGION_DEVICE, REGION_RAM, ResumeTimings, Vm};
+use crate::disk::{BlockSource, Disk, DiskOptions};
+use crate::driver::{PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM, ResumeTimings, Vm};
 use crate::error::StartError;
 use crate::features::QemuFeatures;
 use crate::launch::{Machine, Plan, ending, start_failure};
@@ -22,6 +25,7 @@ use crate::memory_file;
 use crate::qemu::Settings;
 use crate::spec::{Accel, VmSpec};
 use crate::vm::{Lap, QemuVm};
+use crate::vm_disk;
 
 /// One region's memory file.
 #[derive(Debug)]
@@ -60,6 +64,9 @@ struct MemoryTarget {
     ram: Slot,
     ram_bytes: u64,
     device: Slot,
+    /// Bytes of the disk that the snapshot has and that is left out here.
+    disk_bytes: AtomicU64,
+    has_disk: bool,
 }
 
 impl RestoreTarget for MemoryTarget {
@@ -68,6 +75,10 @@ impl RestoreTarget for MemoryTarget {
         let (slot, fits) = match region.name.as_str() {
             REGION_RAM => (&self.ram, region.bytes == self.ram_bytes),
             REGION_DEVICE => (&self.device, region.bytes <= limits::DEVICE_BYTES_MAX),
+            REGION_DISK if self.has_disk => {
+                self.disk_bytes.store(region.bytes, Ordering::SeqCst);
+                return Ok(None);
+            }
             name => {
                 let message = format!("the VM as described has no region {name}");
                 return Err(io::Error::new(io::ErrorKind::NotFound, message));
@@ -94,7 +105,6 @@ impl RestoreTarget for MemoryTarget {
 }
 
 /// A QEMU that is not started yet.
-#[derive(Debug)]
 pub(crate) struct PreparedQemu {
     spec: VmSpec,
     qemu: PathBuf,
@@ -103,6 +113,8 @@ pub(crate) struct PreparedQemu {
     accel: Accel,
     run_dir: PathBuf,
     target: MemoryTarget,
+    disk_options: DiskOptions,
+    disk_source: Option<Arc<dyn BlockSource>>,
 }
 
 impl PreparedQemu {
@@ -113,13 +125,17 @@ impl PreparedQemu {
         settings: Settings,
         accel: Accel,
         run_dir: PathBuf,
+        disk_options: DiskOptions,
     ) -> Result<Self, StartError> {
         let target = MemoryTarget {
             ram: Slot::new("sustain-ram")?,
             ram_bytes: spec.memory_bytes,
             device: Slot::new("sustain-device")?,
+            disk_bytes: AtomicU64::new(0),
+            has_disk: spec.disk.is_some(),
         };
-        Ok(Self { spec, qemu, features, settings, accel, run_dir, target })
+        let disk_source = None;
+        Ok(Self { spec, qemu, features, settings, accel, run_dir, target, disk_options, disk_source })
     }
 
     /// Checks that the store filled what the VM needs, to the size that it needs, and that the state is of
@@ -148,9 +164,38 @@ fn incompatible(mismatch: Mismatch) -> StartError {
     StartError::Incompatible { what, saved, here }
 }
 
+impl PreparedQemu {
+    /// The disk, if the VM has one, over the blocks of the snapshot.
+    fn make_disk(&self) -> Result<Option<Disk>, StartError> {
+        if self.spec.disk.is_none() {
+            return Ok(None);
+        }
+        let missing = || StartError::RegionMissing { name: REGION_DISK };
+        let source = self.disk_source.clone().ok_or_else(missing)?;
+        let (found_bytes, expected_bytes) = (self.target.disk_bytes.load(Ordering::SeqCst), source.bytes());
+        if found_bytes == 0 {
+            return Err(missing());
+        }
+        if found_bytes != expected_bytes {
+            return Err(StartError::RegionSize { name: REGION_DISK, expected_bytes, found_bytes });
+        }
+        vm_disk::for_restore(source, &self.run_dir, &self.disk_options).map(Some)
+    }
+}
+
+impl fmt::Debug for PreparedQemu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedQemu").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
 impl PreparedVm for PreparedQemu {
     fn target(&self) -> &dyn RestoreTarget {
         &self.target
+    }
+
+    fn set_disk(&mut self, source: Arc<dyn BlockSource>) {
+        self.disk_source = Some(source);
     }
 
     fn resume(self: Box<Self>) -> Result<Box<dyn Vm>, StartError> {
@@ -166,7 +211,7 @@ impl PreparedVm for PreparedQemu {
         let memory = self.target.ram.file.try_clone();
         let memory = memory.map_err(|source| StartError::Spawn { source })?;
         let mut clock = Lap::start();
-        let (mut machine, memory) = plan.launch(Origin::Incoming, memory)?;
+        let (mut machine, memory) = plan.launch(Origin::Incoming, memory, self.make_disk()?)?;
         let here = plan.describe(&mut machine)?;
         saved.check_features(&here.features).map_err(incompatible)?;
         let service = &self.spec.service;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::command_line::Origin;
+use crate::disk::DiskOptions;
 use crate::driver::{CheckReport, PreparedVm, TrackingReport, Vm, VmDriver};
 use crate::error::{CheckError, StartError};
 use crate::features::{self, QemuFeatures};
@@ -14,16 +15,17 @@ use crate::memory_file;
 use crate::prepared::PreparedQemu;
 use crate::spec::{Accel, VmSpec};
 use crate::vm::QemuVm;
-use crate::{host, kvm, tracking};
+use crate::{host, kvm, tracking, vm_disk};
 
 /// Runs VMs by QEMU, 7.2 or newer.
 ///
 /// The first look whether KVM works takes about a second where it does not, and is remembered for
 /// as long as the process lives: a node calls [`VmDriver::check`] when it starts, so that a take-over
 /// need not wait for it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct QemuDriver {
     settings: Settings,
+    disk: DiskOptions,
 }
 
 /// How a driver was made.
@@ -46,6 +48,13 @@ impl QemuDriver {
     #[must_use]
     pub fn comparing(mut self) -> Self {
         self.settings.compare = true;
+        self
+    }
+
+    /// Serves the guests' disks like this, instead of by this program with the argument `disk-server`.
+    #[must_use]
+    pub fn with_disks(mut self, disk: DiskOptions) -> Self {
+        self.disk = disk;
         self
     }
 
@@ -118,7 +127,8 @@ impl VmDriver for QemuDriver {
             .map_err(|source| StartError::MemoryFile { what: "guest memory", bytes, source })?;
         let settings = self.settings;
         let plan = Plan { spec, qemu: &qemu, features: &features, settings, accel, run_dir };
-        let (mut machine, memory) = plan.launch(Origin::Boot, memory)?;
+        let disk = vm_disk::for_boot(spec, run_dir, &self.disk)?;
+        let (mut machine, memory) = plan.launch(Origin::Boot, memory, disk)?;
         let description = plan.describe(&mut machine)?;
         // Only now is the guest let go: it was started standing, so that a QEMU that does not suit never
         // runs it.
@@ -135,6 +145,7 @@ impl VmDriver for QemuDriver {
         let Checked { qemu, features, accel, .. } = self.look(spec)?;
         let settings = self.settings;
         let run_dir = run_dir.to_owned();
-        Ok(Box::new(PreparedQemu::new(spec.clone(), qemu, features, settings, accel, run_dir)?))
+        let disk = self.disk.clone();
+        Ok(Box::new(PreparedQemu::new(spec.clone(), qemu, features, settings, accel, run_dir, disk)?))
     }
 }

@@ -17,7 +17,9 @@ use crate::precopy::{GuestMemory, offer};
 use crate::qmp::QmpError;
 use crate::region_bytes::RegionBytes;
 use crate::spec::PortForward;
+use crate::stall::Stall;
 use crate::standstill::{Standstill, resume};
+use crate::vm_disk;
 
 /// The region in which a driver for tests hands over all memory, as it was in the pause.
 const REGION_WITNESS: &str = "witness";
@@ -29,10 +31,16 @@ pub(crate) struct QemuVm {
     description: MachineDescription,
     /// Whether the guest stands still, by the last event about it.
     paused: bool,
+    /// Whether it does so because of its disk.
+    stall: Stall,
+    born: Instant,
     /// Whether each pause copies all memory, so that a test can compare.
     witness: bool,
     resumed: Option<ResumeTimings>,
 }
+
+/// What a pause leaves: the disk's frozen layer, and a copy of all memory, where there are such.
+type InPause = (Option<u64>, Option<Vec<u8>>);
 
 /// Time since the last look.
 pub(crate) struct Lap(Instant);
@@ -56,12 +64,44 @@ impl QemuVm {
         description: MachineDescription,
         witness: bool,
     ) -> Self {
-        Self { machine, memory, description, paused: false, witness, resumed: None }
+        let (stall, born) = (Stall::none(), Instant::now());
+        Self { machine, memory, description, paused: false, stall, born, witness, resumed: None }
     }
 
     /// The same, whose guest was restored.
     pub(crate) fn restored(self, timings: ResumeTimings) -> Self {
         Self { resumed: Some(timings), ..self }
+    }
+
+    /// Takes in what QEMU tells of its own accord.
+    fn note_events(&mut self) -> Result<(), QmpError> {
+        let now = self.born.elapsed();
+        for event in self.machine.qmp.take_events()? {
+            match event.name.as_str() {
+                "BLOCK_IO_ERROR" if event.text("action") == Some("stop") => {
+                    if !self.stall.stands() {
+                        tracing::warn!(service = %self.machine.spec.service, "the VM waits for its disk");
+                    }
+                    self.stall.stopped(now);
+                }
+                "STOP" => self.paused = true,
+                "RESUME" => self.paused = false,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a VM that stands because of its disk go on, when it is time to try.
+    fn go_on_after_stall(&mut self) -> Result<(), QmpError> {
+        let now = self.born.elapsed();
+        if self.stall.is_due(now) {
+            self.stall.goes_on(now);
+            self.machine.qmp.execute("cont", json!({}), limits::QMP_COMMAND_TIMEOUT)?;
+            // An error of the first request after it comes as another event.
+            self.note_events()?;
+        }
+        Ok(())
     }
 
     fn try_snapshot(
@@ -71,7 +111,13 @@ impl QemuVm {
     ) -> Result<SnapshotTimings, SnapshotError> {
         let mut timings = SnapshotTimings::default();
         // What is left from before, so that the stop found below is this snapshot's.
-        self.machine.qmp.take_events().map_err(|source| SnapshotError::Qmp { doing: "listening", source })?;
+        self.note_events().map_err(|source| SnapshotError::Qmp { doing: "listening", source })?;
+        if self.stall.stands() {
+            return Err(SnapshotError::Stalled);
+        }
+        if let Some(disk) = &mut self.machine.disk {
+            vm_disk::check(disk)?;
+        }
         if self.paused {
             resume(&mut self.machine.qmp)?;
             self.paused = false;
@@ -80,11 +126,14 @@ impl QemuVm {
         self.memory.before_pause(scope, sink)?;
         self.machine.state_file.rewind()?;
         timings.before_ms = milliseconds(started.elapsed());
-        let witness = self.pause(&mut timings)?;
+        let (frozen, witness) = self.pause(&mut timings)?;
         let started = Instant::now();
         let device = RegionBytes(self.machine.state_file.region(&self.description)?);
         offer(sink, REGION_DEVICE, &device, None)?;
         self.memory.after_pause(scope, sink)?;
+        if let (Some(layer), Some(disk)) = (frozen, &mut self.machine.disk) {
+            vm_disk::offer(disk, layer, scope, sink)?;
+        }
         timings.after_ms = milliseconds(started.elapsed());
         if let Some(witness) = witness {
             offer(sink, REGION_WITNESS, &RegionBytes(witness), None)?;
@@ -93,22 +142,25 @@ impl QemuVm {
     }
 
     /// Stops the guest, takes what changed last and lets it go on.
-    fn pause(&mut self, timings: &mut SnapshotTimings) -> Result<Option<Vec<u8>>, SnapshotError> {
+    fn pause(&mut self, timings: &mut SnapshotTimings) -> Result<InPause, SnapshotError> {
         let started = Instant::now();
         let mut standstill = Standstill::begin(&mut self.machine.qmp, &mut self.paused)?;
         let stopped_at = standstill.since;
         let stopped = Instant::now();
-        // Here, a disk freezes its overlay.
         let taken = self.memory.in_pause();
         let copied = Instant::now();
-        let taken = taken.and(standstill.finish_save());
+        let frozen = taken.and_then(|()| self.machine.disk.as_mut().map(vm_disk::freeze).transpose());
+        let froze = Instant::now();
+        let taken = standstill.finish_save().and(frozen);
         let saved = Instant::now();
-        let taken = taken.and_then(|()| self.witness.then(|| self.memory.read_whole()).transpose());
+        let taken = taken
+            .and_then(|frozen| Ok((frozen, self.witness.then(|| self.memory.read_whole()).transpose()?)));
         let resuming = Instant::now();
         // Before the result is looked at: the guest goes on whatever became of the snapshot.
         let resumed = standstill.end();
         timings.stop_ms = milliseconds(stopped - started);
         timings.memory_ms = milliseconds(copied - stopped);
+        timings.freeze_ms = milliseconds(froze - copied);
         timings.device_ms = milliseconds(saved - stopped);
         timings.resume_ms = milliseconds(resuming.elapsed());
         if let (Err(error), Err(_)) = (&taken, &resumed) {
@@ -133,26 +185,18 @@ impl Vm for QemuVm {
     }
 
     fn state(&mut self) -> VmState {
-        let events = self.machine.qmp.take_events();
+        let noted = self.note_events().and_then(|()| self.go_on_after_stall());
         if let Some(report) = self.machine.process.exited() {
             return VmState::Exited(report);
         }
-        match events {
-            Ok(events) => {
-                for event in events {
-                    match event.name.as_str() {
-                        "STOP" => self.paused = true,
-                        "RESUME" => self.paused = false,
-                        _ => {}
-                    }
-                }
+        if let Err(error) = noted {
+            if let Some(report) = ending(&self.machine.process, &error) {
+                return VmState::Exited(*report);
             }
-            Err(error) => {
-                if let Some(report) = ending(&self.machine.process, &error) {
-                    return VmState::Exited(*report);
-                }
-                tracing::warn!(%error, "a VM's control connection fails, its process is there");
-            }
+            tracing::warn!(%error, "a VM's control connection fails, its process is there");
+        }
+        if self.stall.stands() {
+            return VmState::Stalled;
         }
         if self.paused { VmState::Paused } else { VmState::Running }
     }
@@ -177,6 +221,9 @@ impl Vm for QemuVm {
 
     fn committed(&mut self) {
         self.memory.committed();
+        if let Some(disk) = &mut self.machine.disk {
+            disk.committed();
+        }
     }
 
     fn run_in_guest(&mut self, _command: &GuestCommand) -> Result<GuestOutput, GuestError> {

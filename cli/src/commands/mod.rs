@@ -1,6 +1,7 @@
 //! The commands: one file each, with its arguments and what it does with them.
 
 pub(crate) mod demo;
+pub(crate) mod disk_server;
 pub(crate) mod gather;
 pub(crate) mod init;
 pub(crate) mod log;

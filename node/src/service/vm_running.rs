@@ -68,7 +68,7 @@ impl Running {
     /// How the VM ended, if it has.
     pub(super) fn exited(&mut self) -> Option<String> {
         match self.vm.state() {
-            VmState::Running | VmState::Paused => None,
+            VmState::Running | VmState::Paused | VmState::Stalled => None,
             VmState::Hung { silent } => Some(format!("it has not answered for {} s", silent.as_secs())),
             VmState::Exited(report) => Some(report.to_string()),
         }

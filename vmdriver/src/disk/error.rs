@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::ErrorKind;
+
 /// Why a disk does not do as told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -68,4 +70,19 @@ pub enum DiskError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl DiskError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Size { .. } | Self::SocketPath { .. } => ErrorKind::Invalid,
+            Self::Image { .. } => ErrorKind::Missing,
+            Self::Busy => ErrorKind::Busy,
+            Self::Folder { .. } | Self::Start { .. } | Self::Control { .. } | Self::Frozen { .. } => {
+                ErrorKind::Failed
+            }
+        }
+    }
 }

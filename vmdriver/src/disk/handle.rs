@@ -70,6 +70,8 @@ pub struct Disk {
     active: u64,
     /// What changed up to the last freeze and is in no snapshot that is stored. None: everything.
     uncommitted: Option<Vec<Range<u64>>>,
+    /// Frozen, and not read to its end: the snapshot may have failed.
+    untaken: Option<u64>,
     // In this order they end: the process, then those whom it asks.
     supervisor: Supervisor,
     _blocks: Option<Server>,
@@ -133,12 +135,22 @@ impl Disk {
         let blocks = blocks.transpose().map_err(failed)?;
         let mut command_line = options.server.clone();
         command_line.push(folder.into());
-        let supervisor = Supervisor::start(Plan { command_line, listener })
+        let supervisor = Supervisor::start(Plan { command_line, listener, folder: folder.to_owned() })
             .map_err(|source| DiskError::Start { source })?;
         // What comes from a snapshot is in one already.
         let uncommitted = source.is_some().then(Vec::new);
         let folder = folder.to_owned();
-        Ok(Self { folder, socket, bytes, source, active: 1, uncommitted, supervisor, _blocks: blocks })
+        Ok(Self {
+            folder,
+            socket,
+            bytes,
+            source,
+            active: 1,
+            uncommitted,
+            untaken: None,
+            supervisor,
+            _blocks: blocks,
+        })
     }
 
     /// The Unix socket at which its NBD export `disk0` is to be had.
@@ -182,6 +194,7 @@ impl Disk {
         match self.supervisor.ask(&Request::Freeze { layer }, FREEZE_TIMEOUT) {
             Ok(Reply::Frozen { active }) => {
                 self.active = active;
+                self.untaken = Some(layer);
                 Ok(layer)
             }
             Ok(Reply::Busy) => Err(DiskError::Busy),
@@ -209,8 +222,20 @@ impl Disk {
 
     /// What was frozen with this layer is not read any more: it may be folded. What changed is remembered
     /// until it is [`Disk::committed`].
-    pub fn taken(&self, layer: u64) {
+    pub fn taken(&mut self, layer: u64) {
+        self.untaken = None;
         self.supervisor.fold(layer);
+    }
+
+    /// Before the next freeze: remembers what changed in a layer that was frozen for a snapshot that then
+    /// failed, and lets it be folded.
+    pub fn settle(&mut self) {
+        if let Some(layer) = self.untaken {
+            if let Err(error) = self.frozen(layer) {
+                tracing::warn!(%error, "the next snapshot takes all of the disk");
+            }
+            self.taken(layer);
+        }
     }
 
     /// The snapshot of the last freeze is stored.

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::channel::{receive, send};
 use super::control::{CONTROL_VERSION, Reply, Request};
 use crate::limits::{CONTROL_TIMEOUT, RESTART_PAUSE_MAX, RESTART_PAUSE_MIN, RESTART_SETTLED};
+use crate::output::ConsoleFile;
 use crate::process::{Launch, Process};
 
 /// The process, as long as this handle lives.
@@ -49,6 +51,8 @@ struct State {
 pub(crate) struct Plan {
     pub(crate) command_line: Vec<OsString>,
     pub(crate) listener: UnixListener,
+    /// Where its log goes.
+    pub(crate) folder: PathBuf,
 }
 
 impl Supervisor {
@@ -164,7 +168,8 @@ impl Running {
             command_line: plan.command_line.clone(),
             stdin: OwnedFd::from(plan.listener.try_clone()?),
             stdout: theirs.into(),
-            console: None,
+            // What it says is begun anew with each process; its last words are in the report.
+            console: ConsoleFile::create(&plan.folder).ok(),
         };
         let process = Process::start(launch)?;
         ours.set_read_timeout(Some(CONTROL_TIMEOUT))?;

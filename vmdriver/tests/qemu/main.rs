@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "measurements, shown by --nocapture")]
 
 mod consistency;
+mod disk;
 mod endings;
 mod real_guest;
 mod support;

@@ -1,0 +1,94 @@
+//! The guest's disk as part of a VM: made for a boot or a restore, frozen and offered for a snapshot.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sustain_proto::RegionName;
+
+use crate::disk::{BlockSource, Disk, DiskError, DiskOptions, DiskOrigin, raw_image};
+use crate::driver::{REGION_DISK, SnapshotScope, SnapshotSink};
+use crate::error::{SnapshotError, StartError};
+use crate::limits::FROZEN_LAYERS_MAX;
+use crate::spec::VmSpec;
+
+/// The disk's folder in the VM's.
+const FOLDER: &str = "disk";
+/// Where converted images are kept.
+const IMAGES: &str = "images";
+
+/// Makes the disk that a VM first boots from, if it has one.
+pub(crate) fn for_boot(
+    spec: &VmSpec,
+    run_dir: &Path,
+    options: &DiskOptions,
+) -> Result<Option<Disk>, StartError> {
+    let Some(disk) = &spec.disk else { return Ok(None) };
+    let failed = |source| StartError::Disk { source };
+    let service = &spec.service;
+    let mut told = 0.0;
+    let mut progress = |percent: f64| {
+        if percent >= told + 10.0 {
+            told = percent;
+            tracing::info!(%service, percent, "converting the disk image");
+        }
+    };
+    let image = raw_image(&disk.image, &run_dir.join(IMAGES), &mut progress).map_err(failed)?;
+    Disk::create(&run_dir.join(FOLDER), DiskOrigin::Image(image), options).map(Some).map_err(failed)
+}
+
+/// Makes the disk of a VM that is restored.
+pub(crate) fn for_restore(
+    source: Arc<dyn BlockSource>,
+    run_dir: &Path,
+    options: &DiskOptions,
+) -> Result<Disk, StartError> {
+    Disk::create(&run_dir.join(FOLDER), DiskOrigin::Blocks(source), options)
+        .map_err(|source| StartError::Disk { source })
+}
+
+/// Whether the disk can be frozen, asked before the VM is paused for nothing.
+pub(crate) fn check(disk: &mut Disk) -> Result<(), SnapshotError> {
+    disk.settle();
+    match disk.status() {
+        Ok(status) if status.frozen.len() >= FROZEN_LAYERS_MAX => Err(SnapshotError::Busy),
+        Ok(_) => Ok(()),
+        Err(source) => Err(SnapshotError::Disk { source }),
+    }
+}
+
+/// Freezes the disk, while the VM stands still.
+pub(crate) fn freeze(disk: &mut Disk) -> Result<u64, SnapshotError> {
+    disk.freeze().map_err(|error| match error {
+        DiskError::Busy => SnapshotError::Busy,
+        source => SnapshotError::Disk { source },
+    })
+}
+
+/// Offers what was frozen to the sink, while the VM runs again.
+pub(crate) fn offer(
+    disk: &mut Disk,
+    layer: u64,
+    scope: SnapshotScope,
+    sink: &mut dyn SnapshotSink,
+) -> Result<(), SnapshotError> {
+    let offered = offer_frozen(disk, layer, scope, sink);
+    // Whatever became of it: nobody reads the layer any more, and what changed is remembered.
+    disk.taken(layer);
+    offered
+}
+
+fn offer_frozen(
+    disk: &mut Disk,
+    layer: u64,
+    scope: SnapshotScope,
+    sink: &mut dyn SnapshotSink,
+) -> Result<(), SnapshotError> {
+    let frozen = disk.frozen(layer).map_err(|source| SnapshotError::Disk { source })?;
+    let region =
+        RegionName::new(REGION_DISK).map_err(|error| SnapshotError::Save { reason: error.to_string() })?;
+    let changed = match scope {
+        SnapshotScope::Whole => None,
+        SnapshotScope::Changes => frozen.changed(),
+    };
+    sink.region(&region, frozen.source(), changed).map_err(|source| SnapshotError::Sink { region, source })
+}
