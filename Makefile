@@ -38,6 +38,17 @@ test: setup lint ## Set up, lint, and run every test
 		cargo test --workspace --no-fail-fast $(CARGO_FLAGS); \
 	fi
 
+.PHONY: test-disk
+test-disk: ## Test the guest's disk at length: 200 kills under load, fio with verification
+	command -v fio > /dev/null || { echo "fio is missing: apt-get install fio" >&2; exit 1; }
+	cargo build -p sustain-vmdriver --bins $(CARGO_FLAGS)
+	SUSTAIN_DISK_KILLS=200 cargo test -p sustain-vmdriver --test disk $(CARGO_FLAGS) -- --include-ignored --nocapture --test-threads 1
+	cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- disk:: --nocapture --test-threads 1
+
+.PHONY: soak-instant
+soak-instant: setup ## Snapshot and restore a guest 100 times: memory and disk of one instant each time
+	SUSTAIN_INSTANT_ROUNDS=100 cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- one_instant --nocapture
+
 .PHONY: demo
 demo: setup build ## Kill the server of a five-node cluster and watch its VM live on
 	$(TARGET_DIR)/debug/snapctl demo

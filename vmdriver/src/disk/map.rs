@@ -192,7 +192,7 @@ impl Map {
             let count = units.end.min(base + UNITS_PER_WORD) - base - from;
             let mask = (u64::MAX >> (64 - 2 * count)) << (2 * from);
             let old = page[index].load(Ordering::Acquire);
-            words.push(old & !mask | LOWER_BITS * to.bits() & mask);
+            words.push((old & !mask) | ((LOWER_BITS * to.bits()) & mask));
         }
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.file.write_all_at(&bytes, HEAD_BYTES + number * HEAD_BYTES + first as u64 * 8)?;

@@ -150,9 +150,12 @@ fn memory_and_disk_of_a_snapshot_are_of_one_instant() {
     let before = instants(&*vm, "?run=1").unwrap();
     assert_eq!((before.memory, before.errors), (0, 0));
     let mut regions = Regions::default();
-    let mut ahead = 0;
+    let (mut ahead, mut phase) = (0, 1);
     for round in 0..rounds {
         wait_for_writes(&mut *vm, 20);
+        // At any moment of a write: the last answer came at a certain one.
+        phase = phase * 7 % 31;
+        std::thread::sleep(Duration::from_millis(phase));
         // From the second on only what changed is taken: what a snapshot is made of then is the sum.
         let scope = if round == 0 { SnapshotScope::Whole } else { SnapshotScope::Changes };
         let timings = vm.snapshot(scope, &mut regions).unwrap();

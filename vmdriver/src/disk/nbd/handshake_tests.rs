@@ -114,7 +114,10 @@ fn a_context_set_without_effect_takes_the_earlier_one_away() {
 
 proptest! {
     #[test]
-    fn no_option_makes_it_panic_or_answer_at_length(number in 0_u32..12, data in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_option_makes_it_panic_or_answer_at_length(
+        number in 0_u32..12,
+        data in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         let mut handshake = begin();
         handshake.session.structured = true;
         if let Ok((bytes, _)) = handshake.option(number, &data) {
