@@ -15,7 +15,7 @@ use sustain_store::RestoreTarget;
 use crate::command_line::Origin;
 use crate::device_header::{MachineDescription, Mismatch};
 use crate::device_state::{self, LoadFailure};
-use crate::disk::{BlockSource, Disk, DiskOptions};
+use crate::disk::{BlockSource, DiskOptions};
 use crate::driver::{PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM, ResumeTimings, Vm};
 use crate::error::StartError;
 use crate::features::QemuFeatures;
@@ -165,8 +165,8 @@ fn incompatible(mismatch: Mismatch) -> StartError {
 }
 
 impl PreparedQemu {
-    /// The disk, if the VM has one, over the blocks of the snapshot.
-    fn make_disk(&self) -> Result<Option<Disk>, StartError> {
+    /// Who has the disk's blocks, if the VM has a disk.
+    fn check_disk(&self) -> Result<Option<Arc<dyn BlockSource>>, StartError> {
         if self.spec.disk.is_none() {
             return Ok(None);
         }
@@ -179,7 +179,7 @@ impl PreparedQemu {
         if found_bytes != expected_bytes {
             return Err(StartError::RegionSize { name: REGION_DISK, expected_bytes, found_bytes });
         }
-        vm_disk::for_restore(source, &self.run_dir, &self.disk_options).map(Some)
+        Ok(Some(source))
     }
 }
 
@@ -207,11 +207,14 @@ impl PreparedVm for PreparedQemu {
             accel: self.accel,
             run_dir: &self.run_dir,
         };
+        let blocks = self.check_disk()?;
         let (saved, start) = self.check_regions(&plan)?;
         let memory = self.target.ram.file.try_clone();
         let memory = memory.map_err(|source| StartError::Spawn { source })?;
         let mut clock = Lap::start();
-        let (mut machine, memory) = plan.launch(Origin::Incoming, memory, self.make_disk()?)?;
+        let disk = blocks.map(|source| vm_disk::for_restore(source, &self.run_dir, &self.disk_options));
+        let disk = disk.transpose()?;
+        let (mut machine, memory) = plan.launch(Origin::Incoming, memory, disk)?;
         let here = plan.describe(&mut machine)?;
         saved.check_features(&here.features).map_err(incompatible)?;
         let service = &self.spec.service;

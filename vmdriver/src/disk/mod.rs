@@ -31,6 +31,7 @@ mod map;
 mod nbd;
 mod ranges;
 mod serve;
+mod snapshot_blocks;
 mod stack;
 mod supervisor;
 mod view;
@@ -42,6 +43,7 @@ pub use error::DiskError;
 pub use handle::{Disk, DiskOptions, DiskOrigin, FrozenDisk};
 pub use image::raw_image;
 pub use serve::{ServeError, serve};
+pub use snapshot_blocks::SnapshotBlocks;
 
 /// The socket for NBD clients, in the disk's folder.
 const NBD_SOCKET: &str = "nbd.sock";
