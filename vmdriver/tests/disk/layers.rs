@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use sustain_vmdriver::disk::{Disk, DiskError, DiskOrigin, FrozenDisk, raw_image};
+use sustain_proto::{NodeId, RegionName, ServiceName};
+use sustain_store::{PushLineage, PushRequest, Store, StoreOptions};
+use sustain_vmdriver::disk::{
+    BlockSource, Disk, DiskError, DiskOrigin, FrozenDisk, SnapshotBlocks, raw_image,
+};
 
 use crate::client::Client;
 use crate::support::{MIB, MemorySource, Place, kill_server, options, wait_for};
@@ -37,7 +41,7 @@ fn a_snapshot_shows_the_moment_of_its_freeze() {
     let second = place.disk().freeze().unwrap();
     client.write(900_000, &[3; 5]).unwrap();
     let frozen = place.disk().frozen(second).unwrap();
-    assert_eq!(frozen.changed().unwrap(), [0..8_192]);
+    assert_eq!(frozen.changed(), Some(std::slice::from_ref(&(0..8_192))));
     assert!(all(&frozen) == model);
     place.disk().taken(second);
 
@@ -112,7 +116,7 @@ fn blocks_come_when_they_are_needed_and_the_rest_meanwhile() {
     assert!(client.read(39 * 65_536, 512).unwrap().unwrap() == model[39 * 65_536..][..512]);
     // What comes from a snapshot is stored: only the block that was written is new.
     let frozen = disk.frozen(layer).unwrap();
-    assert_eq!(frozen.changed().unwrap(), [8_192..12_288]);
+    assert_eq!(frozen.changed(), Some(std::slice::from_ref(&(8_192..12_288))));
     assert!(all(&frozen) == model);
     disk.taken(layer);
     kill_server(&disk);
@@ -170,4 +174,50 @@ fn a_qcow2_image_is_converted_once() {
     let error = raw_image(&qcow2, &folder.join("images"), &mut |_| ()).unwrap_err();
     assert!(sustain_store::error_chain(&error).contains("qemu-img"), "{error:?}");
     assert_eq!(std::fs::read_dir(folder.join("images")).unwrap().count(), 1, "nothing is left behind");
+}
+
+/// The whole way: a disk from an image, its first snapshot in a store, a disk over that snapshot, and its
+/// changes as the next.
+#[test]
+fn a_disk_goes_through_a_store_and_on_from_there() {
+    let mut place = Place::new(4 * MIB);
+    let mut model = std::fs::read(&place.image).unwrap();
+    let options_of_store = StoreOptions { create: true, ..StoreOptions::default() };
+    let store = Store::open(&place.folder.path().join("store"), options_of_store).unwrap();
+    let region = RegionName::new("disk0").unwrap();
+    let begin = || {
+        let lineage = PushLineage::ContinueNewest { node: NodeId::from_bytes([7; 32]), nonce: 9 };
+        let service = ServiceName::new("mail").unwrap();
+        store.begin_push(PushRequest { service, lineage, time_ms: 1 }).unwrap()
+    };
+    Client::connect(place.socket()).unwrap().write(3 * MIB - 7, &[5; 100]).unwrap();
+    model[(3 * MIB - 7) as usize..][..100].fill(5);
+    let layer = place.disk().freeze().unwrap();
+    let frozen = place.disk().frozen(layer).unwrap();
+    assert!(frozen.changed().is_none());
+    let mut push = begin();
+    push.ingest(&region, frozen.source()).unwrap();
+    let first = push.commit().unwrap().snapshot;
+
+    let blocks = || Arc::new(SnapshotBlocks::new(store.open_snapshot(first).unwrap()).unwrap());
+    let folder = place.folder.path().join("restored");
+    let mut disk = Disk::create(&folder, DiskOrigin::Blocks(blocks()), &options()).unwrap();
+    let mut client = Client::connect(disk.socket()).unwrap();
+    client.write(70_000, &[6; 10]).unwrap();
+    model[70_000..70_010].fill(6);
+    let layer = disk.freeze().unwrap();
+    let frozen = disk.frozen(layer).unwrap();
+    let mut push = begin();
+    push.ingest_changes(&region, frozen.source(), frozen.changed().unwrap()).unwrap();
+    let second = push.commit().unwrap().snapshot;
+    disk.taken(layer);
+    disk.committed();
+    assert!(client.read(0, model.len()).unwrap().unwrap() == model);
+
+    let reader = SnapshotBlocks::new(store.open_snapshot(second).unwrap()).unwrap();
+    for (chunk, expected) in (0..).zip(model.chunks(65_536)) {
+        let mut buffer = vec![0; expected.len()];
+        reader.read_chunk(chunk, &mut buffer).unwrap();
+        assert!(buffer == expected, "chunk {chunk}");
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +128,7 @@ impl BlockSource for Blocks {
     }
 }
 
-fn restore(spec: &VmSpec, regions: &Regions, blocks: &Arc<Blocks>, run_dir: &PathBuf) -> Box<dyn Vm> {
+fn restore(spec: &VmSpec, regions: &Regions, blocks: &Arc<Blocks>, run_dir: &Path) -> Box<dyn Vm> {
     let mut prepared = driver().prepare(spec, run_dir).unwrap();
     regions.restore(prepared.target()).unwrap();
     prepared.set_disk(Arc::clone(blocks) as Arc<_>);
