@@ -143,7 +143,7 @@ fn find_forwards(qmp: &mut Client, wanted: &[PortForward]) -> Result<Vec<PortFor
 }
 
 /// How long a QEMU whose connection has closed may take to be gone.
-const ENDING_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const ENDING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How QEMU ended, if that is why it does not do as told.
 pub(crate) fn ending(process: &Process, error: &QmpError) -> Option<Box<ExitReport>> {

@@ -35,6 +35,7 @@ mod kvm;
 mod launch;
 mod memory_file;
 mod output;
+mod patience;
 mod precopy;
 mod prepared;
 mod process;
@@ -48,6 +49,7 @@ mod standstill;
 mod tracking;
 mod vm;
 mod vm_disk;
+mod watch;
 
 pub use command::{CommandDriver, CommandSettings, ProgramError, Verb};
 pub use driver::{

@@ -40,7 +40,15 @@ pub const QMP_LINE_BYTES_MAX: usize = 1 << 20;
 pub const QMP_EVENTS_MAX: usize = 256;
 
 /// An ordinary command is answered within a millisecond; a machine that swaps may need seconds.
-pub const QMP_COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+pub const QMP_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a QEMU that was silent before may take for each further command, and any for the question whether
+/// it is there. With [`QMP_COMMAND_TIMEOUT`] it bounds how long a QEMU that hangs keeps its service: the command
+/// that finds out, the attempt to let the guest go on, and the question.
+pub const QMP_WATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two questions to a QEMU that nothing else is asked of.
+pub const QMP_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// From starting QEMU to its greeting. Measured 0.14 to 0.3 s.
 pub const QEMU_START_TIMEOUT: Duration = Duration::from_secs(30);

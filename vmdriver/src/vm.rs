@@ -11,7 +11,7 @@ use crate::driver::{
     Vm, VmState,
 };
 use crate::error::{GuestError, SnapshotError, StopError};
-use crate::launch::{Machine, ending};
+use crate::launch::{ENDING_TIMEOUT, Machine, ending};
 use crate::limits;
 use crate::precopy::{GuestMemory, offer};
 use crate::qmp::QmpError;
@@ -20,6 +20,7 @@ use crate::spec::PortForward;
 use crate::stall::Stall;
 use crate::standstill::{Standstill, resume};
 use crate::vm_disk;
+use crate::watch::Watch;
 
 /// The region in which a driver for tests hands over all memory, as it was in the pause.
 const REGION_WITNESS: &str = "witness";
@@ -37,6 +38,7 @@ pub(crate) struct QemuVm {
     /// Whether each pause copies all memory, so that a test can compare.
     witness: bool,
     resumed: Option<ResumeTimings>,
+    watch: Watch,
 }
 
 /// What a pause leaves: the disk's frozen layer, and a copy of all memory, where there are such.
@@ -64,8 +66,8 @@ impl QemuVm {
         description: MachineDescription,
         witness: bool,
     ) -> Self {
-        let (stall, born) = (Stall::none(), Instant::now());
-        Self { machine, memory, description, paused: false, stall, born, witness, resumed: None }
+        let (stall, born, watch) = (Stall::none(), Instant::now(), Watch::new());
+        Self { machine, memory, description, paused: false, stall, born, witness, resumed: None, watch }
     }
 
     /// The same, whose guest was restored.
@@ -185,15 +187,19 @@ impl Vm for QemuVm {
     }
 
     fn state(&mut self) -> VmState {
-        let noted = self.note_events().and_then(|()| self.go_on_after_stall());
         if let Some(report) = self.machine.process.exited() {
             return VmState::Exited(report);
         }
-        if let Err(error) = noted {
+        // Asked first: with its answer comes what a QEMU has to tell that was silent for a while.
+        let hung = self.watch.hung(&mut self.machine.qmp);
+        if let Err(error) = self.note_events().and_then(|()| self.go_on_after_stall()) {
             if let Some(report) = ending(&self.machine.process, &error) {
                 return VmState::Exited(*report);
             }
             tracing::warn!(%error, "a VM's control connection fails, its process is there");
+        }
+        if let Some(silent) = hung {
+            return VmState::Hung { silent };
         }
         if self.stall.stands() {
             return VmState::Stalled;
@@ -214,6 +220,13 @@ impl Vm for QemuVm {
             SnapshotError::Resume { source } => match ending(&self.machine.process, &source) {
                 Some(report) => SnapshotError::Exited { doing: "resuming the guest", report },
                 None => SnapshotError::Resume { source },
+            },
+            // The memory of a process that is gone can't be looked at.
+            SnapshotError::Track { source } => match self.machine.process.wait(ENDING_TIMEOUT) {
+                Some(report) => {
+                    SnapshotError::Exited { doing: "taking a snapshot", report: Box::new(report) }
+                }
+                None => SnapshotError::Track { source },
             },
             other => other,
         })

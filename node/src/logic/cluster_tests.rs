@@ -327,6 +327,30 @@ fn a_killed_server_that_returns_is_a_candidate_and_starts_no_second_vm() {
     }
 }
 
+/// A VM that ended as soon as it ran was restored again and again by the same node.
+#[test]
+fn a_vm_that_ends_at_once_is_tried_elsewhere_and_one_that_ran_a_while_goes_on_where_it_was() {
+    let crash = |cluster: &mut Cluster, node: usize| {
+        let (term, ..) = cluster.nodes[node].vm.take().unwrap();
+        cluster.send(node, 1, Delivery::Event(Event::Exited { term }));
+    };
+    let mut cluster = Cluster::new(7);
+    cluster.run(8_000);
+    crash(&mut cluster, 0);
+    cluster.run(5_000);
+    assert_eq!(cluster.only_server(), 0, "it had taken snapshots");
+    crash(&mut cluster, 0);
+    // As soon as it runs again, and before a snapshot.
+    while cluster.nodes[0].vm.is_none() {
+        cluster.run(1);
+    }
+    crash(&mut cluster, 0);
+    cluster.run(5_000);
+    assert_eq!(cluster.only_server(), 1, "the other has better luck");
+    cluster.run(40_000);
+    cluster.only_server();
+}
+
 #[test]
 fn a_partition_has_a_server_on_each_side_and_one_after_it_heals() {
     for seed in 0..100 {

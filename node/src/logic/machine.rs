@@ -361,7 +361,11 @@ impl Machine {
     }
 
     fn exited(&mut self, now_ms: u64, term: Term) {
-        if self.state.reign().is_some_and(|reign| reign.term == term) {
+        if let Some(reign) = self.state.reign().filter(|reign| reign.term == term) {
+            // One that ends before its first snapshot would end again: another node may have better luck.
+            if self.watermark.as_ref().is_none_or(|mark| mark.running_seq <= reign.begun_seq()) {
+                self.penalty_until_ms = now_ms + self.config.timing.penalty_ms;
+            }
             self.actions.push(Action::Follow { term: None });
             self.elect(now_ms, Some(term), "the VM is gone");
         }

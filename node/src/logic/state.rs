@@ -50,6 +50,14 @@ pub struct Reign {
     pub parent: Option<SnapshotId>,
 }
 
+impl Reign {
+    /// Number of the snapshot that it continues.
+    #[must_use]
+    pub fn begun_seq(&self) -> u64 {
+        self.origin.map_or(0, |origin| origin.seq)
+    }
+}
+
 /// A state and what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {

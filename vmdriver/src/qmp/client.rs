@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
-use crate::limits::QMP_EVENTS_MAX;
+use crate::limits::{QMP_EVENTS_MAX, QMP_WATCH_TIMEOUT};
+use crate::patience::{Patience, STEP};
 
 use super::QmpError;
 use super::lines::Lines;
@@ -27,6 +28,7 @@ pub(crate) struct Client {
     events: VecDeque<Event>,
     next_id: u64,
     version: (u64, u64, u64),
+    silent: Option<Duration>,
 }
 
 impl Client {
@@ -35,8 +37,14 @@ impl Client {
     /// # Errors
     /// If QEMU doesn't greet in time, or with something else than a greeting.
     pub(crate) fn connect(stream: UnixStream, timeout: Duration) -> Result<Self, QmpError> {
-        let mut client =
-            Self { stream, lines: Lines::default(), events: VecDeque::new(), next_id: 1, version: (0, 0, 0) };
+        let mut client = Self {
+            stream,
+            lines: Lines::default(),
+            events: VecDeque::new(),
+            next_id: 1,
+            version: (0, 0, 0),
+            silent: None,
+        };
         let deadline = Deadline::new("the greeting", timeout);
         match client.receive(&deadline)? {
             Message::Greeting { version } => client.version = version,
@@ -179,6 +187,8 @@ impl Client {
     ) -> Result<Pending, QmpError> {
         let id = self.next_id;
         self.next_id += 1;
+        // One that does not answer is not waited for as long again with each command.
+        let timeout = if self.silent.is_some() { timeout.min(QMP_WATCH_TIMEOUT) } else { timeout };
         let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
         line.push('\n');
         let deadline = Deadline::new(command, timeout);
@@ -211,7 +221,24 @@ impl Client {
         self.stream.write_all(&bytes[sent..]).map_err(|error| deadline.or_io(error))
     }
 
+    /// How long it has not answered, since it first did not do so in time; none if it has spoken since.
+    pub(crate) fn silent(&self) -> Option<Duration> {
+        self.silent
+    }
+
     fn receive(&mut self, deadline: &Deadline) -> Result<Message, QmpError> {
+        let received = self.receive_in_time(deadline);
+        match &received {
+            Ok(_) => self.silent = None,
+            Err(QmpError::Timeout { timeout, .. }) => {
+                self.silent = Some(self.silent.unwrap_or_default() + *timeout);
+            }
+            Err(_) => {}
+        }
+        received
+    }
+
+    fn receive_in_time(&mut self, deadline: &Deadline) -> Result<Message, QmpError> {
         let mut buffer = [0_u8; READ_BYTES];
         loop {
             if let Some(line) = self.lines.next()? {
@@ -221,7 +248,8 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(QmpError::Closed),
                 Ok(bytes) => self.lines.push(&buffer[..bytes]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A step is over; `left` says whether there is another.
+                Err(error) if is_over(&error) || error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(deadline.or_io(error)),
             }
         }
@@ -244,6 +272,11 @@ pub(crate) struct Pending {
     deadline: Deadline,
 }
 
+/// Whether a wait for a socket came to its end.
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
 /// Sends bytes with a descriptor attached to the first of them; returns how many bytes went.
 fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
     let descriptors = [descriptor];
@@ -263,17 +296,18 @@ fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> i
 struct Deadline {
     what: &'static str,
     timeout: Duration,
-    at: Instant,
+    patience: Patience,
 }
 
 impl Deadline {
     fn new(what: &'static str, timeout: Duration) -> Self {
-        Self { what, timeout, at: Instant::now() + timeout }
+        Self { what, timeout, patience: Patience::new(timeout, Instant::now()) }
     }
 
-    /// The time left; a socket takes no time-out of zero, so the last microsecond is rounded up.
+    /// The time left, at most a step of it; a socket takes no time-out of zero, so the last microsecond is
+    /// rounded up.
     fn left(&self) -> Result<Duration, QmpError> {
-        let left = self.at.saturating_duration_since(Instant::now());
+        let left = self.patience.left(Instant::now()).min(STEP);
         if left.is_zero() { Err(self.missed()) } else { Ok(left.max(Duration::from_micros(1))) }
     }
 
@@ -283,7 +317,7 @@ impl Deadline {
 
     fn or_io(&self, error: io::Error) -> QmpError {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.missed(),
+            _ if is_over(&error) => self.missed(),
             // What a socket says whose other end has gone.
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => QmpError::Closed,
             _ => QmpError::io(error),

@@ -6,5 +6,6 @@
 mod consistency;
 mod disk;
 mod endings;
+mod hanging;
 mod real_guest;
 mod support;

@@ -10,7 +10,9 @@ use sustain_node::config::{Config, DriverKind, ServiceConfig, ServiceType};
 use sustain_node::{driver_of, spec_of};
 use sustain_proto::ServiceName;
 use sustain_store::error_chain;
-use sustain_vmdriver::{Accel, CheckReport, ImageInfo, QemuDriver, VmDriver, inspect_image, limits};
+use sustain_vmdriver::{
+    Accel, CheckReport, ImageInfo, QemuDriver, TrackingReport, VmDriver, inspect_image, limits,
+};
 
 use crate::text;
 
@@ -122,6 +124,12 @@ fn look_at_host(
             return None;
         }
     };
+    if let Some(TrackingReport::Comparison { reason, hint }) = &report.tracking {
+        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+        warnings.push(format!(
+            "writes to the guest's memory are found by comparing it, which takes as much again: {reason}{hint}"
+        ));
+    }
     let wanted = service.vm.as_ref().map(|vm| vm.accel);
     if (wanted, report.accel) == (Some(Accel::Auto), Accel::Tcg) {
         warnings.push(format!("{}: the guest is emulated, many times slower", why_no_kvm()));
