@@ -1,4 +1,6 @@
-//! The configuration file: the documented example, and what is refused.
+//! The configuration file: the documented example, what is refused, and how it is changed.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
 use std::path::Path;
 

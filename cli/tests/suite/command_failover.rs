@@ -67,6 +67,16 @@ fn a_plain_process_survives_the_loss_of_its_node() {
         (processes_with(&format!("{}\0127", server_program.display())).len() == 1).then_some(())
     });
 
+    // A process that dies by itself is restored by the same node.
+    let pid = |cluster: &Cluster| cluster.status(successor)?["services"][0]["vm_pid"].as_u64();
+    let first = cluster.wait("the process", || pid(&cluster));
+    let taken = |cluster: &Cluster| cluster.status(successor)?["services"][0]["snapshots_taken"].as_u64();
+    cluster.wait("snapshots of the new reign", || taken(&cluster).filter(|taken| *taken > 1));
+    assert!(Command::new("kill").args(["-KILL", &first.to_string()]).status().unwrap().success());
+    cluster.wait("another process", || pid(&cluster).filter(|pid| *pid != first));
+    assert_eq!(cluster.wait("an answer again", || cluster.ask(3, "/peek")).1, id);
+    assert_eq!(cluster.server(None), successor);
+
     // The returned node follows, and its clients reach the service.
     cluster.spawn(0);
     let new_server = cluster.status(successor).unwrap()["id"].clone();

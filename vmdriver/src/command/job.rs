@@ -96,10 +96,10 @@ impl Call {
             Some((folder, name)) => Some(ConsoleFile::create_named(folder, name)?),
             None => None,
         };
-        let (watched, alive) = io::pipe()?;
+        let (watched, alive) = pipe()?;
         let command_line = self.command_line(answers);
-        let process = Process::start(Launch { command_line, stdin: watched.into(), stdout, console })?;
-        Ok(Job { process, _alive: alive.into() })
+        let process = Process::start(Launch { command_line, stdin: watched, stdout, console })?;
+        Ok(Job { process, _alive: alive })
     }
 
     /// Starts it for as long as it runs; its standard output goes where its standard error goes.
@@ -120,12 +120,12 @@ impl Call {
     /// As [`Call::run`], whatever its exit code is.
     pub(super) fn run_any(&self, patience: Duration) -> Result<(ExitReport, Finished), ProgramError> {
         let failed = |source| ProgramError::Start { path: self.program.clone(), source };
-        let (output, theirs) = io::pipe().map_err(failed)?;
+        let (output, theirs) = pipe().map_err(failed)?;
         let (sender, answer) = mpsc::sync_channel(1);
-        let job = self.launch(theirs.into(), true).map_err(failed)?;
+        let job = self.launch(theirs, true).map_err(failed)?;
         // A thread, so that a program that writes much is not held up. It ends when the last writer does.
         let reader = std::thread::Builder::new().name("command-output".to_owned());
-        reader.spawn(move || sender.send(read_answer(output))).map_err(failed)?;
+        reader.spawn(move || sender.send(read_answer(File::from(output)))).map_err(failed)?;
         let Some(report) = job.process.wait(patience) else {
             return Err(ProgramError::TimedOut { path: self.program.clone(), patience });
         };
@@ -183,6 +183,11 @@ impl Drop for Job {
             tracing::error!(pid = self.pid(), %error, "can't kill a service's processes");
         }
     }
+}
+
+/// A pipe whose ends no child gets but on purpose: the one to read from, the one to write to.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
 #[derive(Debug, Default)]

@@ -21,7 +21,6 @@ fn a_service_goes_on_from_its_snapshot_and_what_came_later_is_lost() {
     let mut regions = Regions::default();
     let timings = vm.snapshot(SnapshotScope::Whole, &mut regions).unwrap();
     vm.committed();
-    println!("{timings:?}");
     assert!(timings.pause_ms > 0.0 && timings.pause_ms < 2_000.0, "{timings:?}");
     assert_eq!(regions.0.keys().collect::<Vec<_>>(), ["state"]);
     // It serves on, and a second snapshot takes the place of the first.

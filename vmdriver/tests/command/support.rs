@@ -66,7 +66,7 @@ pub(crate) fn spec() -> VmSpec {
 
 /// What the server answers: the count and the id of its state.
 pub(crate) fn ask(vm: &dyn Vm, path: &str) -> (u64, String) {
-    let text = get(vm.forwards()[0].host, path).expect("no answer");
+    let text = get(vm.forwards()[0].host, path).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     (value["count"].as_u64().unwrap(), value["boot_id"].as_str().unwrap().to_owned())
 }
