@@ -53,6 +53,16 @@ soak-instant: setup ## Snapshot and restore a guest 100 times: memory and disk o
 demo: setup build ## Kill the server of a five-node cluster and watch its VM live on
 	$(TARGET_DIR)/debug/snapctl demo
 
+.PHONY: bench-pause
+bench-pause: setup ## Measure a guest's pauses by snapshots, beside QEMU's own ways (about 6 minutes)
+	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --example bench-pause
+	$(TARGET_DIR)/debug/examples/bench-pause
+
+.PHONY: soak-tracking
+soak-tracking: setup ## Compare 1,000 snapshots under load with all memory, for each way of tracking writes
+	SUSTAIN_SOAK_SNAPSHOTS=1000 cargo test $(CARGO_FLAGS) -p sustain-vmdriver --test qemu -- \
+		--test-threads 1 --nocapture consistency::with_
+
 .PHONY: bench-restore
 bench-restore: setup ## Measure a restore from "go" to the guest's first answer, and its parts
 	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --example bench-restore

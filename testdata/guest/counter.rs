@@ -9,6 +9,7 @@
 //! GET /load?pages=5000&mib=64  writes to that many random pages a second; pages=0 stops
 //! GET /instant?run=1           begins to write the same growing number to memory and disk; run=0 stops;
 //!                              without it only looks    {"memory":7,"disk":7,"running":1,"mismatches":0,"errors":0}
+//! GET /spin                    how much a thread has computed that does nothing else; the first starts it
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -35,6 +36,8 @@ const STACK_BYTES: usize = 128 * 1024;
 const LOAD_MIB_MAX: usize = 1_024;
 const LOAD_PAGES_MAX: u64 = 1_000_000;
 const PAGE_BYTES: usize = 4_096;
+/// Steps of computing that count as one.
+const SPIN_ROUND: u32 = 1_000;
 /// The load is spread over slices of this length.
 const LOAD_SLICE: Duration = Duration::from_millis(10);
 /// Where the growing number is written, if there is a disk.
@@ -54,6 +57,8 @@ struct Service {
     load: Mutex<Load>,
     /// Raised at each change of the load, so that the thread of the one before ends.
     load_generation: AtomicU64,
+    /// Rounds of the thread that computes; 0 before it is started.
+    spins: AtomicU64,
     instant: Mutex<Instantly>,
     instant_runs: AtomicBool,
 }
@@ -114,6 +119,7 @@ fn main() -> io::Result<()> {
         load_generation: AtomicU64::new(0),
         instant: Mutex::new(Instantly::new()),
         instant_runs: AtomicBool::new(false),
+        spins: AtomicU64::new(0),
     });
     let listener = TcpListener::bind(("0.0.0.0", PORT))?;
     println!("counter ready on port {PORT}, boot id {}", service.boot_id);
@@ -256,7 +262,8 @@ fn answer(service: &Arc<Service>, request: &Request<'_>) -> (u16, String) {
         "/peek" => (200, state(service, service.count.load(SeqCst))),
         "/load" => set_load(service, request),
         "/instant" => instant(service, request),
-        _ => (404, "{\"error\":\"only /count, /peek, /load and /instant\"}".into()),
+        "/spin" => spin(service),
+        _ => (404, "{\"error\":\"only /count, /peek, /load, /instant and /spin\"}".into()),
     }
 }
 
@@ -366,6 +373,28 @@ fn dirty(service: &Service, load: Load, generation: u64) {
     }
     // The compiler may not leave out writes that are never read.
     std::hint::black_box(&memory);
+}
+
+/// Starts the computing thread at the first call, and tells how far it is: by how much this grows in a second
+/// of the host is what the guest gets done.
+fn spin(service: &Arc<Service>) -> (u16, String) {
+    if service.spins.compare_exchange(0, 1, SeqCst, SeqCst).is_ok() {
+        let service = Arc::clone(service);
+        let compute = move || {
+            let mut random = Random(1);
+            loop {
+                for _ in 0..SPIN_ROUND {
+                    random.next();
+                }
+                std::hint::black_box(&random);
+                service.spins.fetch_add(1, SeqCst);
+            }
+        };
+        if std::thread::Builder::new().stack_size(STACK_BYTES).spawn(compute).is_err() {
+            return (503, "{\"error\":\"no thread to be had\"}".into());
+        }
+    }
+    (200, format!("{{\"spins\":{}}}", service.spins.load(SeqCst)))
 }
 
 /// Xorshift: good enough to spread writes.
