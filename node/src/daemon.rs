@@ -246,6 +246,8 @@ impl Daemon {
                 // Two services must not write into one log.
                 run: config.run.join(service.name.as_str()),
                 store: store.clone(),
+                cluster: self.cluster.clone(),
+                runtime: tokio::runtime::Handle::current(),
                 driver: driver_of(service, driver),
             },
             listen: service.forwards.first().map(|forward| forward.listen),

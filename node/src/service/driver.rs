@@ -80,6 +80,7 @@ pub(super) struct Driver {
     pub(super) gather: Option<AbortHandle>,
     pub(super) pauses_ms: Vec<f64>,
     pub(super) snapshots_taken: u64,
+    pub(super) taken_at_ms: Option<u64>,
     pub(super) snapshots_held: usize,
     pub(super) marked: Option<SnapshotId>,
     pub(super) listen: Option<SocketAddr>,
@@ -116,6 +117,7 @@ impl Driver {
             gather: None,
             pauses_ms: Vec::new(),
             snapshots_taken: 0,
+            taken_at_ms: None,
             snapshots_held: 0,
             marked: None,
             listen: parts.listen,
@@ -229,6 +231,7 @@ impl Driver {
         }
         self.pauses_ms.push(note.pause_ms);
         self.snapshots_taken += 1;
+        self.taken_at_ms = Some(self.clock.now_ms());
         let report = note.report;
         self.cluster.spread(report.snapshot, self.tolerance);
         self.events.add(Happening::Snapshot {

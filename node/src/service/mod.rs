@@ -2,6 +2,7 @@
 //! port where its clients come in.
 
 mod actions;
+mod disk_blocks;
 mod driver;
 mod forward;
 mod handle;

@@ -33,6 +33,9 @@ pub struct ServiceStatus {
     pub vm_pid: Option<u32>,
     /// Snapshots taken here since the node started.
     pub snapshots_taken: u64,
+    /// Milliseconds since the newest of those was taken: what the service would lose if this node were lost
+    /// before the next one is durable. None if it runs elsewhere.
+    pub snapshot_age_ms: Option<u64>,
     /// Median pause of the guest in milliseconds, over those.
     pub pause_ms_median: Option<f64>,
     /// Snapshots of the service that are whole in this node's store.
@@ -57,6 +60,10 @@ impl Driver {
             listen: self.listen,
             vm_pid: self.vm_pid,
             snapshots_taken: self.snapshots_taken,
+            snapshot_age_ms: self
+                .vm_pid
+                .and(self.taken_at_ms)
+                .map(|at| self.clock.now_ms().saturating_sub(at)),
             pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),
             snapshots_held: self.snapshots_held,
         }

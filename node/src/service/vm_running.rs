@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
-use sustain_vmdriver::{SnapshotScope, SnapshotSink, Vm, VmState};
+use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState};
 
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
@@ -24,6 +24,8 @@ pub(super) struct Running {
     interval: Duration,
     due: Instant,
     deltas: u32,
+    /// Snapshots in a row that could not be taken because an earlier one is not done with.
+    skipped: u64,
 }
 
 /// Passes the regions of a paused VM on to the store.
@@ -53,7 +55,17 @@ impl Running {
         interval: Duration,
     ) -> Self {
         let seq = origin.map_or(0, |origin| origin.seq);
-        Self { vm, term, origin, parent, seq, interval, due: Instant::now() + interval, deltas: 0 }
+        Self {
+            vm,
+            term,
+            origin,
+            parent,
+            seq,
+            interval,
+            due: Instant::now() + interval,
+            deltas: 0,
+            skipped: 0,
+        }
     }
 
     pub(super) fn term(&self) -> Term {
@@ -83,11 +95,22 @@ impl Running {
         let started = Instant::now();
         match self.try_snapshot(settings) {
             Ok(mut note) => {
+                if self.skipped > 0 {
+                    tracing::info!(service = %settings.service, skipped = self.skipped, "snapshots go on");
+                    self.skipped = 0;
+                }
                 note.seconds = started.elapsed().as_secs_f64();
                 let event = Event::Taken { seq: note.report.seq };
                 notes.push(VmNote::Snapshot(Box::new(note)));
                 notes.push(VmNote::Event(event));
                 self.rebase_if_due(settings, notes);
+            }
+            Err(error) if is_busy(&*error) => {
+                // Told once, not at every tick: the lag is in the status.
+                if self.skipped == 0 {
+                    notes.push(VmNote::Problem(format!("snapshots are skipped: {}", error_chain(&*error))));
+                }
+                self.skipped += 1;
             }
             Err(error) => {
                 notes.push(VmNote::Problem(format!("can't take a snapshot: {}", error_chain(&*error))))
@@ -160,6 +183,11 @@ impl Running {
         let list = settings.store.snapshots(Some(&settings.service))?;
         Ok(to_promote(&list, &self.term, self.origin))
     }
+}
+
+/// Whether a snapshot was refused because the VM can't have one taken just now.
+fn is_busy(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<SnapshotError>().is_some_and(|error| error.kind() == ErrorKind::Busy)
 }
 
 /// The newest durable snapshot of a reign and of what it continues, unless it is a base already.

@@ -9,11 +9,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::{io, thread};
 
+use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Progress, Store};
 use sustain_vmdriver::{PreparedVm, Vm, VmDriver, VmSpec};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::disk_blocks;
 use super::handle::Ports;
 use super::vm_running::Running;
 use crate::limits;
@@ -53,6 +56,8 @@ pub(crate) struct VmSettings {
     pub(crate) rebase_after: u32,
     pub(crate) run: PathBuf,
     pub(crate) store: Store,
+    pub(crate) cluster: Cluster,
+    pub(crate) runtime: Handle,
     pub(crate) driver: Arc<dyn VmDriver>,
 }
 
@@ -173,12 +178,17 @@ impl Owner {
 
     fn prepare(&mut self, term: Term, snapshot: SnapshotId) {
         self.stop();
-        let prepared = match self.settings.driver.prepare(&self.settings.spec, &self.settings.run) {
+        let settings = &self.settings;
+        let mut prepared = match settings.driver.prepare(&settings.spec, &settings.run) {
             Ok(prepared) => prepared,
             Err(error) => return self.failed(term, "can't prepare the VM", &error),
         };
-        if let Err(error) = self.settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled))
-        {
+        match disk_blocks::open(&settings.store, snapshot, &settings.cluster, &settings.runtime) {
+            Ok(Some(blocks)) => prepared.set_disk(blocks),
+            Ok(None) => {}
+            Err(error) => return self.failed(term, "can't open the snapshot", &error),
+        }
+        if let Err(error) = settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled)) {
             return self.failed(term, "can't restore the snapshot", &error);
         }
         self.vm = Held::Prepared { term, vm: prepared };
