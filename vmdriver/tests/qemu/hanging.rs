@@ -121,7 +121,10 @@ fn fake(folder: &Path, name: &str, script: &str) -> VmSpec {
     spec
 }
 
-const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}"#;
+const GREETING: &str = concat!(
+    r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "#,
+    r#""capabilities": []}}"#
+);
 
 #[test]
 fn a_program_that_is_no_good_qemu_is_refused_in_its_words_and_leaves_nothing() {

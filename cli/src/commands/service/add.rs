@@ -17,8 +17,8 @@ use crate::whereabouts::Choice;
 
 /// Add a service to nodes' configurations
 ///
-/// Explains what the service is and costs, then writes it into each --config, comments and all else untouched. Nothing is
-/// started: running nodes must be restarted. Example:
+/// Explains what the service is and costs, then writes it into each --config, comments and all else untouched.
+/// Nothing is started: running nodes must be restarted. Example:
 ///
 /// snapctl service add mail --disk mail.qcow2 --memory 512M --forward 25 --forward 110
 #[derive(Debug, Args)]

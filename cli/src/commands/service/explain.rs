@@ -75,7 +75,8 @@ pub(super) fn explain(config: &Config, service: &ServiceConfig, served: bool) ->
     if (nodes as u64) < u64::from(nodes_needed) {
         let tolerance = service.tolerance;
         warnings.push(format!(
-            "snapshots that survive {tolerance} losses need {nodes_needed} nodes, there are {nodes}: none will be durable"
+            "snapshots that survive {tolerance} losses need {nodes_needed} nodes, there are {nodes}: \
+             none will be durable"
         ));
     }
     if service.forwards.is_empty() {
