@@ -68,8 +68,9 @@ fn parse_version(line: &str) -> Option<(u64, u64)> {
 }
 
 /// Checks that the files that the guest boots from can be opened.
-pub(crate) fn check_guest_files(spec: &VmSpec) -> Result<(), CheckError> {
-    let disk = spec.disk.as_ref().map(|disk| &disk.image);
+/// The image of the disk is needed for a boot only: a restore has the disk from the snapshot.
+pub(crate) fn check_guest_files(spec: &VmSpec, boots: bool) -> Result<(), CheckError> {
+    let disk = spec.disk.as_ref().filter(|_| boots).map(|disk| &disk.image);
     let files = [("kernel", spec.kernel.as_ref()), ("initramfs", spec.initramfs.as_ref()), ("disk", disk)];
     for (what, path) in files.into_iter().filter_map(|(what, path)| Some((what, path?))) {
         let opened = fs::File::open(path).and_then(|file| file.metadata());
@@ -160,9 +161,9 @@ mod tests {
     #[test]
     fn missing_files_and_programs_are_named() {
         let mut spec = VmSpec::new(ServiceName::new("mail").unwrap(), "/nowhere/vmlinuz");
-        assert!(check_guest_files(&spec).unwrap_err().to_string().contains("kernel /nowhere/vmlinuz"));
+        assert!(check_guest_files(&spec, true).unwrap_err().to_string().contains("kernel /nowhere/vmlinuz"));
         spec.kernel = Some("/".into());
-        assert!(check_guest_files(&spec).is_err(), "a folder is no kernel");
+        assert!(check_guest_files(&spec, true).is_err(), "a folder is no kernel");
         let error = qemu_version(Path::new("/nowhere/qemu")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/qemu"), "{error}");
         let error = qemu_version(Path::new("/bin/true")).unwrap_err();

@@ -77,9 +77,9 @@ struct Checked {
 }
 
 impl QemuDriver {
-    fn look(&self, spec: &VmSpec) -> Result<Checked, CheckError> {
+    fn look(&self, spec: &VmSpec, boots: bool) -> Result<Checked, CheckError> {
         spec.validate().map_err(|source| CheckError::Spec { service: spec.service.clone(), source })?;
-        host::check_guest_files(spec)?;
+        host::check_guest_files(spec, boots)?;
         let qemu = host::find_qemu(spec)?;
         let features = features::of(&qemu)?;
         let accel = choose_accel(spec, &qemu)?;
@@ -115,13 +115,13 @@ fn choose_accel(spec: &VmSpec, qemu: &Path) -> Result<Accel, CheckError> {
 
 impl VmDriver for QemuDriver {
     fn check(&self, spec: &VmSpec) -> Result<CheckReport, CheckError> {
-        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec)?;
+        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec, true)?;
         let qemu_version = host::qemu_version(&qemu)?;
         Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking: Some(tracking) })
     }
 
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError> {
-        let Checked { qemu, features, accel, .. } = self.look(spec)?;
+        let Checked { qemu, features, accel, .. } = self.look(spec, true)?;
         let bytes = spec.memory_bytes;
         let memory = memory_file::create_sized("sustain-ram", bytes)
             .map_err(|source| StartError::MemoryFile { what: "guest memory", bytes, source })?;
@@ -142,7 +142,7 @@ impl VmDriver for QemuDriver {
     }
 
     fn prepare(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn PreparedVm>, StartError> {
-        let Checked { qemu, features, accel, .. } = self.look(spec)?;
+        let Checked { qemu, features, accel, .. } = self.look(spec, false)?;
         let settings = self.settings;
         let run_dir = run_dir.to_owned();
         let disk = self.disk.clone();

@@ -104,8 +104,14 @@ fn fio_finds_what_it_wrote() {
         ("blocks", ["--rw=write", "--bs=1M", "--iodepth=8", "--trim_percentage=0"]),
         ("trim", ["--rw=randwrite", "--bs=4k", "--iodepth=8", "--trim_percentage=20"]),
     ] {
-        let mut arguments =
-            vec!["--ioengine=nbd", &uri, "--verify=crc32c", "--verify_fatal=1", "--size=256M"];
+        let mut arguments = vec![
+            "--ioengine=nbd",
+            &uri,
+            "--verify_state_save=0",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--size=256M",
+        ];
         let name = format!("--name={name}");
         arguments.extend([name.as_str(), "--io_size=512M", "--do_verify=1", "--verify_backlog=1024"]);
         arguments.extend(options);
