@@ -9,6 +9,7 @@
 //! GET /load?pages=5000&mib=64  writes to that many random pages a second; pages=0 stops
 //! GET /instant?run=1           begins to write the same growing number to memory and disk; run=0 stops;
 //!                              without it only looks    {"memory":7,"disk":7,"running":1,"mismatches":0,"errors":0}
+//! GET /reboot                  starts the machine anew, at once
 //! GET /spin                    how much a thread has computed that does nothing else; the first starts it
 //! ```
 
@@ -263,7 +264,8 @@ fn answer(service: &Arc<Service>, request: &Request<'_>) -> (u16, String) {
         "/load" => set_load(service, request),
         "/instant" => instant(service, request),
         "/spin" => spin(service),
-        _ => (404, "{\"error\":\"only /count, /peek, /load, /instant and /spin\"}".into()),
+        "/reboot" => reboot(),
+        _ => (404, "{\"error\":\"only /count, /peek, /load, /instant, /spin and /reboot\"}".into()),
     }
 }
 
@@ -373,6 +375,12 @@ fn dirty(service: &Service, load: Load, generation: u64) {
     }
     // The compiler may not leave out writes that are never read.
     std::hint::black_box(&memory);
+}
+
+/// Has the kernel reset the machine, so that there is an answer only if it does not.
+fn reboot() -> (u16, String) {
+    let failed = std::fs::write("/proc/sysrq-trigger", "b").err();
+    (503, format!("{{\"error\":\"no reboot: {failed:?}\"}}"))
 }
 
 /// Starts the computing thread at the first call, and tells how far it is: by how much this grows in a second

@@ -1,9 +1,10 @@
 //! Starts, snapshots, restores and stops VMs: one trait, and QEMU behind it.
 //!
-//! Guest memory is a shared memory file that this process holds too. A snapshot pauses the VM, saves the
-//! small state of its devices by a migration that leaves shared memory out (`x-ignore-shared`), lets the
-//! sink read the memory in place, and resumes. A restore fills a new memory file before QEMU starts, then
-//! loads the device state into it. See `ARCHITECTURE.md` for the measurements behind this choice.
+//! Guest memory is a shared memory file that this process holds too, and the kernel notes which of its pages the
+//! guest writes to. A snapshot hands nearly all that changed to the sink while the guest runs; in the pause, of 2 to
+//! 3 ms, QEMU saves the small state of its devices while the pages that were written last are copied; they are handed
+//! over when the guest runs again. A restore fills a new memory file before QEMU starts, then loads the devices' state.
+//! See `ARCHITECTURE.md` for the measurements behind this choice.
 //!
 //! ```text
 //! driver ........ the traits                   qemu ......... QemuDriver: checks and launches
@@ -11,6 +12,8 @@
 //! command_line .. spec → arguments             prepared ..... one about to be restored
 //! command ....... a driver that calls programs of the user's own instead
 //! qmp ........... QEMU's control protocol      device_state . saving and loading the devices
+//! precopy ....... memory in a snapshot         standstill ... the pause
+//! tracking ...... what was written to it       staging ...... copies of what was
 //! process ....... a child that dies with us    kvm, host .... what this machine can do
 //! disk .......... the guest's disk, a process  vm_disk ...... the disk as part of a VM
 //! ```

@@ -104,11 +104,12 @@ impl Rival {
         Ok(pause)
     }
 
-    /// One pause by stopping, migrating to a file, and going on.
-    pub(crate) fn migrate_ms(&mut self) -> Outcome<f64> {
+    /// One pause by stopping, migrating to a file, and going on: with QEMU's own limit of 128 MiB a second, or with
+    /// none but the disk's.
+    pub(crate) fn migrate_ms(&mut self, limit: bool) -> Outcome<f64> {
         let file = self.folder.join("migrated");
-        // No limit but the disk's.
-        self.execute("migrate-set-parameters", &json!({ "max-bandwidth": 1_u64 << 40 }))?;
+        let bandwidth: u64 = if limit { 128 << 20 } else { 1 << 40 };
+        self.execute("migrate-set-parameters", &json!({ "max-bandwidth": bandwidth }))?;
         self.execute("stop", &json!({}))?;
         self.execute("migrate", &json!({ "uri": format!("exec:cat > {}", file.display()) }))?;
         let deadline = Instant::now() + Duration::from_secs(120);

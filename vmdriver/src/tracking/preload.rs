@@ -67,7 +67,8 @@ impl Obstacle {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Announce { .. } | Self::NotLoaded | Self::NoReport { .. } => {
-                "QEMU has to be dynamically linked, and may not have more rights than this program"
+                "QEMU has to be dynamically linked, the program itself and no script around it, with no more rights \
+                 than this one"
             }
             Self::Refused { step: OPENING, .. } => {
                 "a container's seccomp profile has to allow userfaultfd (or give the right CAP_SYS_PTRACE)"

@@ -4,6 +4,7 @@
 use std::env;
 use std::error::Error;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -164,6 +165,33 @@ fn with_writes_noted_by_the_kernel() {
 #[test]
 fn with_all_memory_compared() {
     every_snapshot_is_the_memory_of_its_pause("compared", &QemuDriver::new().comparing().with_witness());
+}
+
+/// A script stands for whatever keeps the library from being loaded into QEMU itself.
+#[test]
+fn a_qemu_that_cannot_be_tracked_is_compared_and_the_check_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec("script");
+    let qemu = spec.qemu.take().unwrap_or_else(|| "qemu-system-x86_64".into());
+    let script = folder.path().join("qemu");
+    std::fs::write(&script, format!("#!/bin/sh\nexec {} \"$@\"\n", qemu.display())).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    spec.qemu = Some(script);
+    let driver = QemuDriver::new().with_witness();
+    let report = driver.check(&spec).unwrap();
+    let Some(TrackingReport::Comparison { reason, hint }) = report.tracking else {
+        panic!("{:?}", report.tracking)
+    };
+    assert!(reason.contains("did not map") || reason.contains("sent no report"), "{reason}");
+    assert!(hint.contains("script"), "{hint}");
+    let mut vm = driver.start(&spec, &folder.path().join("vm")).unwrap();
+    let mut sink = Assembled::default();
+    for number in 0..4 {
+        let scope = if number == 0 { SnapshotScope::Whole } else { SnapshotScope::Changes };
+        take(&mut *vm, scope, &mut sink).unwrap();
+        sink.assert_equals_witness(number);
+        vm.committed();
+    }
 }
 
 /// Not a test of its own: what `an_ordinary_user_needs_no_right_for_it` runs.

@@ -7,5 +7,6 @@ mod consistency;
 mod disk;
 mod endings;
 mod hanging;
+mod incompatible;
 mod real_guest;
 mod support;

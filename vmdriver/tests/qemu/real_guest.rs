@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::support::{Regions, ask, set_load, spec, wait_for_boot};
+use crate::support::{Regions, ask, get, set_load, spec, wait_for_boot};
 use sustain_proto::RegionName;
 use sustain_store::RegionSource;
 use sustain_vmdriver::{
@@ -66,7 +66,21 @@ fn a_service_goes_on_from_its_snapshot() {
         // A restored VM is as good as any: it can be saved again.
         regions = Regions::default();
         report(&vm.snapshot(SnapshotScope::Whole, &mut regions).unwrap());
+        if round == 1 {
+            a_restored_guest_can_reboot(&mut *vm, &booted.boot_id);
+        }
     }
+}
+
+/// A QEMU that loads a state leaves its firmware's memory empty, and a machine without firmware never starts again.
+fn a_restored_guest_can_reboot(vm: &mut dyn Vm, boot_id: &str) {
+    let before_ms = ask(vm, "/peek").uptime_ms;
+    // The machine is reset at once, so there is no answer.
+    assert_eq!(get(vm.forwards()[0].host, "/reboot", Duration::from_secs(2)), None);
+    let rebooted = wait_for_boot(vm);
+    println!("rebooted after {before_ms} ms of service");
+    assert_ne!(rebooted.boot_id, boot_id);
+    assert_eq!(rebooted.count, 0);
 }
 
 fn assert_command_line_names_the_service(pid: u32) {
