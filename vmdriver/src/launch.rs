@@ -88,7 +88,7 @@ impl Plan<'_> {
         }
         let tracker = tracking::choose(announcement, process.pid(), &memory, &mut unsaved)
             .map_err(memory_failed("a copy of the guest's memory"))?;
-        let memory = GuestMemory::new(memory, tracker, unsaved);
+        let memory = GuestMemory::new(memory, tracker, unsaved, self.run_dir);
         Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file, disk }, memory))
     }
 

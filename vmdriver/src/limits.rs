@@ -82,7 +82,7 @@ pub const SCAN_RANGES_MAX: usize = 16 * 1_024;
 pub const COMPARE_THREADS_MAX: usize = 8;
 
 /// Rounds in which memory is handed to the sink while the guest runs. After them what is left is staged, however
-/// much it is: a guest that writes faster than the store takes in would keep it up for ever.
+/// much it is, if need be in a file: a guest that writes faster than the store takes in would keep it up for ever.
 pub const DIRECT_ROUNDS_MAX: u32 = 3;
 
 /// Rounds of copying before the pause. Each leaves what was written during the one before: measured, the

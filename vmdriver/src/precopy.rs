@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use sustain_proto::RegionName;
 use sustain_store::RegionSource;
@@ -41,13 +42,13 @@ pub(crate) struct GuestMemory {
 
 impl GuestMemory {
     /// A memory of which these pages were written since it was stored.
-    pub(crate) fn new(file: File, tracker: Box<dyn Tracker>, unsaved: PageSet) -> Self {
+    pub(crate) fn new(file: File, tracker: Box<dyn Tracker>, unsaved: PageSet, run_dir: &Path) -> Self {
         let bytes = unsaved.bytes();
         let empty = || PageSet::empty(bytes);
         Self {
             file,
             tracker,
-            staging: Staging::new(bytes),
+            staging: Staging::new(bytes, limits::staging_bytes_max(bytes), run_dir),
             late: empty(),
             rest: empty(),
             unsaved,
