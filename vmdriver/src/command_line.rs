@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::features::QemuFeatures;
+use crate::guest;
 use crate::limits::{NBD_RECONNECT_SECONDS, TCG_BUFFER_MIB};
 use crate::spec::{Accel, PortForward, VmSpec};
 
@@ -78,6 +79,9 @@ pub(crate) fn arguments(
     if let Some(socket) = disk {
         line.option("-blockdev", disk_backend(socket));
         line.option("-device", DISK_DEVICE);
+    }
+    for device in guest::DEVICES {
+        line.option("-device", device);
     }
     line.option("-chardev", "file,id=console0,path=/proc/self/fd/2,append=on");
     line.option("-serial", "chardev:console0");
@@ -200,6 +204,9 @@ mod tests {
                 "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:8080,hostfwd=tcp:0.0.0.0:2525-10.0.2.15:25",
             ],
             &["-device", "virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:12:34:56"],
+            &["-device", "virtio-serial-pci,id=serial0,max_ports=4,bus=pcie.0,addr=0x10"],
+            &["-device", "virtio-rng-pci,id=rng0,bus=pcie.0,addr=0x11"],
+            &["-device", "vmgenid,id=vmgenid0,guid=auto"],
             &["-chardev", "file,id=console0,path=/proc/self/fd/2,append=on"],
             &["-serial", "chardev:console0"],
             &["-chardev", "socket,id=control0,fd=1"],

@@ -12,7 +12,8 @@ use sustain_proto::RegionName;
 use sustain_store::{RegionSource, RestoreTarget};
 
 use crate::disk::BlockSource;
-use crate::error::{CheckError, GuestError, SnapshotError, StartError, StopError};
+use crate::error::{CheckError, SnapshotError, StartError, StopError};
+use crate::guest::{ChannelEnd, GuestAgent, GuestError, WakeReport};
 use crate::spec::{Accel, PortForward, VmSpec};
 
 /// The region that holds the guest's memory.
@@ -97,11 +98,23 @@ pub trait Vm: Send {
     /// long as this is not called, the next [`SnapshotScope::Changes`] has that snapshot's changes too.
     fn committed(&mut self);
 
-    /// Runs a program inside the guest.
+    /// The way to run programs inside the guest. It is a handle of its own, so that the VM can be saved
+    /// and looked after while a program runs.
     ///
     /// # Errors
-    /// [`GuestError::Unsupported`] if the guest has no agent.
-    fn run_in_guest(&mut self, command: &GuestCommand) -> Result<GuestOutput, GuestError>;
+    /// If this VM has no such way, or nobody in the guest listens yet.
+    fn guest_agent(&mut self) -> Result<Arc<dyn GuestAgent>, GuestError>;
+
+    /// The channel on which the guest asks questions; none if this VM has no channel, or it was taken.
+    fn take_channel(&mut self) -> Option<ChannelEnd> {
+        None
+    }
+
+    /// What the guest was told right after its restore; none if the VM was not restored, while that is
+    /// still under way, and once it was taken.
+    fn take_wake_report(&mut self) -> Option<WakeReport> {
+        None
+    }
 
     /// Ends the VM at once, as if its plug were pulled. After this its process is gone.
     ///
@@ -240,24 +253,4 @@ pub struct ResumeTimings {
     pub load_ms: f64,
     /// Letting the guest go on.
     pub resume_ms: f64,
-}
-
-/// A program to run inside the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestCommand {
-    /// Path of the program.
-    pub program: String,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-}
-
-/// What a program in the guest left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestOutput {
-    /// Its exit code; none if a signal ended it.
-    pub code: Option<i32>,
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-    /// Its standard error.
-    pub stderr: Vec<u8>,
 }

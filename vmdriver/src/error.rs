@@ -301,26 +301,6 @@ pub enum StopError {
     },
 }
 
-/// Why nothing was run inside the guest.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GuestError {
-    /// The guest has no agent that could run it.
-    #[error("the guest of service {service} has no agent: nothing can be run inside it")]
-    Unsupported {
-        /// Whose guest.
-        service: ServiceName,
-    },
-    /// The program of the command driver that does it.
-    #[error("can't run anything beside service {service}")]
-    Program {
-        /// Whose.
-        service: ServiceName,
-        /// Why.
-        source: ProgramError,
-    },
-}
-
 impl CheckError {
     /// What kind of failure it is.
     #[must_use]
@@ -377,16 +357,5 @@ impl StopError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Failed
-    }
-}
-
-impl GuestError {
-    /// What kind of failure it is.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Unsupported { .. } => ErrorKind::Unsupported,
-            Self::Program { source, .. } => source.kind(),
-        }
     }
 }

@@ -17,6 +17,7 @@ use crate::driver::ExitReport;
 use crate::error::{CheckError, StartError};
 use crate::features::QemuFeatures;
 use crate::forwards;
+use crate::guest::Guest;
 use crate::limits;
 use crate::output::ConsoleFile;
 use crate::precopy::GuestMemory;
@@ -36,6 +37,7 @@ pub(crate) struct Machine {
     pub(crate) state_file: StateFile,
     /// Ends after the process that uses it.
     pub(crate) disk: Option<Disk>,
+    pub(crate) guest: Guest,
 }
 
 /// A spec that passed all checks, and where and how to run it.
@@ -81,6 +83,7 @@ impl Plan<'_> {
         let state_file = StateFile::create().map_err(memory_failed("device state"))?;
         state_file.hand_over(&mut qmp).map_err(explain)?;
         let forwards = find_forwards(&mut qmp, &self.spec.forwards).map_err(explain)?;
+        let guest = Guest::plug(&mut qmp).map_err(explain)?;
         // A guest that boots has nothing stored yet, one that is restored has everything but what is found now.
         let mut unsaved = PageSet::empty(self.spec.memory_bytes);
         if origin == Origin::Boot {
@@ -89,7 +92,7 @@ impl Plan<'_> {
         let tracker = tracking::choose(announcement, process.pid(), &memory, &mut unsaved)
             .map_err(memory_failed("a copy of the guest's memory"))?;
         let memory = GuestMemory::new(memory, tracker, unsaved, self.run_dir);
-        Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file, disk }, memory))
+        Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file, disk, guest }, memory))
     }
 
     fn announce(&self, memory: &File) -> Option<Announcement> {

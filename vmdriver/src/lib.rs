@@ -16,6 +16,7 @@
 //! tracking ...... what was written to it       staging ...... copies of what was
 //! process ....... a child that dies with us    kvm, host .... what this machine can do
 //! disk .......... the guest's disk, a process  vm_disk ...... the disk as part of a VM
+//! guest ......... the agent and the channel inside it
 //! ```
 //!
 //! Synchronous throughout: callers with an async runtime use a thread for blocking work. Requirement
@@ -32,10 +33,12 @@ mod driver;
 mod error;
 mod features;
 mod forwards;
+mod guest;
 mod host;
 mod image_info;
 mod kvm;
 mod launch;
+mod lines;
 mod memory_file;
 mod output;
 mod patience;
@@ -56,10 +59,14 @@ mod watch;
 
 pub use command::{CommandDriver, CommandSettings, ProgramError, Verb};
 pub use driver::{
-    CheckReport, ExitReport, GuestCommand, GuestOutput, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM,
-    SnapshotScope, SnapshotSink, SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,
+    CheckReport, ExitReport, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM, SnapshotScope, SnapshotSink,
+    SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,
 };
-pub use error::{CheckError, ErrorKind, GuestError, SnapshotError, StartError, StopError};
+pub use error::{CheckError, ErrorKind, SnapshotError, StartError, StopError};
+pub use guest::{
+    CHANNEL_PORT, ChannelEnd, ChannelInput, ChannelLink, GuestAgent, GuestCommand, GuestError, GuestExit,
+    WakeReport, WakeStep,
+};
 pub use image_info::{ImageError, ImageFormat, ImageInfo, inspect_image};
 pub use output::CONSOLE_FILE;
 pub use qemu::QemuDriver;

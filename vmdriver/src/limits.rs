@@ -267,3 +267,41 @@ pub const IO_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How long an image may take to be converted: a terabyte from a slow disk.
 pub const CONVERT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
+
+/// Most bytes of one line that a guest's agent sends. Its longest answer here is a part of a file, encoded:
+/// see [`AGENT_PART_BYTES`].
+pub const AGENT_LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that are written to or read from a file in the guest at once. Both sides hold a part several
+/// times, encoded and decoded; larger ones are hardly faster.
+pub const AGENT_PART_BYTES: usize = 256 << 10;
+
+/// Lines that answer nothing of ours before an agent is given up. After a restore there is at most one for
+/// each command that was given before without an answer, and those are one at a time.
+pub const AGENT_STALE_LINES_MAX: usize = 64;
+
+/// An agent answers a command within milliseconds; a guest under emulation that has just been restored, or
+/// whose disk is slow, within seconds.
+pub const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest pause between two looks whether a program in the guest has ended or written more.
+pub const AGENT_POLL_INTERVAL_MAX: Duration = Duration::from_millis(200);
+
+/// Last bytes of a program's standard error that are kept.
+pub const GUEST_STDERR_BYTES_MAX: usize = 4 << 10;
+
+/// Most bytes of a program's arguments and environment in the guest. Linux takes 2 MiB in all.
+pub const GUEST_ARGUMENTS_BYTES_MAX: usize = 128 << 10;
+
+/// How long setting a guest right after a restore may take. It serves meanwhile; most of it is waiting for
+/// the second at which `hwclock` sets the hardware clock.
+pub const WAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Most bytes of one line on the guest's channel, either way.
+pub const CHANNEL_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Lines to the guest that wait for it to read them. Further ones are dropped: the guest isn't reading.
+pub const CHANNEL_LINES_WAITING_MAX: usize = 64;
+
+/// Most bytes of input for a program that runs beside a service of the command driver: they are held in memory.
+pub const COMMAND_INPUT_BYTES_MAX: u64 = 256 << 20;

@@ -231,6 +231,7 @@ impl PreparedVm for PreparedQemu {
             .execute("cont", json!({}), limits::QMP_COMMAND_TIMEOUT)
             .map_err(|source| start_failure(&machine.process, "resuming the restored guest", source))?;
         let timings = ResumeTimings { start_ms, load_ms, resume_ms: clock.lap_ms() };
+        machine.guest.restored(&mut machine.qmp);
         let accel = self.accel.as_str();
         tracing::info!(%service, pid = machine.process.pid(), accel, "VM restored");
         Ok(Box::new(QemuVm::new(machine, memory, here, self.settings.witness).restored(timings)))

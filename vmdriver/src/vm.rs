@@ -1,16 +1,17 @@
 //! A running QEMU: snapshots, state, end.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::device_header::MachineDescription;
 use crate::driver::{
-    GuestCommand, GuestOutput, REGION_DEVICE, ResumeTimings, SnapshotScope, SnapshotSink, SnapshotTimings,
-    Vm, VmState,
+    REGION_DEVICE, ResumeTimings, SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmState,
 };
-use crate::error::{GuestError, SnapshotError, StopError};
+use crate::error::{SnapshotError, StopError};
+use crate::guest::{ChannelEnd, GuestAgent, GuestError, WakeReport};
 use crate::launch::{ENDING_TIMEOUT, Machine, ending};
 use crate::limits;
 use crate::precopy::{GuestMemory, offer};
@@ -239,8 +240,16 @@ impl Vm for QemuVm {
         }
     }
 
-    fn run_in_guest(&mut self, _command: &GuestCommand) -> Result<GuestOutput, GuestError> {
-        Err(GuestError::Unsupported { service: self.machine.spec.service.clone() })
+    fn guest_agent(&mut self) -> Result<Arc<dyn GuestAgent>, GuestError> {
+        self.machine.guest.agent(&mut self.machine.qmp)
+    }
+
+    fn take_channel(&mut self) -> Option<ChannelEnd> {
+        self.machine.guest.take_channel()
+    }
+
+    fn take_wake_report(&mut self) -> Option<WakeReport> {
+        self.machine.guest.take_wake_report()
     }
 
     fn stop(self: Box<Self>) -> Result<(), StopError> {

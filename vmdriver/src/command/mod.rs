@@ -11,6 +11,7 @@
 //! vm ......... a running one
 //! ```
 
+mod beside;
 mod error;
 mod job;
 mod prepared;

@@ -1,14 +1,16 @@
 //! A running service of the command driver.
 
-use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::beside::Beside;
 use super::error::ProgramError;
 use super::job::{Call, Job};
 use super::programs::{Programs, Verb};
 use super::regions;
-use crate::driver::{GuestCommand, GuestOutput, SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmState};
-use crate::error::{GuestError, SnapshotError, StartError, StopError};
+use crate::driver::{SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmState};
+use crate::error::{SnapshotError, StartError, StopError};
+use crate::guest::{GuestAgent, GuestError};
 use crate::limits;
 use crate::spec::PortForward;
 
@@ -141,17 +143,9 @@ impl Vm for CommandVm {
     // Every snapshot offers everything: what changed is found by comparing chunks.
     fn committed(&mut self) {}
 
-    fn run_in_guest(&mut self, command: &GuestCommand) -> Result<GuestOutput, GuestError> {
-        let service = self.programs.service().clone();
-        let Some(mut call) = self.call(Verb::RunInGuest) else {
-            return Err(GuestError::Unsupported { service });
-        };
-        call.arguments.push(OsString::from(&command.program));
-        call.arguments.extend(command.arguments.iter().map(OsString::from));
-        let (report, finished) = call
-            .run_any(limits::COMMAND_GUEST_TIMEOUT)
-            .map_err(|source| GuestError::Program { service, source })?;
-        Ok(GuestOutput { code: report.code, stdout: finished.stdout, stderr: finished.stderr.into_bytes() })
+    fn guest_agent(&mut self) -> Result<Arc<dyn GuestAgent>, GuestError> {
+        let call = self.call(Verb::RunInGuest).ok_or(GuestError::Unsupported)?;
+        Ok(Arc::new(Beside { call }))
     }
 
     fn stop(self: Box<Self>) -> Result<(), StopError> {

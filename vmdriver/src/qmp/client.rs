@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
-use crate::limits::{QMP_EVENTS_MAX, QMP_WATCH_TIMEOUT};
+use crate::limits::{QMP_EVENTS_MAX, QMP_LINE_BYTES_MAX, QMP_WATCH_TIMEOUT};
+use crate::lines::{LineTooLong, Lines};
 use crate::patience::{Patience, STEP};
 
 use super::QmpError;
-use super::lines::Lines;
 use super::message::{Event, Message, parse};
 
 /// Bytes read at once.
@@ -39,7 +39,7 @@ impl Client {
     pub(crate) fn connect(stream: UnixStream, timeout: Duration) -> Result<Self, QmpError> {
         let mut client = Self {
             stream,
-            lines: Lines::default(),
+            lines: Lines::new(QMP_LINE_BYTES_MAX),
             events: VecDeque::new(),
             next_id: 1,
             version: (0, 0, 0),
@@ -322,6 +322,12 @@ impl Deadline {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => QmpError::Closed,
             _ => QmpError::io(error),
         }
+    }
+}
+
+impl From<LineTooLong> for QmpError {
+    fn from(_: LineTooLong) -> Self {
+        Self::Protocol { what: "a line that is too long" }
     }
 }
 

@@ -4,7 +4,6 @@
 //! command at a time over a Unix socket, with a deadline each, and the events that came meanwhile.
 
 mod client;
-mod lines;
 mod message;
 
 use std::io;

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use std::time::Duration;
+
 use sustain_vmdriver::{ErrorKind, GuestCommand, GuestError, SnapshotScope, StartError, VmDriver, VmState};
 
 use crate::support::{Bench, Regions, ask, is_there, spec};
@@ -51,17 +53,26 @@ fn a_service_goes_on_from_its_snapshot_and_what_came_later_is_lost() {
 fn a_program_runs_beside_the_service() {
     let bench = Bench::new();
     let mut vm = bench.driver().start(&spec(), &bench.path("run")).unwrap();
-    let mut run = |words: &[&str]| {
-        let arguments = words[1..].iter().map(|word| (*word).to_owned()).collect();
-        vm.run_in_guest(&GuestCommand { program: words[0].to_owned(), arguments })
+    let agent = vm.guest_agent().unwrap();
+    let run = |words: &[&str], mut input: &[u8]| {
+        let command = GuestCommand {
+            program: words[0].to_owned(),
+            arguments: words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            environment: vec![("WORD".to_owned(), "good day".to_owned())],
+            deadline: Duration::from_secs(20),
+        };
+        let mut output = Vec::new();
+        let exit = agent.run(&command, &mut input, &mut output).unwrap();
+        (exit.code, output, exit.stderr_tail)
     };
-    let output = run(&["cat", "count"]).unwrap();
-    assert_eq!((output.code, output.stdout.as_slice()), (Some(0), b"0".as_slice()));
-    let output = run(&["sh", "-c", "echo no such mail >&2; exit 9"]).unwrap();
-    assert_eq!((output.code, output.stderr.as_slice()), (Some(9), b"no such mail".as_slice()));
+    assert_eq!(run(&["cat", "count"], b""), (Some(0), b"0".to_vec(), String::new()));
+    let (code, output, errors) = run(&["sh", "-c", "cat; echo $WORD; echo no such mail >&2; exit 9"], b"in ");
+    assert_eq!(
+        (code, output.as_slice(), errors.as_str()),
+        (Some(9), b"in good day\n".as_slice(), "no such mail")
+    );
     bench.remove("run-in-guest");
-    let error = vm.run_in_guest(&GuestCommand { program: "true".into(), arguments: Vec::new() });
-    assert!(matches!(error, Err(GuestError::Unsupported { .. })));
+    assert!(matches!(vm.guest_agent().err(), Some(GuestError::Unsupported)));
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod disk;
 mod endings;
 mod hanging;
 mod incompatible;
+mod inside;
 mod real_guest;
 mod support;
