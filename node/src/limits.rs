@@ -46,3 +46,13 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
 pub const FILES_TOLERANCE: u32 = 1;
+
+/// Questions of a guest that wait for a snapshot at a time.
+pub const CHANNEL_WAITING_MAX: usize = 64;
+
+/// Most bytes of a question's id, which is sent back with the answer.
+pub const CHANNEL_ID_BYTES_MAX: usize = 256;
+
+/// How long a guest's question waits for its snapshot to be taken, or to be durable. Without enough other
+/// nodes a snapshot is never durable, so it must end.
+pub const CHANNEL_WAIT: Duration = Duration::from_secs(600);

@@ -4,6 +4,7 @@
 //! process from a seed. The daemon turns actions into I/O and I/O into events.
 
 mod action;
+mod channel;
 mod count;
 mod election;
 mod event;
@@ -13,9 +14,12 @@ mod state;
 mod timing;
 
 #[cfg(test)]
+mod channel_tests;
+#[cfg(test)]
 mod cluster_tests;
 
 pub use action::Action;
+pub use channel::{Channel, ChannelOutput, ChannelView, SnapshotToken};
 pub use election::{ElectionRule, Stand, StaticPriority};
 pub use event::Event;
 pub use history::newest_of_lineage;
