@@ -68,6 +68,19 @@ bench-restore: setup ## Measure a restore from "go" to the guest's first answer,
 	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --example bench-restore
 	$(TARGET_DIR)/debug/examples/bench-restore
 
+.PHONY: setup-mail
+setup-mail: setup ## Install what building the mail guest takes
+	scripts/setup-mail
+
+.PHONY: guest-mail
+guest-mail: setup-mail ## Build the mail guest: Debian with Postfix, Dovecot and the guest agent
+	testdata/guest-mail/build
+
+# Minutes, so it is no part of `make test`.
+.PHONY: test-mail
+test-mail: guest-mail ## Save and restore the mail guest, and look whether its mail is there
+	cargo test -p sustain-vmdriver --test mail $(CARGO_FLAGS) -- --include-ignored --nocapture
+
 .PHONY: clean-guest
-clean-guest: ## Remove the built test guest, so that setup builds it anew
-	rm -rf $(TARGET_DIR)/guest
+clean-guest: ## Remove the built guests, so that they are built anew
+	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail
