@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::limits;
 use crate::logic::Role;
+use crate::woken::Woken;
 
 /// Something that happened on this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +88,13 @@ pub enum Happening {
         snapshot: SnapshotId,
         /// Its number.
         seq: u64,
+    },
+    /// A restored guest was told where and when it is.
+    Woken {
+        /// The service.
+        service: ServiceName,
+        /// What was done.
+        report: Woken,
     },
     /// A generation ended: a newer snapshot is the base now (P10).
     Rebased {

@@ -14,8 +14,10 @@ mod drivers;
 mod handler;
 mod plan;
 mod service;
+mod woken;
 
 pub use daemon::{Daemon, DaemonError};
 pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
 pub use service::ServiceStatus;
+pub use woken::Woken;

@@ -122,6 +122,10 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
             Some(("gathered", format!("snapshot {} is whole, {fetched} fetched", snapshot.short())))
         }
         Happening::Restored { seq, .. } => Some(("restored", format!("the VM goes on from snapshot {seq}"))),
+        Happening::Woken { report, .. } => {
+            let ahead_ms = report.clock_before_ms?;
+            Some(("woken", format!("the restored guest's clock was {ahead_ms:.0} ms off, and is set")))
+        }
         Happening::Rebased { base, dropped, .. } => {
             Some(("rebased", format!("{} is the base now, {dropped} snapshots dropped", base.short())))
         }

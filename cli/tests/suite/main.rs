@@ -8,6 +8,7 @@ mod cluster;
 mod command_failover;
 mod daemons;
 mod files;
+mod guest_channel;
 mod guest_demo;
 mod guest_failover;
 mod service;

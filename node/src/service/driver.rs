@@ -15,9 +15,10 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
-use super::vm_thread::{SnapshotNote, VmNote, VmSettings, VmThread};
-use crate::clock::Monotonic;
+use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
+use crate::clock::{self, Monotonic};
 use crate::events::{EventLog, Happening};
 use crate::limits;
 use crate::logic::{Event, Machine, MachineConfig, StaticPriority, Timing};
@@ -81,6 +82,8 @@ pub(super) struct Driver {
     pub(super) pauses_ms: Vec<f64>,
     pub(super) snapshots_taken: u64,
     pub(super) taken_at_ms: Option<u64>,
+    pub(super) channel: Option<GuestChannel>,
+    pub(super) last_times: LastTimes,
     pub(super) snapshots_held: usize,
     pub(super) marked: Option<SnapshotId>,
     pub(super) listen: Option<SocketAddr>,
@@ -118,6 +121,8 @@ impl Driver {
             pauses_ms: Vec::new(),
             snapshots_taken: 0,
             taken_at_ms: None,
+            channel: None,
+            last_times: LastTimes::default(),
             snapshots_held: 0,
             marked: None,
             listen: parts.listen,
@@ -135,7 +140,10 @@ impl Driver {
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => break,
-                _ = ticks.tick() => self.handle(Event::Tick),
+                _ = ticks.tick() => {
+                    self.handle(Event::Tick);
+                    self.channel_tick();
+                }
                 Some(command) = self.inbox.recv() => self.obey(command),
                 Some(note) = self.notes.recv() => self.noted(note),
             }
@@ -199,12 +207,23 @@ impl Driver {
                 if matches!(event, Event::Exited { .. } | Event::StartFailed { .. } | Event::Stopped) {
                     self.ports = None;
                     self.vm_pid = None;
+                    self.close_channel();
                 }
                 self.handle(event);
             }
-            VmNote::Running { ports, pid } => {
+            VmNote::Running { ports, pid, channel } => {
                 self.ports = Some(ports);
                 self.vm_pid = Some(pid);
+                match channel {
+                    Some(OpenChannel { term, link, restored }) => self.open_channel(term, link, restored),
+                    None => self.close_channel(),
+                }
+            }
+            VmNote::Asked { term, input } => self.guest_asked(term, input),
+            VmNote::SnapshotDone { token, outcome } => self.guest_snapshot_done(token, outcome),
+            VmNote::Woken(report) => {
+                let service = self.service.clone();
+                self.events.add(Happening::Woken { service, report: report.into() });
             }
             VmNote::Restored { snapshot, seq } => {
                 let service = self.service.clone();
@@ -232,6 +251,7 @@ impl Driver {
         self.pauses_ms.push(note.pause_ms);
         self.snapshots_taken += 1;
         self.taken_at_ms = Some(self.clock.now_ms());
+        self.last_times.taken_unix_ms = Some(clock::wall_ms());
         let report = note.report;
         self.cluster.spread(report.snapshot, self.tolerance);
         self.events.add(Happening::Snapshot {
@@ -255,6 +275,7 @@ impl Driver {
         // A snapshot of an earlier life of this node says nothing about the reign of now.
         if self.machine.state().reign().is_some_and(|reign| reign.term == manifest.term) {
             self.handle(Event::Durable { snapshot, seq, level });
+            self.guest_durable(manifest.term, seq);
         }
     }
 

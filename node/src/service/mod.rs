@@ -5,6 +5,7 @@ mod actions;
 mod disk_blocks;
 mod driver;
 mod forward;
+mod guest_channel;
 mod handle;
 mod status;
 mod vm_running;

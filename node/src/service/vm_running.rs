@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
-use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState};
+use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
@@ -90,34 +90,49 @@ impl Running {
         Ok(self.vm.stop()?)
     }
 
-    /// Takes one snapshot. A failure is noted, and the guest runs on: the next one is tried in time.
-    pub(super) fn take_snapshot(&mut self, settings: &VmSettings, notes: &mut Vec<VmNote>) {
+    /// What was done to a restored guest, once that is known, and once only.
+    pub(super) fn wake_report(&mut self) -> Option<WakeReport> {
+        self.vm.take_wake_report()
+    }
+
+    /// Takes one snapshot, and returns its number. A failure is noted, and the guest runs on: the next one is
+    /// tried in time.
+    pub(super) fn take_snapshot(
+        &mut self,
+        settings: &VmSettings,
+        notes: &mut Vec<VmNote>,
+    ) -> Result<u64, String> {
         let started = Instant::now();
-        match self.try_snapshot(settings) {
+        let outcome = self.try_snapshot(settings);
+        // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
+        self.due = Instant::now().max(self.due + self.interval);
+        match outcome {
             Ok(mut note) => {
                 if self.skipped > 0 {
                     tracing::info!(service = %settings.service, skipped = self.skipped, "snapshots go on");
                     self.skipped = 0;
                 }
                 note.seconds = started.elapsed().as_secs_f64();
-                let event = Event::Taken { seq: note.report.seq };
+                let seq = note.report.seq;
                 notes.push(VmNote::Snapshot(Box::new(note)));
-                notes.push(VmNote::Event(event));
+                notes.push(VmNote::Event(Event::Taken { seq }));
                 self.rebase_if_due(settings, notes);
-            }
-            Err(error) if is_busy(&*error) => {
-                // Told once, not at every tick: the lag is in the status.
-                if self.skipped == 0 {
-                    notes.push(VmNote::Problem(format!("snapshots are skipped: {}", error_chain(&*error))));
-                }
-                self.skipped += 1;
+                Ok(seq)
             }
             Err(error) => {
-                notes.push(VmNote::Problem(format!("can't take a snapshot: {}", error_chain(&*error))))
+                let why = error_chain(&*error);
+                if !is_busy(&*error) {
+                    notes.push(VmNote::Problem(format!("can't take a snapshot: {why}")));
+                    return Err(why);
+                }
+                // Told once, not at every tick: the lag is in the status.
+                if self.skipped == 0 {
+                    notes.push(VmNote::Problem(format!("snapshots are skipped: {why}")));
+                }
+                self.skipped += 1;
+                Err(why)
             }
         }
-        // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
-        self.due = Instant::now().max(self.due + self.interval);
     }
 
     fn try_snapshot(

@@ -12,7 +12,7 @@ use std::{io, thread};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Progress, Store};
-use sustain_vmdriver::{PreparedVm, Vm, VmDriver, VmSpec};
+use sustain_vmdriver::{ChannelInput, ChannelLink, PreparedVm, Vm, VmDriver, VmSpec, WakeReport};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -20,25 +20,69 @@ use super::disk_blocks;
 use super::handle::Ports;
 use super::vm_running::Running;
 use crate::limits;
-use crate::logic::Event;
+use crate::logic::{Event, SnapshotToken};
 use sustain_store::error_chain;
 
 /// What the thread is told.
 pub(super) enum VmCommand {
-    Boot { term: Term },
-    Prepare { term: Term, snapshot: SnapshotId },
-    Resume { term: Term, origin: Option<TermOrigin>, parent: SnapshotId },
+    Boot {
+        term: Term,
+    },
+    Prepare {
+        term: Term,
+        snapshot: SnapshotId,
+    },
+    Resume {
+        term: Term,
+        origin: Option<TermOrigin>,
+        parent: SnapshotId,
+    },
+    /// The guest asks for a snapshot: one that is begun from now on.
+    Snapshot {
+        token: SnapshotToken,
+    },
     Stop,
 }
 
 /// What the thread says.
 pub(super) enum VmNote {
     Event(Event),
-    Running { ports: Ports, pid: u32 },
-    Restored { snapshot: SnapshotId, seq: u64 },
+    Running {
+        ports: Ports,
+        pid: u32,
+        channel: Option<OpenChannel>,
+    },
+    Restored {
+        snapshot: SnapshotId,
+        seq: u64,
+    },
+    /// What a restored guest was told of where and when it is.
+    Woken(WakeReport),
+    /// The guest of this reign's VM says something.
+    Asked {
+        term: Term,
+        input: ChannelInput,
+    },
+    /// What became of a snapshot that the guest asked for.
+    SnapshotDone {
+        token: SnapshotToken,
+        outcome: Result<u64, String>,
+    },
     Snapshot(Box<SnapshotNote>),
-    Rebased { base: SnapshotId, newest: SnapshotId, dropped: usize },
+    Rebased {
+        base: SnapshotId,
+        newest: SnapshotId,
+        dropped: usize,
+    },
     Problem(String),
+}
+
+/// The channel of a guest that runs from now on.
+pub(super) struct OpenChannel {
+    pub(super) term: Term,
+    pub(super) link: ChannelLink,
+    /// The number of the snapshot that it was restored from, if it had the channel open then.
+    pub(super) restored: Option<u64>,
 }
 
 /// A snapshot that was taken and committed.
@@ -155,6 +199,10 @@ impl Owner {
             VmCommand::Boot { term } => self.boot(term),
             VmCommand::Prepare { term, snapshot } => self.prepare(term, snapshot),
             VmCommand::Resume { term, origin, parent } => self.resume(term, origin, parent),
+            VmCommand::Snapshot { token } => {
+                let outcome = self.take_snapshot();
+                self.say(VmNote::SnapshotDone { token, outcome });
+            }
             VmCommand::Stop => {
                 self.stop();
                 self.cancelled.store(false, Ordering::Release);
@@ -218,11 +266,35 @@ impl Owner {
         term: Term,
         origin: Option<TermOrigin>,
         parent: Option<SnapshotId>,
-        vm: Box<dyn Vm>,
+        mut vm: Box<dyn Vm>,
     ) {
-        self.say(VmNote::Running { ports: Ports::new(vm.forwards()), pid: vm.pid() });
+        let channel = self.open_channel(term, origin, &mut *vm);
+        self.say(VmNote::Running { ports: Ports::new(vm.forwards()), pid: vm.pid(), channel });
         self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval));
         self.say(VmNote::Event(Event::Running { term }));
+    }
+
+    fn open_channel(&self, term: Term, origin: Option<TermOrigin>, vm: &mut dyn Vm) -> Option<OpenChannel> {
+        let end = vm.take_channel()?;
+        let restored = end.waiting.then(|| origin.map_or(0, |origin| origin.seq));
+        let notes = self.notes.clone();
+        // Blocks while the service's task is behind: the guest waits then.
+        let input = move |input| drop(notes.blocking_send(VmNote::Asked { term, input }));
+        match ChannelLink::start(end, input) {
+            Ok(link) => Some(OpenChannel { term, link, restored }),
+            Err(error) => {
+                self.say(VmNote::Problem(format!("the guest has no channel: {error}")));
+                None
+            }
+        }
+    }
+
+    fn take_snapshot(&mut self) -> Result<u64, String> {
+        let Held::Running(running) = &mut self.vm else { return Err("the VM does not run".to_owned()) };
+        let mut notes = Vec::new();
+        let outcome = running.take_snapshot(&self.settings, &mut notes);
+        notes.into_iter().for_each(|note| self.say(note));
+        outcome
     }
 
     fn look_after(&mut self) {
@@ -234,12 +306,14 @@ impl Owner {
             self.say(VmNote::Event(Event::Exited { term }));
             return;
         }
-        if !running.due_in().is_zero() {
-            return;
+        let (due, woken) = (running.due_in().is_zero(), running.wake_report());
+        if let Some(report) = woken {
+            self.say(VmNote::Woken(report));
         }
-        let mut notes = Vec::new();
-        running.take_snapshot(&self.settings, &mut notes);
-        notes.into_iter().for_each(|note| self.say(note));
+        if due {
+            // Its notes tell what became of it.
+            let _ = self.take_snapshot();
+        }
     }
 
     fn stop(&mut self) {
