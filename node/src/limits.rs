@@ -32,8 +32,9 @@ pub const VM_WATCH: Duration = Duration::from_millis(100);
 /// snapshot usually adds one.
 pub const REBASE_POSTPONED_MAX: u32 = 1_000;
 
-/// How long a disk waits for the other nodes to send a pack again. Its guest stands meanwhile, and then tries anew.
-pub const DISK_MEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a restore, or a disk under a running guest, waits for the other nodes to send damaged packs again. The
+/// guest stands meanwhile, and its disk then tries anew.
+pub const MEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a request of a reader of events may wait for the next one.
 pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cluster::Cluster;
-use crate::support::{Bench, processes_with, snapctl};
+use crate::support::{Bench, files_below, processes_with, snapctl};
 
 /// Builds the example of `testdata/command-example`.
 pub(crate) fn example(bench: &Bench) -> PathBuf {
@@ -15,14 +15,12 @@ pub(crate) fn example(bench: &Bench) -> PathBuf {
     folder
 }
 
-#[test]
-fn a_plain_process_survives_the_loss_of_its_node() {
-    let bench = Bench::new();
-    let programs = example(&bench);
+/// Four nodes that run the example.
+fn start(programs: &Path) -> Cluster {
     let mut cluster = Cluster::planned(4, &[]);
     let mut add = snapctl();
     add.args(["--json", "service", "add", "counter", "--interval", "250ms", "--forward", "8080:80"]);
-    add.arg("--command-dir").arg(&programs);
+    add.arg("--command-dir").arg(programs);
     for node in 0..4 {
         add.arg("--config").arg(cluster.config(node));
     }
@@ -31,9 +29,11 @@ fn a_plain_process_survives_the_loss_of_its_node() {
     let value: serde_json::Value = serde_json::from_slice(&added.stdout).unwrap();
     assert_eq!(value["other_nodes"], serde_json::json!([]));
     (0..4).for_each(|node| cluster.spawn(node));
+    cluster
+}
 
-    let server = cluster.server(None);
-    assert_eq!(server, 0, "the node of the first configuration begins");
+/// Counts until what was counted is durable; returns the count and what the process calls itself.
+fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
     let (_, id) = cluster.wait("the first answer", || cluster.ask(3, "/count"));
     let mut counted = 0;
     for _ in 0..20 {
@@ -45,6 +45,43 @@ fn a_plain_process_survives_the_loss_of_its_node() {
         let durable = cluster.status(server)?["services"][0]["durable_seq"].as_u64()?;
         (durable >= running + 2).then_some(())
     });
+    (counted, id)
+}
+
+/// Durable meant two copies, and one of them has rotted: the node that takes over had to give up, and the next one
+/// with it.
+#[test]
+fn a_successor_whose_packs_are_damaged_has_them_sent_again() {
+    let bench = Bench::new();
+    let mut cluster = start(&example(&bench));
+    let server = cluster.server(None);
+    let (counted, id) = count_durably(&cluster, server);
+    let store = cluster.config(1).with_file_name("store");
+    let packs: Vec<PathBuf> =
+        files_below(&store).into_iter().filter(|path| path.extension() == Some("pack".as_ref())).collect();
+    assert!(!packs.is_empty());
+    for pack in &packs {
+        let mut bytes = std::fs::read(pack).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(pack, bytes).unwrap();
+    }
+    cluster.kill(server);
+    assert_eq!(cluster.server(Some(server)), 1, "the greatest priority takes over");
+    let (restored, same) = cluster.wait("an answer after the loss", || cluster.ask(3, "/peek"));
+    assert_eq!(same, id, "it was begun anew, not restored");
+    assert!(restored >= counted, "{counted} was durable, {restored} came back");
+    let log = std::fs::read_to_string(cluster.config(1).with_file_name("log")).unwrap();
+    assert!(log.contains("packs are missing or damaged"), "nothing had to be mended: {log}");
+}
+
+#[test]
+fn a_plain_process_survives_the_loss_of_its_node() {
+    let bench = Bench::new();
+    let programs = example(&bench);
+    let mut cluster = start(&programs);
+    let server = cluster.server(None);
+    assert_eq!(server, 0, "the node of the first configuration begins");
+    let (counted, id) = count_durably(&cluster, server);
     let refused =
         snapctl().args(["service", "rm", "counter", "--config"]).arg(cluster.config(server)).output();
     let refused = refused.unwrap();

@@ -2,11 +2,11 @@
 //! port where its clients come in.
 
 mod actions;
-mod disk_blocks;
 mod driver;
 mod forward;
 mod guest_channel;
 mod handle;
+mod mend;
 mod status;
 mod vm_running;
 mod vm_thread;

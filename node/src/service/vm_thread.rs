@@ -11,13 +11,13 @@ use std::{io, thread};
 
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
-use sustain_store::{Progress, Store};
+use sustain_store::{ErrorKind, Progress, RestoreError, Store};
 use sustain_vmdriver::{ChannelInput, ChannelLink, PreparedVm, Vm, VmDriver, VmSpec, WakeReport};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::disk_blocks;
 use super::handle::Ports;
+use super::mend::Mender;
 use super::vm_running::Running;
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
@@ -231,16 +231,52 @@ impl Owner {
             Ok(prepared) => prepared,
             Err(error) => return self.failed(term, "can't prepare the VM", &error),
         };
-        match disk_blocks::open(&settings.store, snapshot, &settings.cluster, &settings.runtime) {
-            Ok(Some(blocks)) => prepared.set_disk(blocks),
-            Ok(None) => {}
-            Err(error) => return self.failed(term, "can't open the snapshot", &error),
-        }
-        if let Err(error) = settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled)) {
+        let restored =
+            self.fill(snapshot, &mut *prepared).or_else(|error| self.mend(snapshot, &mut *prepared, error));
+        if let Err(error) = restored {
             return self.failed(term, "can't restore the snapshot", &error);
         }
         self.vm = Held::Prepared { term, vm: prepared };
         self.say(VmNote::Event(Event::Prepared { term }));
+    }
+
+    fn mender(&self) -> Mender {
+        let VmSettings { store, cluster, runtime, .. } = &self.settings;
+        Mender { store: store.clone(), cluster: cluster.clone(), runtime: runtime.clone() }
+    }
+
+    /// Fills a VM's memory from the store, and hands over where its disk is to be had.
+    fn fill(&self, snapshot: SnapshotId, prepared: &mut dyn PreparedVm) -> Result<(), RestoreError> {
+        if let Some(blocks) = self.mender().disk(snapshot)? {
+            prepared.set_disk(blocks);
+        }
+        self.settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled))?;
+        Ok(())
+    }
+
+    /// A second try after what is damaged here was sent again by the others.
+    fn mend(
+        &self,
+        snapshot: SnapshotId,
+        prepared: &mut dyn PreparedVm,
+        error: RestoreError,
+    ) -> Result<(), RestoreError> {
+        if error.kind() != ErrorKind::Corrupt {
+            return Err(error);
+        }
+        match self.mender().snapshot(snapshot) {
+            Ok(0) => Err(error),
+            Ok(damaged) => {
+                let what =
+                    format!("{damaged} damaged packs were sent again by the others: {}", error_chain(&error));
+                self.say(VmNote::Problem(what));
+                self.fill(snapshot, prepared)
+            }
+            Err(failed) => {
+                self.say(VmNote::Problem(error_chain(&failed)));
+                Err(error)
+            }
+        }
     }
 
     fn resume(&mut self, term: Term, origin: Option<TermOrigin>, parent: SnapshotId) {

@@ -1,0 +1,84 @@
+//! Mending a snapshot of this node's store: packs that are missing or damaged are sent again by the others.
+
+use std::sync::Arc;
+
+use sustain_gossip::Cluster;
+use sustain_proto::{PackId, SnapshotId};
+use sustain_store::{NoProgress, Store, error_chain};
+use sustain_vmdriver::disk::{BlockSource, SnapshotBlocks};
+use tokio::runtime::Handle;
+
+use crate::limits;
+
+/// What mending takes. Its functions block: they are for threads that may wait.
+#[derive(Clone)]
+pub(super) struct Mender {
+    pub(super) store: Store,
+    pub(super) cluster: Cluster,
+    pub(super) runtime: Handle,
+}
+
+/// Why a snapshot can't be mended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MendError {
+    /// This node's store fails.
+    #[error("can't look for damaged packs")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The others don't have it either, or can't be reached.
+    #[error("can't have damaged packs sent again")]
+    Gather(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// They take too long.
+    #[error("the other nodes take longer than {} s to send damaged packs again", limits::MEND_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Mender {
+    /// Reads all that a snapshot needs, and gets anew what is damaged. Returns how many packs were.
+    pub(super) fn snapshot(&self, snapshot: SnapshotId) -> Result<usize, MendError> {
+        let packs = self.store.packs_needed(snapshot).map_err(|error| MendError::Store(error.into()))?;
+        let mut damaged = 0;
+        for pack in packs {
+            damaged += usize::from(self.forget_if_damaged(pack.id)?);
+        }
+        if damaged > 0 {
+            self.gather(snapshot, damaged)?;
+        }
+        Ok(damaged)
+    }
+
+    /// Reads one pack of a snapshot, and gets it anew if it is damaged.
+    pub(super) fn pack(&self, snapshot: SnapshotId, pack: PackId) -> Result<(), MendError> {
+        if self.forget_if_damaged(pack)? { self.gather(snapshot, 1) } else { Ok(()) }
+    }
+
+    fn forget_if_damaged(&self, pack: PackId) -> Result<bool, MendError> {
+        self.store.forget_if_damaged(pack).map_err(|error| MendError::Store(error.into()))
+    }
+
+    fn gather(&self, snapshot: SnapshotId, damaged: usize) -> Result<(), MendError> {
+        tracing::warn!(snapshot = %snapshot.short(), damaged, "packs are missing or damaged: asking the others");
+        let gather = self.cluster.gather(snapshot, Arc::new(NoProgress));
+        // Made inside the runtime: the timer is the runtime's.
+        let gather = async { tokio::time::timeout(limits::MEND_TIMEOUT, gather).await };
+        match self.runtime.block_on(gather) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(MendError::Gather(error.into())),
+            Err(_) => Err(MendError::Timeout),
+        }
+    }
+
+    /// The disk of a snapshot that is held here, for a VM that is restored; none if it has no disk. A pack that
+    /// turns out to be damaged when the guest needs it is mended then.
+    pub(super) fn disk(
+        &self,
+        snapshot: SnapshotId,
+    ) -> Result<Option<Arc<dyn BlockSource>>, sustain_store::ReadError> {
+        let Some(blocks) = SnapshotBlocks::new(self.store.open_snapshot(snapshot)?) else { return Ok(None) };
+        let mender = self.clone();
+        let mend = move |pack| {
+            let mended = mender.pack(snapshot, pack);
+            mended.map_err(|error| sustain_vmdriver::disk::Unavailable::new(error_chain(&error)))
+        };
+        Ok(Some(Arc::new(blocks.mended_by(mend))))
+    }
+}
