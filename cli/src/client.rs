@@ -19,6 +19,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How long the daemon may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long it may take to answer a question; what has it work may take as long as the work does. The longest is
+/// the log of a hundred thousand snapshots. A guess.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A client of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -33,7 +37,22 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        block_on(self.get_async(path))?
+        block_on(async {
+            let asking = tokio::time::timeout(ANSWER_TIMEOUT, self.get_async(path));
+            asking.await.unwrap_or_else(|_| Err(self.silent()))
+        })?
+    }
+
+    /// Whether there is a daemon, be it one that does not answer.
+    pub(crate) fn is_there(&self) -> bool {
+        // Whoever is stopped still has its socket, whose queue takes the connection.
+        std::os::unix::net::UnixStream::connect(&self.socket).is_ok()
+    }
+
+    fn silent(&self) -> Failure {
+        let (socket, seconds) = (self.socket.display(), ANSWER_TIMEOUT.as_secs());
+        Failure::new(12, format!("the daemon on {socket} gave no answer in {seconds} s"))
+            .with_hint("see whether it is stopped or hangs: its state in `ps`, its log")
     }
 
     /// Has something done, and waits until it is.

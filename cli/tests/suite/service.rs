@@ -168,3 +168,43 @@ fn what_cannot_be_sustained_is_refused_with_the_reason() {
     assert!(said.contains("several configurations"), "{said}");
     assert_eq!(fails(&["service", "check", "mail", "--config", path], 10).lines().count(), 2);
 }
+
+/// A socket that takes connections and answers nothing is what a daemon is that was stopped or hangs.
+#[test]
+fn a_daemon_that_gives_no_answer_is_not_waited_for() {
+    let bench = Bench::new();
+    let configs = planned(&bench);
+    let (path, disk) = (configs[0].to_str().unwrap(), disk(&bench));
+    let add = ["service", "add", "mail", "--disk", &disk, "--forward", "2525:25", "--config", path];
+    assert_eq!(run(&add).0, Some(0));
+    let _silent = std::os::unix::net::UnixListener::bind(configs[0].with_file_name("admin.sock")).unwrap();
+    std::thread::scope(|scope| {
+        let on = |words: &'static [&'static str]| {
+            scope.spawn(move || {
+                let began = std::time::Instant::now();
+                let mut arguments = words.to_vec();
+                arguments.extend(["--config", path]);
+                let result = run(&arguments);
+                assert!(began.elapsed().as_secs() < 60, "{words:?} waited for the daemon");
+                result
+            })
+        };
+        let (list, check) = (on(&["service", "ls"]), on(&["service", "check"]));
+        let (remove, status) = (on(&["service", "rm", "mail"]), on(&["status"]));
+        for explained in [list, check] {
+            let (code, said, errors) = explained.join().unwrap();
+            assert!(code == Some(0) && said.contains("mail"), "{said}{errors}");
+            assert!(
+                errors.contains("warning: the daemon on") && errors.contains("gave no answer"),
+                "{errors}"
+            );
+        }
+        for refused in [remove, status] {
+            let (code, said, errors) = refused.join().unwrap();
+            assert_eq!(code, Some(12), "{said}{errors}");
+            assert!(errors.contains("gave no answer") && errors.contains("hint: "), "{errors}");
+        }
+    });
+    let (code, _, errors) = run(&["service", "rm", "mail", "--force", "--config", path]);
+    assert_eq!(code, Some(0), "{errors}");
+}

@@ -7,7 +7,7 @@ use sustain_proto::ServiceName;
 
 use super::definition::DefinitionArgs;
 use super::explain::{Explanation, explain};
-use super::ls::running;
+use super::ls::running_or_said;
 use crate::output::Output;
 use crate::whereabouts::Choice;
 
@@ -26,7 +26,7 @@ pub(crate) struct CheckArgs {
 
 pub(super) fn run(args: CheckArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let (path, config) = choice.load_config()?;
-    let status = running(&config);
+    let status = running_or_said(&config, output);
     let served = |service: &ServiceConfig| {
         status
             .as_ref()

@@ -34,14 +34,27 @@ struct Row {
     role: Option<Role>,
 }
 
-/// What the node's daemon says, if one is running.
-pub(super) fn running(config: &Config) -> Option<NodeStatus> {
-    Client::new(config.admin_socket.clone()).get("/v1/status").ok()
+/// What the node's daemon says, if one is running. One that does not answer is a failure.
+pub(super) fn running(config: &Config) -> Result<Option<NodeStatus>, Failure> {
+    let client = Client::new(config.admin_socket.clone());
+    match client.get("/v1/status") {
+        Ok(status) => Ok(Some(status)),
+        Err(failure) if client.is_there() => Err(failure),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The same for those who can do without, and say so.
+pub(super) fn running_or_said(config: &Config, output: &Output) -> Option<NodeStatus> {
+    running(config).unwrap_or_else(|failure| {
+        output.message(&format!("warning: {}", failure.error));
+        None
+    })
 }
 
 pub(super) fn run(_args: LsArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let (_, config) = choice.load_config()?;
-    let status = running(&config);
+    let status = running_or_said(&config, output);
     let role = |service: &ServiceConfig| {
         let services = status.iter().flat_map(|status| &status.services);
         services.filter(|known| known.service == service.name).map(|known| known.role).next()

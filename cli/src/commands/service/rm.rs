@@ -33,7 +33,7 @@ pub(super) fn run(args: RmArgs, choice: &Choice, output: &Output) -> Result<u8, 
         let text = std::fs::read_to_string(path)
             .map_err(|error| Failure::new(1, format!("can't read {}: {error}", path.display())))?;
         texts.push(remove_service(&text, path, &args.name).map_err(|error| edit_failure(&error))?);
-        if !args.force && runs_here(config, &args.name) {
+        if !args.force && runs_here(config, &args.name)? {
             let node = &config.name;
             return Err(Failure::new(11, format!("service {} runs on node {node}", args.name))
                 .with_hint("stop the node first, or give --force"));
@@ -70,11 +70,9 @@ pub(super) fn run(args: RmArgs, choice: &Choice, output: &Output) -> Result<u8, 
     Ok(0)
 }
 
-fn runs_here(config: &Config, name: &ServiceName) -> bool {
-    let Some(status) = running(config) else { return false };
+fn runs_here(config: &Config, name: &ServiceName) -> Result<bool, Failure> {
+    let Some(status) = running(config)? else { return Ok(false) };
     let runs = |role: Role| !matches!(role, Role::Candidate | Role::Electing);
-    status
-        .services
-        .iter()
-        .any(|service| service.service == *name && (runs(service.role) || service.vm_pid.is_some()))
+    let mut services = status.services.iter().filter(|service| service.service == *name);
+    Ok(services.any(|service| runs(service.role) || service.vm_pid.is_some()))
 }
