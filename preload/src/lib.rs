@@ -1,10 +1,14 @@
 //! Preloaded into QEMU: wraps `mmap`, and has the kernel note every write to the guest's memory.
 //!
 //! ```text
-//! loaded ─▶ reads SUSTAIN_TRACK, forgets it ─▶ connects to the driver's socket
-//! mmap of the announced file, shared and whole ─▶ userfaultfd over it ─▶ descriptor and address to the driver
+//! loaded ─▶ reads SUSTAIN_TRACK
+//! mmap of the announced file, shared and whole ─▶ connects to the driver's socket ─▶ userfaultfd over it
+//!                                              ─▶ descriptor and address to the driver
 //! any other mmap ─▶ as ever
 //! ```
+//! Only whoever maps the file connects, and the environment stays as it is: scripts around QEMU, such as Debian's
+//! `kvm`, load the library as well, and pass it on.
+//!
 //! QEMU is not disturbed, whatever happens: the mapping that it asked for is what it gets, `errno` included.
 //! The descriptor is not kept: the driver's copy keeps the protection up, so that dropping it ends the tracking.
 
@@ -17,11 +21,12 @@ mod protect;
 use std::ffi::{c_int, c_long, c_void};
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use message::{REPORT_BYTES, Report, Step, VARIABLE};
 
@@ -30,8 +35,8 @@ static BYTES: AtomicU64 = AtomicU64::new(0);
 static DEVICE: AtomicU64 = AtomicU64::new(0);
 static INODE: AtomicU64 = AtomicU64::new(0);
 
-/// The connection to the driver, until the report is sent: -1 without one.
-static CONNECTION: AtomicI32 = AtomicI32::new(-1);
+/// The driver's socket, until it was connected to.
+static SOCKET: Mutex<Option<SocketAddr>> = Mutex::new(None);
 
 /// Called by the dynamic loader before `main`, while there is one thread only.
 // SAFETY: entries of .init_array are pointers to functions of the C calling convention.
@@ -40,30 +45,21 @@ static CONNECTION: AtomicI32 = AtomicI32::new(-1);
 static ON_LOAD: extern "C" fn() = on_load;
 
 extern "C" fn on_load() {
-    let Some(text) = std::env::var_os(VARIABLE) else { return };
-    for name in [VARIABLE, "LD_PRELOAD"] {
-        #[expect(clippy::disallowed_methods, reason = "the program that is loaded into must not pass it on")]
-        // SAFETY: the dynamic loader runs this before any other thread can exist.
-        unsafe {
-            std::env::remove_var(name);
-        }
-    }
-    if let Some(connection) = text.to_str().and_then(announced) {
-        CONNECTION.store(connection.into_raw_fd(), SeqCst);
+    if let Some(text) = std::env::var_os(VARIABLE) {
+        text.to_str().and_then(announced);
     }
 }
 
-/// Keeps what was announced and connects to whoever announced it.
-fn announced(text: &str) -> Option<UnixStream> {
+/// Keeps what was announced.
+fn announced(text: &str) -> Option<()> {
     let mut parts = text.splitn(4, ':');
     let mut number = || parts.next()?.parse::<u64>().ok();
     let (bytes, device, inode) = (number()?, number()?, number()?);
-    let address = SocketAddr::from_abstract_name(parts.next()?).ok()?;
-    let connection = UnixStream::connect_addr(&address).ok()?;
+    *SOCKET.lock().ok()? = Some(SocketAddr::from_abstract_name(parts.next()?).ok()?);
     BYTES.store(bytes, SeqCst);
     DEVICE.store(device, SeqCst);
     INODE.store(inode, SeqCst);
-    Some(connection)
+    Some(())
 }
 
 /// The C library's `mmap`, and a look at what was mapped.
@@ -119,12 +115,11 @@ fn look_at(mapped: *mut c_void, bytes: usize, descriptor: c_int) {
     if metadata.dev() != DEVICE.load(SeqCst) || metadata.ino() != INODE.load(SeqCst) {
         return;
     }
-    let connection = CONNECTION.swap(-1, SeqCst);
-    if connection < 0 {
-        return;
-    }
-    // SAFETY: `on_load` gave this descriptor away, and the swap lets nobody else take it.
-    let connection = unsafe { OwnedFd::from_raw_fd(connection) };
+    // Its bytes are looked at before anything else, so that no other mapping gets here: a lock that is held can
+    // only be another thread's.
+    let Some(socket) = SOCKET.lock().ok().and_then(|mut socket| socket.take()) else { return };
+    // Nobody listens any more if somebody else has reported.
+    let Ok(connection) = UnixStream::connect_addr(&socket) else { return };
     let protected = protect::protect(mapped, bytes);
     let (step, errno) = match &protected {
         Ok(_) => (Step::Done, 0),
@@ -136,7 +131,7 @@ fn look_at(mapped: *mut c_void, bytes: usize, descriptor: c_int) {
 }
 
 /// One message, with the descriptor if there is one. If it can't be sent, the driver finds none and says so.
-fn send(connection: &OwnedFd, report: Report, descriptor: Option<&OwnedFd>) {
+fn send(connection: &UnixStream, report: Report, descriptor: Option<&OwnedFd>) {
     let mut text: [u8; REPORT_BYTES] = report.to_bytes();
     let mut slice = libc::IoSlice { base: text.as_mut_ptr().cast(), bytes: text.len() };
     let mut rights = libc::OneDescriptor {

@@ -20,7 +20,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::driver::ExitReport;
 use crate::limits;
@@ -115,7 +118,7 @@ impl Process {
     /// If the system refuses.
     pub(crate) fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.descriptor, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -189,7 +192,7 @@ impl Supervisor {
             let _ = child.kill();
         }
         let pumped = child.stderr.take().map(|output| pump_aside(output, self.console, &self.tail));
-        let ended = child.wait();
+        let ended = end_of(&mut child);
         if let Some(pumped) = pumped {
             // Its last words. A child that it left behind may hold the pipe open for ever.
             let _ = pumped.recv_timeout(limits::OUTPUT_END_TIMEOUT);
@@ -202,6 +205,18 @@ impl Supervisor {
             Err(error) => tracing::error!(pid = child.id(), %error, "can't wait for a VM's process"),
         }
     }
+}
+
+/// Waits for its end, and kills what it left behind in its group: a script around QEMU may not have waited for it.
+fn end_of(child: &mut Child) -> io::Result<ExitStatus> {
+    let group = pid_of(child)?;
+    let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(Errno::INTR) = waitid(WaitId::Pid(group), only_look) {}
+    // Not reaped yet, so the group's id is still its own.
+    if let Err(error) = kill_process_group(group, Signal::KILL) {
+        tracing::debug!(pid = child.id(), %error, "nothing of its group was left");
+    }
+    child.wait()
 }
 
 /// Copies an output on a thread of its own; the channel is closed at its end.
@@ -221,9 +236,12 @@ fn pump_aside(output: ChildStderr, console: Option<ConsoleFile>, tail: &Tail) ->
 }
 
 fn descriptor_of(child: &Child) -> io::Result<OwnedFd> {
+    Ok(pidfd_open(pid_of(child)?, PidfdFlags::empty())?)
+}
+
+fn pid_of(child: &Child) -> io::Result<Pid> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("the system gave an impossible process id"))?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    pid.ok_or_else(|| io::Error::other("the system gave an impossible process id"))
 }
 
 /// Runs a program to its end and returns what it wrote to its standard output, at most
@@ -283,6 +301,26 @@ mod tests {
         assert!(std::path::Path::new(&folder).exists());
         drop(process);
         assert!(!std::path::Path::new(&folder).exists(), "ended, and waited for");
+    }
+
+    #[test]
+    fn what_a_process_left_behind_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let process = start(&format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display()));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !file.exists() {
+            assert!(Instant::now() < deadline, "the script did not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let line = format!("/proc/{}/cmdline", std::fs::read_to_string(&file).unwrap().trim());
+        let sleeps = || std::fs::read_to_string(&line).is_ok_and(|line| line.contains("sleep"));
+        assert!(sleeps());
+        drop(process);
+        while sleeps() {
+            assert!(Instant::now() < deadline, "it was left behind");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

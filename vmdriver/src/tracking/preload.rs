@@ -17,6 +17,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Once;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
+use rustix::process::getpgid;
 
 use self::message::{REPORT_BYTES, Report, Step, VARIABLE};
 use crate::limits::{PRELOAD_REPORT_TIMEOUT, PRELOAD_STRANGERS_MAX};
@@ -40,6 +41,9 @@ pub(crate) enum Obstacle {
     /// Nobody connected.
     #[error("QEMU did not load the library for it")]
     NotLoaded,
+    /// It is not the process that was started.
+    #[error("QEMU is a child of the program that was started for it")]
+    Child,
     /// No report, or none that can be understood.
     #[error("the library in QEMU sent no report: {source}")]
     NoReport {
@@ -67,9 +71,9 @@ impl Obstacle {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Announce { .. } | Self::NotLoaded | Self::NoReport { .. } => {
-                "QEMU has to be dynamically linked, the program itself and no script around it, with no more rights \
-                 than this one"
+                "QEMU has to be dynamically linked, with no more rights than this program"
             }
+            Self::Child => "a script around QEMU has to end in `exec`, or QEMU would outlive a killed node",
             Self::Refused { step: OPENING, .. } => {
                 "a container's seccomp profile has to allow userfaultfd (or give the right CAP_SYS_PTRACE)"
             }
@@ -182,17 +186,22 @@ impl Announcement {
         }
     }
 
-    /// The process has connected while it was loaded, or never will.
+    /// The process has connected when it mapped its memory, or never will.
     fn accept(&self, pid: u32) -> Result<UnixStream, Obstacle> {
+        let mut obstacle = Obstacle::NotLoaded;
         for _ in 0..PRELOAD_STRANGERS_MAX {
             let Ok((connection, _)) = self.listener.accept() else { break };
-            let peer = sockopt::socket_peercred(&connection);
-            if peer.is_ok_and(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs() == pid) {
+            let Ok(peer) = sockopt::socket_peercred(&connection) else { continue };
+            if peer.pid.as_raw_nonzero().get().unsigned_abs() == pid {
                 connection.set_nonblocking(false).map_err(|source| Obstacle::NoReport { source })?;
                 return Ok(connection);
             }
+            // It was given a group of its own, which its children are in as well.
+            if getpgid(Some(peer.pid)).is_ok_and(|group| group.as_raw_nonzero().get().unsigned_abs() == pid) {
+                obstacle = Obstacle::Child;
+            }
         }
-        Err(Obstacle::NotLoaded)
+        Err(obstacle)
     }
 }
 
