@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::snapctl;
@@ -106,13 +107,26 @@ impl Cluster {
 
     /// Asks the guest through a node's port: the count and the boot id.
     pub(crate) fn ask(&self, node: u8, path: &str) -> Option<(u64, String)> {
+        let value = self.get(node, path)?;
+        Some((value["count"].as_u64()?, value["boot_id"].as_str()?.to_owned()))
+    }
+
+    /// What the guest answers through a node's port.
+    pub(crate) fn get(&self, node: u8, path: &str) -> Option<Value> {
         let mut stream = TcpStream::connect((self.address(node), PORT)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
-        let value: Value = serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()?;
-        Some((value["count"].as_u64()?, value["boot_id"].as_str()?.to_owned()))
+        serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Waits until a snapshot is durable that began after this call.
+    pub(crate) fn wait_for_durability(&self, server: usize) {
+        let seq = |name: &str| self.status(server)?["services"][0][name].as_u64();
+        let running = self.wait("a first snapshot", || seq("running_seq"));
+        // The next one may have begun already.
+        self.wait("a durable snapshot", || seq("durable_seq").filter(|durable| *durable >= running + 2));
     }
 }
 
@@ -122,6 +136,14 @@ impl Cluster {
         let mut process = self.nodes[node].take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// Kills the server's node with SIGKILL, and its VM, should that not have gone with it.
+    pub(crate) fn kill_with_vm(&mut self, server: usize) {
+        let status = self.status(server).unwrap();
+        let qemu = i32::try_from(status["services"][0]["vm_pid"].as_u64().unwrap()).unwrap();
+        self.kill(server);
+        let _ = kill_process(Pid::from_raw(qemu).unwrap(), Signal::KILL);
     }
 }
 

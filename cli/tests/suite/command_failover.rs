@@ -39,12 +39,7 @@ fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
     for _ in 0..20 {
         counted = cluster.wait("a count", || cluster.ask(3, "/count")).0;
     }
-    // A snapshot that begins after the last count holds it; when it is durable, the count is safe.
-    let running = cluster.status(server).unwrap()["services"][0]["running_seq"].as_u64().unwrap();
-    cluster.wait("a durable snapshot", || {
-        let durable = cluster.status(server)?["services"][0]["durable_seq"].as_u64()?;
-        (durable >= running + 2).then_some(())
-    });
+    cluster.wait_for_durability(server);
     (counted, id)
 }
 

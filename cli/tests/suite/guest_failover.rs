@@ -1,7 +1,6 @@
 //! The whole way with nothing of the demo's: five daemons by `init` and `node`, a real VM, a killed server,
 //! and the counter and boot id through another node's port.
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -21,16 +20,8 @@ fn guest_survives_the_loss_of_its_server_and_the_killed_node_comes_back_as_a_can
         counted = cluster.wait("a count", || cluster.ask(4, "/count")).0;
     }
     // A snapshot that begins after the last count holds it; when it is durable, the count is safe.
-    let running = cluster.status(server).unwrap()["services"][0]["running_seq"].as_u64().unwrap();
-    cluster.wait("a durable snapshot", || {
-        let durable = cluster.status(server)?["services"][0]["durable_seq"].as_u64()?;
-        (durable >= running + 2).then_some(())
-    });
-
-    let status = cluster.status(server).unwrap();
-    let qemu = status["services"][0]["vm_pid"].as_u64().unwrap();
-    cluster.kill(server);
-    let _ = kill_process(Pid::from_raw(i32::try_from(qemu).unwrap()).unwrap(), Signal::KILL);
+    cluster.wait_for_durability(server);
+    cluster.kill_with_vm(server);
 
     let successor = cluster.server(Some(server));
     assert_eq!(successor, 1, "the greatest priority takes over");

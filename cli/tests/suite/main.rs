@@ -10,6 +10,7 @@ mod daemons;
 mod files;
 mod guest_channel;
 mod guest_demo;
+mod guest_disk_failover;
 mod guest_failover;
 mod service;
 mod support;
