@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -34,11 +34,16 @@ impl Cluster {
 
     /// The same, but starts none.
     pub(crate) fn planned(nodes: u8, init_arguments: &[&str]) -> Self {
+        Self::planned_in(&std::env::temp_dir(), nodes, init_arguments)
+    }
+
+    /// The same, with the nodes' folders in a new one in this folder.
+    pub(crate) fn planned_in(parent: &Path, nodes: u8, init_arguments: &[&str]) -> Self {
         // Loopback addresses that depend on this process and cluster: tests that run at once don't meet.
         let id = std::process::id();
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed) % 5;
         let second_third = [200 + (id % 50) as u8, (id / 50 % 50) as u8 * 5 + number + 1];
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(parent).unwrap();
         let cluster = Self { folder, second_third, nodes: (0..nodes).map(|_| None).collect() };
         let mut init = snapctl();
         init.args(["init", "--cluster", "test", "--nodes", &nodes.to_string()]).args(init_arguments);
@@ -52,6 +57,10 @@ impl Cluster {
 
     pub(crate) fn address(&self, node: u8) -> Ipv4Addr {
         Ipv4Addr::new(127, self.second_third[0], self.second_third[1], node + 1)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn config(&self, node: usize) -> PathBuf {

@@ -12,9 +12,13 @@ mod guest_channel;
 mod guest_demo;
 mod guest_disk_failover;
 mod guest_failover;
+mod guest_mail;
 mod service;
 mod support;
 mod usage;
+
+#[path = "../../../vmdriver/tests/mail/post.rs"]
+mod post;
 
 /// A file that nobody lists is a test that never runs.
 #[test]

@@ -32,7 +32,7 @@ fn ask_on(stream: &mut TcpStream, path: &str, keep: bool) -> std::io::Result<Str
         .ok_or_else(|| std::io::ErrorKind::InvalidData.into())
 }
 
-fn connect(address: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_nodelay(true)?;
@@ -75,26 +75,37 @@ impl Pinger {
     pub(crate) fn start(address: SocketAddr) -> Outcome<Self> {
         let mut stream = connect(address, Duration::from_secs(30))?;
         ask_on(&mut stream, "/peek", true)?;
+        let mut asked = 1;
+        Ok(Self::asking(move |last| {
+            // The guest's service closes a connection after 1,000 answers.
+            if asked == 900 {
+                (stream, asked) = (connect(address, Duration::from_secs(30))?, 0);
+                ask_on(&mut stream, "/peek", true)?;
+                *last = Instant::now();
+            }
+            asked += 1;
+            ask_on(&mut stream, "/peek", true).map(drop)
+        }))
+    }
+
+    /// The same with any question, which returns when it is answered. It is told the moment from which it counts.
+    pub(crate) fn asking(
+        mut question: impl FnMut(&mut Instant) -> std::io::Result<()> + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (mut last, mut longest, mut asked) = (Instant::now(), Duration::ZERO, 1);
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
             while !stopped.load(SeqCst) {
-                // The guest's service closes a connection after 1,000 answers.
-                if asked == 900 {
-                    (stream, asked) = (connect(address, Duration::from_secs(30))?, 0);
-                    ask_on(&mut stream, "/peek", true)?;
-                    last = Instant::now();
-                }
-                ask_on(&mut stream, "/peek", true)?;
+                question(&mut last)?;
                 let now = Instant::now();
                 longest = longest.max(now - last);
-                (last, asked) = (now, asked + 1);
+                last = now;
                 std::thread::sleep(PACE);
             }
             Ok(longest)
         });
-        Ok(Self { stop, thread })
+        Self { stop, thread }
     }
 
     /// The longest gap, in milliseconds.

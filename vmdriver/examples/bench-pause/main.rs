@@ -2,11 +2,13 @@
 //! ways that QEMU itself has; and how much less the guest gets done between them.
 //!
 //! As in production, snapshots go to a store on disk, one each second. `make bench-pause` runs it; the last line
-//! is one JSON object for the guest of 512 MiB under 5,000 pages a second.
+//! is one JSON object for the guest of 512 MiB under 5,000 pages a second. `make bench-pause-mail` measures the mail
+//! guest instead, with its disk and under postal's load.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose output is its purpose")]
 
 mod client;
+mod mail;
 mod options;
 mod rivals;
 
@@ -244,6 +246,9 @@ fn run(options: Options, scratch: &Path) -> Outcome<()> {
     let store = StoreOptions { create: true, ..StoreOptions::default() };
     let store = Store::open(&scratch.join("store"), store)?;
     let mut bench = Bench { options, store };
+    if let Some(guest) = bench.options.mail.clone() {
+        return mail::measure(&mut bench, &guest, scratch);
+    }
     let heads = COLUMNS.map(|head| format!(" {head:>8}")).concat();
     println!("{:>5} {:>7}{heads}", "MiB", "pages/s");
     let mut last = None;

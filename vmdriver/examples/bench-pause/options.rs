@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::Outcome;
 
 const USAGE: &str = "usage: bench-pause [--sizes MIB,…] [--loads PAGES,…] [--snapshots N] [--interval MS] \
-                     [--rival-rounds N] [--compare yes] [--guest DIR] [--scratch DIR]";
+                     [--rival-rounds N] [--compare yes] [--guest DIR] [--scratch DIR] [--mail DIR [--rate N]]";
 
 /// The options, with what is measured without any.
 pub(crate) struct Options {
@@ -25,6 +25,10 @@ pub(crate) struct Options {
     pub(crate) guest: PathBuf,
     /// Where the store and the rivals' files go.
     pub(crate) scratch: PathBuf,
+    /// Where the mail guest is, if that is what is measured, and nothing else.
+    pub(crate) mail: Option<PathBuf>,
+    /// Mails sent to it a minute.
+    pub(crate) rate: u32,
 }
 
 impl Options {
@@ -39,6 +43,9 @@ impl Options {
             compare: false,
             guest: guest.into(),
             scratch: std::env::temp_dir(),
+            mail: None,
+            // The load of the paper's measurements.
+            rate: 800,
         };
         let list = |value: &str| value.split(',').map(str::parse).collect::<Result<Vec<u64>, _>>();
         while let Some(name) = arguments.next() {
@@ -52,6 +59,8 @@ impl Options {
                 "--compare" => options.compare = value == "yes",
                 "--guest" => options.guest = value.into(),
                 "--scratch" => options.scratch = value.into(),
+                "--mail" => options.mail = Some(value.into()),
+                "--rate" => options.rate = value.parse()?,
                 _ => return Err(USAGE.into()),
             }
         }

@@ -14,6 +14,7 @@ use sustain_vmdriver::{
 };
 use tempfile::TempDir;
 
+use crate::post::Post;
 use crate::support::Regions;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -46,9 +47,15 @@ impl Bench {
         spec.qemu = std::env::var_os("SUSTAIN_QEMU").map(PathBuf::from);
         spec.disk = Some(DiskSpec { image: self.guest.join("disk.raw") });
         let forward = |guest_port| PortForward { host: "127.0.0.1:0".parse().unwrap(), guest_port };
-        spec.forwards = vec![forward(25), forward(110)];
+        spec.forwards = vec![forward(25), forward(110), forward(143)];
         spec
     }
+}
+
+/// Where a VM's mail ports are to be had.
+pub(crate) fn post(vm: &dyn Vm) -> Post {
+    let host = |port| vm.forwards().iter().find(|forward| forward.guest_port == port).unwrap().host;
+    Post { smtp: host(25), pop3: host(110), imap: host(143) }
 }
 
 /// The driver, whose disks are served by a process of their own.

@@ -14,7 +14,7 @@ mod post;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bench::{Bench, run};
-use post::{Post, mailbox, send};
+use post::{counted_by_imap, mailbox, send};
 use support::Regions;
 use sustain_vmdriver::{GuestAgent, SnapshotScope, VmDriver};
 
@@ -36,7 +36,7 @@ fn mail_accepted_before_a_snapshot_is_there_after_a_restore() {
         clock = Instant::now();
     };
     let mut vm = bench::driver().start(&spec, &bench.path("first")).unwrap();
-    let post = Post::of(&*vm);
+    let post = bench::post(&*vm);
     post.wait_for_banner();
     lap("from the start to the mail server's banner");
     let channel = bench::answer(vm.take_channel().unwrap());
@@ -65,7 +65,7 @@ fn mail_accepted_before_a_snapshot_is_there_after_a_restore() {
 
     let mut vm = bench::restore(&spec, regions, &bench.path("second"));
     lap("restored");
-    let post = Post::of(&*vm);
+    let post = bench::post(&*vm);
     post.wait_for_banner();
     lap("until the mail server's banner");
     for user in ["user1", "user2"] {
@@ -74,6 +74,9 @@ fn mail_accepted_before_a_snapshot_is_there_after_a_restore() {
         assert_eq!(found, before, "{user}: what was accepted is there once, what came later is not");
     }
     lap("both mailboxes read");
+    // Its programs were in nobody's memory: they come from the restored disk.
+    assert_eq!(counted_by_imap(&post, "user1"), MAILS);
+    lap("a mailbox looked at by IMAP");
     let report = bench::wait_for_wake(&mut *vm);
     println!("{report:?}");
     for step in [&report.network, &report.entropy, &report.clock, &report.host_name] {

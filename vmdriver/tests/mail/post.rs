@@ -1,26 +1,21 @@
-//! Just enough of SMTP and POP3 to send mail and to look whether it is there.
+//! Just enough of SMTP, POP3 and IMAP to send mail and to look whether it is there.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sustain_vmdriver::Vm;
-
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A guest's mail ports.
+/// Where a guest's mail ports are to be had.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Post {
-    smtp: SocketAddr,
-    pop3: SocketAddr,
+    pub(crate) smtp: SocketAddr,
+    pub(crate) pop3: SocketAddr,
+    pub(crate) imap: SocketAddr,
 }
 
 impl Post {
-    pub(crate) fn of(vm: &dyn Vm) -> Self {
-        let host = |port| vm.forwards().iter().find(|forward| forward.guest_port == port).unwrap().host;
-        Self { smtp: host(25), pop3: host(110) }
-    }
-
     pub(crate) fn wait_for_banner(&self) {
         let started = Instant::now();
         while Talk::open(self.smtp, Duration::from_secs(2))
@@ -81,6 +76,21 @@ pub(crate) fn mailbox(post: &Post, user: &str) -> Vec<String> {
         }
     });
     ids.collect()
+}
+
+/// How many mails IMAP shows.
+pub(crate) fn counted_by_imap(post: &Post, user: &str) -> usize {
+    let mut talk = Talk::open(post.imap, PATIENCE).unwrap();
+    talk.expect(None, "* OK");
+    talk.expect(Some(&format!("a LOGIN {user} {}", user.replace("user", "secret"))), "a OK");
+    write!(talk.stream, "b EXAMINE INBOX\r\n").unwrap();
+    loop {
+        let line = talk.hear();
+        if let Some(count) = line.strip_prefix("* ").and_then(|line| line.strip_suffix(" EXISTS")) {
+            return count.parse().unwrap();
+        }
+        assert!(line.starts_with('*'), "{line:?} instead of a count");
+    }
 }
 
 /// A conversation in lines.

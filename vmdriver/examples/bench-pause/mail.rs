@@ -1,0 +1,215 @@
+//! The mail guest under postal's load: memory, devices and disk together.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sustain_proto::ServiceName;
+use sustain_vmdriver::disk::DiskOptions;
+use sustain_vmdriver::{
+    DiskSpec, GuestCommand, PortForward, QemuDriver, SnapshotTimings, Vm, VmDriver, VmSpec,
+};
+
+use crate::client::{Pinger, connect};
+use crate::{Bench, Figures, Outcome, median, quantile};
+
+const MEMORY_MIB: u64 = 384;
+const CPUS: u32 = 2;
+/// The guest boots within 25 to 50 s under emulation.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+/// From the first mail to the first snapshot: until the load is what it will be.
+const WARM_UP: Duration = Duration::from_secs(10);
+/// Mails that were accepted: delivered, or in Postfix's queue.
+const COUNT_MAILS: &str =
+    "find /home/*/Maildir /var/spool/postfix/incoming /var/spool/postfix/active -type f | wc -l";
+
+fn spec(guest: &Path) -> Outcome<VmSpec> {
+    let mut spec = VmSpec::new(ServiceName::new("bench-mail")?, guest.join("vmlinuz"));
+    spec.initramfs = Some(guest.join("initramfs.cpio.gz"));
+    spec.memory_bytes = MEMORY_MIB << 20;
+    spec.cpus = CPUS;
+    spec.disk = Some(DiskSpec { image: guest.join("disk.raw") });
+    for guest_port in [25, 143] {
+        spec.forwards.push(PortForward { host: "127.0.0.1:0".parse()?, guest_port });
+    }
+    Ok(spec)
+}
+
+fn port(vm: &dyn Vm, guest_port: u16) -> Outcome<SocketAddr> {
+    let found = vm.forwards().iter().find(|forward| forward.guest_port == guest_port);
+    Ok(found.ok_or("the VM forwards no such port")?.host)
+}
+
+/// The program that serves disks, beside this one's folder.
+fn disk_server() -> Outcome<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folder = program.ancestors().nth(2).ok_or("this program has no folder")?;
+    let server = folder.join("sustain-disk-server");
+    if server.exists() { Ok(server) } else { Err(format!("{} is missing", server.display()).into()) }
+}
+
+/// postal at work; dropping it ends it.
+struct Load {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Load {
+    fn start(smtp: SocketAddr, rate: u32, scratch: &Path) -> Outcome<Self> {
+        let users = scratch.join("users");
+        std::fs::write(&users, "user1@mail.test\nuser2@mail.test\n")?;
+        let log = scratch.join("postal.log");
+        // As in the paper: mails of up to 10 KB of random text.
+        let mut command = Command::new("postal");
+        command.args(["-m", "10", "-t", "5", "-c", "3", "-r", &rate.to_string()]);
+        command.arg(format!("[{}]{}", smtp.ip(), smtp.port())).arg(&users);
+        command.stdin(Stdio::null()).stdout(File::create(&log)?).stderr(Stdio::null());
+        let process = command.spawn().map_err(|error| format!("postal: {error}: apt-get install postal"))?;
+        Ok(Self { process, log })
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn hear(lines: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+    let mut line = String::new();
+    match lines.read_line(&mut line)? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(line),
+    }
+}
+
+/// Waits until the mail server greets.
+fn wait_for_banner(smtp: SocketAddr) -> Outcome<()> {
+    let deadline = Instant::now() + BOOT_TIMEOUT;
+    while Instant::now() < deadline {
+        let line = connect(smtp, Duration::from_secs(2)).and_then(|stream| hear(&mut BufReader::new(stream)));
+        if line.is_ok_and(|line| line.starts_with("220 ")) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err("the mail server does not come up".into())
+}
+
+/// A client with a mailbox open, who asks whether there is anything new.
+fn pinger(imap: SocketAddr) -> Outcome<Pinger> {
+    let mut stream = connect(imap, Duration::from_secs(60))?;
+    let mut lines = BufReader::new(stream.try_clone()?);
+    hear(&mut lines)?;
+    write!(stream, "a LOGIN user1 secret1\r\n")?;
+    while !hear(&mut lines)?.starts_with("a OK") {}
+    let mut ask = move || {
+        write!(stream, "a NOOP\r\n")?;
+        while !hear(&mut lines)?.starts_with("a ") {}
+        Ok(())
+    };
+    // The first answer takes longer.
+    ask()?;
+    Ok(Pinger::asking(move |_| ask()))
+}
+
+fn count_mails(vm: &mut dyn Vm) -> Outcome<u64> {
+    let command = GuestCommand {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), COUNT_MAILS.to_owned()],
+        environment: Vec::new(),
+        deadline: Duration::from_secs(60),
+    };
+    let mut output = Vec::new();
+    vm.guest_agent()?.run(&command, &mut std::io::empty(), &mut output)?;
+    Ok(String::from_utf8(output)?.trim().parse()?)
+}
+
+/// Measures, and prints the table and the last line.
+pub(crate) fn measure(bench: &mut Bench, guest: &Path, scratch: &Path) -> Outcome<()> {
+    let spec = spec(guest)?;
+    let driver =
+        QemuDriver::new().with_disks(DiskOptions { server: vec![disk_server()?.into()], syncs: false });
+    let report = driver.check(&spec)?;
+    eprintln!("{MEMORY_MIB} MiB: {}, writes found by {:?}", report.qemu_version, report.tracking);
+    let mut vm = driver.start(&spec, &scratch.join("vm"))?;
+    let (smtp, imap) = (port(&*vm, 25)?, port(&*vm, 143)?);
+    wait_for_banner(smtp)?;
+    let load = Load::start(smtp, bench.options.rate, scratch)?;
+    std::thread::sleep(WARM_UP);
+    // The first takes everything: not what is measured.
+    bench.snapshot(vm.as_mut(), &spec)?;
+    bench.snapshot(vm.as_mut(), &spec)?;
+    let (before, began) = (count_mails(vm.as_mut())?, Instant::now());
+    let figures = snapshots(bench, vm.as_mut(), &spec, imap)?;
+    let (minutes, after) = (began.elapsed().as_secs_f64() / 60.0, count_mails(vm.as_mut())?);
+    let log = std::fs::read_to_string(&load.log)?;
+    drop(load);
+    vm.stop()?;
+    eprint!("postal, each minute:\n{log}");
+    print(bench, &figures, (after - before) as f64 / minutes);
+    Ok(())
+}
+
+fn snapshots(bench: &mut Bench, vm: &mut dyn Vm, spec: &VmSpec, imap: SocketAddr) -> Outcome<Figures> {
+    let interval = Duration::from_millis(bench.options.interval_ms);
+    let mut figures = Figures::default();
+    for _ in 0..bench.options.snapshots {
+        let started = Instant::now();
+        let quiet = pinger(imap)?;
+        std::thread::sleep(interval / 5);
+        figures.quiet_gaps_ms.push(quiet.stop()?);
+        let pinger = pinger(imap)?;
+        figures.timings.push(bench.snapshot(vm, spec)?);
+        figures.gaps_ms.push(pinger.stop()?);
+        std::thread::sleep(interval.saturating_sub(started.elapsed()));
+    }
+    Ok(figures)
+}
+
+fn print(bench: &Bench, figures: &Figures, mails_per_minute: f64) {
+    type Part = (&'static str, fn(&SnapshotTimings) -> f64);
+    let parts: [Part; 8] = [
+        ("pause", |timings| timings.pause_ms),
+        ("stop", |timings| timings.stop_ms),
+        ("memory", |timings| timings.memory_ms),
+        ("freeze", |timings| timings.freeze_ms),
+        ("devices", |timings| timings.device_ms - timings.memory_ms - timings.freeze_ms),
+        ("resume", |timings| timings.resume_ms),
+        ("before", |timings| timings.before_ms),
+        ("after", |timings| timings.after_ms),
+    ];
+    println!("{:>10} {:>9} {:>9} {:>9}", "ms", "median", "p99", "min");
+    let row = |name: &str, values: Vec<f64>| {
+        let (middle, worst) = (median(values.clone()), quantile(values.clone(), 0.99));
+        println!("{name:>10} {middle:>9.2} {worst:>9.2} {:>9.2}", quantile(values, 0.0));
+    };
+    for (name, part) in parts {
+        row(name, figures.timings.iter().map(part).collect());
+    }
+    row("client", figures.gaps_ms.clone());
+    row("quiet", figures.quiet_gaps_ms.clone());
+    println!(
+        "devices: what their state still took after memory and disk. client, quiet: the longest time without an \
+         answer by IMAP around a snapshot, and without one"
+    );
+    let round = |value: f64| (value * 100.0).round() / 100.0;
+    let last = serde_json::json!({
+        "guest": "mail",
+        "memory_mib": MEMORY_MIB,
+        "cpus": CPUS,
+        "interval_ms": bench.options.interval_ms,
+        "snapshots": figures.timings.len(),
+        "mails_per_minute_sent": bench.options.rate,
+        "mails_per_minute_accepted": mails_per_minute.round(),
+        "pause_ms_median": round(median(figures.pauses())),
+        "pause_ms_p99": round(quantile(figures.pauses(), 0.99)),
+        "client_gap_ms_median": round(median(figures.gaps_ms.clone())),
+        "quiet_gap_ms_median": round(median(figures.quiet_gaps_ms.clone())),
+    });
+    println!("{last}");
+}
