@@ -168,7 +168,7 @@ fn restore(
 fn open_target(target: &dyn RestoreTarget, region: &Region) -> Result<Option<File>, RestoreError> {
     let prepare = || {
         let file = target.open(region)?;
-        if let Some(file) = &file {
+        if let Some(file) = file.as_ref().filter(|_| !target.is_blank(region)) {
             // Emptied first: what a reused file held must not show through the holes.
             file.set_len(0)?;
             file.set_len(region.bytes)?;

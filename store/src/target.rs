@@ -10,12 +10,20 @@ use sustain_proto::{Region, RegionName};
 
 /// Gives the file for each region.
 pub trait RestoreTarget: Sync {
-    /// A file to fill at fixed offsets. The store empties it, sets its length and leaves holes for zeros.
+    /// A file to fill at fixed offsets. The store empties it, sets its length (see
+    /// [`RestoreTarget::is_blank`]) and leaves holes for zeros.
     /// None: this region is not wanted, and is left out.
     ///
     /// # Errors
     /// If there is no file for this region.
     fn open(&self, region: &Region) -> io::Result<Option<File>>;
+
+    /// Whether the file that [`RestoreTarget::open`] gives for this region has its length already and nothing
+    /// but zeros in it, so that the store leaves both alone: a file that is mapped may not shrink.
+    fn is_blank(&self, region: &Region) -> bool {
+        let _ = region;
+        false
+    }
 
     /// All regions are complete and verified.
     ///

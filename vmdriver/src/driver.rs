@@ -40,8 +40,8 @@ pub trait VmDriver: Send + Sync {
     /// If the spec is impossible, the host lacks something, or the VM doesn't come up.
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError>;
 
-    /// Makes the files that a snapshot is restored into; the VM is started by
-    /// [`PreparedVm::resume`].
+    /// Makes the files that a snapshot is restored into. What can be started of the VM starts while they are
+    /// filled; it goes on by [`PreparedVm::resume`], or ends with the handle.
     ///
     /// # Errors
     /// As for [`VmDriver::start`].
@@ -55,7 +55,8 @@ pub trait PreparedVm: Send + Sync {
 
     /// Hands over who has the blocks of the guest's disk. The VM's target leaves the region
     /// [`REGION_DISK`] out; the disk fetches each block from here when the guest needs it, and the rest
-    /// meanwhile. Needed before [`PreparedVm::resume`] where the snapshot has that region.
+    /// meanwhile. Needed before [`PreparedVm::resume`] where the snapshot has that region, and best right
+    /// away, because QEMU starts with it.
     fn set_disk(&mut self, source: Arc<dyn BlockSource>) {
         drop(source);
     }
@@ -247,7 +248,7 @@ pub struct SnapshotTimings {
 /// How long each step of [`PreparedVm::resume`] took.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct ResumeTimings {
-    /// Starting QEMU, until it has answered what it is asked first.
+    /// Waiting for QEMU, which starts while memory is filled, until it has answered what it is asked first.
     pub start_ms: f64,
     /// Loading the devices.
     pub load_ms: f64,

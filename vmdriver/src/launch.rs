@@ -1,10 +1,10 @@
-//! From a checked spec to a QEMU that answers.
+//! From a checked spec to a QEMU that answers, in two steps: what takes QEMU a while to start can be used by a restore.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
@@ -41,30 +41,41 @@ pub(crate) struct Machine {
 }
 
 /// A spec that passed all checks, and where and how to run it.
-pub(crate) struct Plan<'a> {
-    pub(crate) spec: &'a VmSpec,
-    pub(crate) qemu: &'a Path,
-    pub(crate) features: &'a QemuFeatures,
+pub(crate) struct Plan {
+    pub(crate) spec: VmSpec,
+    pub(crate) qemu: PathBuf,
+    pub(crate) features: QemuFeatures,
     pub(crate) settings: Settings,
     pub(crate) accel: Accel,
-    pub(crate) run_dir: &'a Path,
+    pub(crate) run_dir: PathBuf,
 }
 
-impl Plan<'_> {
-    /// Starts QEMU on this memory and waits until it answers. The guest does not run yet.
+/// A QEMU that is on its way. Dropping it ends it.
+pub(crate) struct Launched {
+    process: Process,
+    control: UnixStream,
+    announcement: Option<Announcement>,
+    origin: Origin,
+    memory: File,
+    /// Ends after the process that uses it.
+    disk: Option<Disk>,
+}
+
+impl Plan {
+    /// Starts QEMU on this memory, which has its full size, and waits for nothing.
     pub(crate) fn launch(
         &self,
         origin: Origin,
         memory: File,
         disk: Option<Disk>,
-    ) -> Result<(Machine, GuestMemory), StartError> {
-        let console = ConsoleFile::create(self.run_dir)
-            .map_err(|source| StartError::RunDir { path: self.run_dir.to_owned(), source })?;
+    ) -> Result<Launched, StartError> {
+        let console = ConsoleFile::create(&self.run_dir)
+            .map_err(|source| StartError::RunDir { path: self.run_dir.clone(), source })?;
         let spawn_failed = |source: io::Error| StartError::Spawn { source };
-        let (ours, theirs) = UnixStream::pair().map_err(spawn_failed)?;
-        let mut line: Vec<OsString> = vec![self.qemu.into()];
+        let (control, theirs) = UnixStream::pair().map_err(spawn_failed)?;
+        let mut line: Vec<OsString> = vec![self.qemu.clone().into()];
         let socket = disk.as_ref().map(Disk::socket);
-        line.extend(command_line::arguments(self.spec, self.features, self.accel, origin, socket));
+        line.extend(command_line::arguments(&self.spec, &self.features, self.accel, origin, socket));
         tracing::debug!(command_line = ?line, "starting QEMU");
         let announcement = self.announce(&memory);
         if let Some(announcement) = &announcement {
@@ -73,9 +84,15 @@ impl Plan<'_> {
         let stdin = memory.try_clone().map_err(spawn_failed)?.into();
         let launch = Launch { command_line: line, stdin, stdout: theirs.into(), console: Some(console) };
         let process = Process::start(launch).map_err(spawn_failed)?;
+        Ok(Launched { process, control, announcement, origin, memory, disk })
+    }
+
+    /// Waits until QEMU answers. The guest does not run yet, and a restored one's memory is filled by now.
+    pub(crate) fn join(&self, launched: Launched) -> Result<(Machine, GuestMemory), StartError> {
+        let Launched { process, control, announcement, origin, memory, disk } = launched;
         let doing = "starting";
         let explain = |source| start_failure(&process, doing, source);
-        let mut qmp = Client::connect(ours, limits::QEMU_START_TIMEOUT).map_err(explain)?;
+        let mut qmp = Client::connect(control, limits::QEMU_START_TIMEOUT).map_err(explain)?;
         self.check_version(&qmp)?;
         device_state::configure(&mut qmp).map_err(explain)?;
         let memory_failed =
@@ -91,12 +108,12 @@ impl Plan<'_> {
         }
         let tracker = tracking::choose(announcement, process.pid(), &memory, &mut unsaved)
             .map_err(memory_failed("a copy of the guest's memory"))?;
-        let memory = GuestMemory::new(memory, tracker, unsaved, self.run_dir);
+        let memory = GuestMemory::new(memory, tracker, unsaved, &self.run_dir);
         Ok((Machine { spec: self.spec.clone(), process, qmp, forwards, state_file, disk, guest }, memory))
     }
 
     fn announce(&self, memory: &File) -> Option<Announcement> {
-        if self.settings.compare || tracking::probe(self.qemu, self.features).is_some() {
+        if self.settings.compare || tracking::probe(&self.qemu, &self.features).is_some() {
             return None;
         }
         Announcement::new(memory).map_err(|obstacle| obstacle.warn_once()).ok()
@@ -131,7 +148,7 @@ impl Plan<'_> {
         }
         let found = format!("version {major}.{minor}.{micro}");
         let oldest = crate::host::QEMU_OLDEST_TEXT;
-        Err(CheckError::QemuVersion { path: self.qemu.to_owned(), found, oldest }.into())
+        Err(CheckError::QemuVersion { path: self.qemu.clone(), found, oldest }.into())
     }
 }
 

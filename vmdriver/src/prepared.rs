@@ -1,10 +1,17 @@
-//! A VM about to be restored: memory files to fill, then a QEMU that goes on from them.
+//! A VM about to be restored: memory files to fill, while the QEMU starts that goes on from them.
+//!
+//! ```text
+//! prepare ── set_disk (with a disk) ── the store fills memory ─────── resume: check · load · go on
+//!        └──────────┴─ QEMU starts, maps the memory and waits ────────┘
+//! ```
+//! The kernel notes QEMU's writes from the moment it maps the memory. What the store writes meanwhile goes to the
+//! file and not through that mapping, so it does not count as written by the guest. The file must not shrink under
+//! QEMU's feet, so it has its size from the first.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,12 +25,9 @@ use crate::device_state::{self, LoadFailure};
 use crate::disk::{BlockSource, DiskOptions};
 use crate::driver::{PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM, ResumeTimings, Vm};
 use crate::error::StartError;
-use crate::features::QemuFeatures;
-use crate::launch::{Machine, Plan, ending, start_failure};
+use crate::launch::{Launched, Machine, Plan, ending, start_failure};
 use crate::limits::{self, DEVICE_HEADER_BYTES_MAX};
 use crate::memory_file;
-use crate::qemu::Settings;
-use crate::spec::{Accel, VmSpec};
 use crate::vm::{Lap, QemuVm};
 use crate::vm_disk;
 
@@ -31,18 +35,29 @@ use crate::vm_disk;
 #[derive(Debug)]
 struct Slot {
     file: File,
+    /// Whether it was ever opened.
+    used: AtomicBool,
+    /// Whether it was, and the restore not given up.
     opened: AtomicBool,
 }
 
 impl Slot {
-    fn new(what: &'static str) -> Result<Self, StartError> {
-        let file =
-            memory_file::create(what).map_err(|source| StartError::MemoryFile { what, bytes: 0, source })?;
-        Ok(Self { file, opened: AtomicBool::new(false) })
+    fn new(what: &'static str, bytes: u64) -> Result<Self, StartError> {
+        let file = memory_file::create_sized(what, bytes).map_err(|source| StartError::MemoryFile {
+            what,
+            bytes,
+            source,
+        })?;
+        Ok(Self { file, used: AtomicBool::new(false), opened: AtomicBool::new(false) })
     }
 
-    fn open(&self) -> io::Result<File> {
+    /// Once: what an earlier restore left must not show through the holes of the next.
+    fn open(&self, name: &str) -> io::Result<File> {
         let file = self.file.try_clone()?;
+        if self.used.swap(true, Ordering::SeqCst) {
+            let message = format!("the VM's region {name} was filled before: prepare another VM");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
         self.opened.store(true, Ordering::SeqCst);
         Ok(file)
     }
@@ -70,6 +85,10 @@ struct MemoryTarget {
 }
 
 impl RestoreTarget for MemoryTarget {
+    fn is_blank(&self, region: &Region) -> bool {
+        region.name.as_str() == REGION_RAM
+    }
+
     fn open(&self, region: &Region) -> io::Result<Option<File>> {
         // Refused before anything is written: a snapshot of another VM may not fill this host's memory.
         let (slot, fits) = match region.name.as_str() {
@@ -85,7 +104,7 @@ impl RestoreTarget for MemoryTarget {
             }
         };
         if fits {
-            return slot.open().map(Some);
+            return slot.open(region.name.as_str()).map(Some);
         }
         let (name, found) = (&region.name, region.bytes);
         let expected = match region.name.as_str() {
@@ -104,43 +123,43 @@ impl RestoreTarget for MemoryTarget {
     }
 }
 
-/// A QEMU that is not started yet.
+/// A QEMU that starts while its memory is filled.
 pub(crate) struct PreparedQemu {
-    spec: VmSpec,
-    qemu: PathBuf,
-    features: QemuFeatures,
-    settings: Settings,
-    accel: Accel,
-    run_dir: PathBuf,
+    plan: Plan,
+    /// None before its disk is known, without which QEMU does not start.
+    launched: Option<Result<Launched, StartError>>,
     target: MemoryTarget,
     disk_options: DiskOptions,
-    disk_source: Option<Arc<dyn BlockSource>>,
+    /// Size of the disk that was handed over.
+    disk_bytes: u64,
 }
 
 impl PreparedQemu {
-    pub(crate) fn new(
-        spec: VmSpec,
-        qemu: PathBuf,
-        features: QemuFeatures,
-        settings: Settings,
-        accel: Accel,
-        run_dir: PathBuf,
-        disk_options: DiskOptions,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn new(plan: Plan, disk_options: DiskOptions) -> Result<Self, StartError> {
+        let has_disk = plan.spec.disk.is_some();
         let target = MemoryTarget {
-            ram: Slot::new("sustain-ram")?,
-            ram_bytes: spec.memory_bytes,
-            device: Slot::new("sustain-device")?,
+            ram: Slot::new("sustain-ram", plan.spec.memory_bytes)?,
+            ram_bytes: plan.spec.memory_bytes,
+            device: Slot::new("sustain-device", 0)?,
             disk_bytes: AtomicU64::new(0),
-            has_disk: spec.disk.is_some(),
+            has_disk,
         };
-        let disk_source = None;
-        Ok(Self { spec, qemu, features, settings, accel, run_dir, target, disk_options, disk_source })
+        let mut prepared = Self { plan, launched: None, target, disk_options, disk_bytes: 0 };
+        if !has_disk {
+            prepared.launched = Some(Ok(prepared.launch(None)?));
+        }
+        Ok(prepared)
+    }
+
+    fn launch(&self, disk: Option<Arc<dyn BlockSource>>) -> Result<Launched, StartError> {
+        let disk = disk.map(|source| vm_disk::for_restore(source, &self.plan.run_dir, &self.disk_options));
+        let memory = self.target.ram.file.try_clone().map_err(|source| StartError::Spawn { source })?;
+        self.plan.launch(Origin::Incoming, memory, disk.transpose()?)
     }
 
     /// Checks that the store filled what the VM needs, to the size that it needs, and that the state is of
     /// a machine like this one. Also returns where QEMU's own bytes begin.
-    fn check_regions(&self, plan: &Plan<'_>) -> Result<(MachineDescription, u64), StartError> {
+    fn check_regions(&self) -> Result<(MachineDescription, u64), StartError> {
         let found_bytes = self.target.ram.filled_bytes(REGION_RAM)?;
         if found_bytes != self.target.ram_bytes {
             let expected_bytes = self.target.ram_bytes;
@@ -154,7 +173,7 @@ impl PreparedQemu {
         let (saved, start) = MachineDescription::from_header(&head)
             .map_err(|error| StartError::DeviceHeader { reason: error.to_string() })?;
         // The version and the features are known when QEMU answers.
-        saved.check_spec(&plan.description(String::new())).map_err(incompatible)?;
+        saved.check_spec(&self.plan.description(String::new())).map_err(incompatible)?;
         Ok((saved, start))
     }
 }
@@ -165,27 +184,25 @@ fn incompatible(mismatch: Mismatch) -> StartError {
 }
 
 impl PreparedQemu {
-    /// Who has the disk's blocks, if the VM has a disk.
-    fn check_disk(&self) -> Result<Option<Arc<dyn BlockSource>>, StartError> {
-        if self.spec.disk.is_none() {
-            return Ok(None);
+    /// Checks that the disk's blocks and the snapshot belong together, if the VM has a disk.
+    fn check_disk(&self) -> Result<(), StartError> {
+        if self.plan.spec.disk.is_none() {
+            return Ok(());
         }
-        let missing = || StartError::RegionMissing { name: REGION_DISK };
-        let source = self.disk_source.clone().ok_or_else(missing)?;
-        let (found_bytes, expected_bytes) = (self.target.disk_bytes.load(Ordering::SeqCst), source.bytes());
-        if found_bytes == 0 {
-            return Err(missing());
+        let (found_bytes, expected_bytes) = (self.target.disk_bytes.load(Ordering::SeqCst), self.disk_bytes);
+        if found_bytes == 0 || expected_bytes == 0 {
+            return Err(StartError::RegionMissing { name: REGION_DISK });
         }
         if found_bytes != expected_bytes {
             return Err(StartError::RegionSize { name: REGION_DISK, expected_bytes, found_bytes });
         }
-        Ok(Some(source))
+        Ok(())
     }
 }
 
 impl fmt::Debug for PreparedQemu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PreparedQemu").field("spec", &self.spec).finish_non_exhaustive()
+        f.debug_struct("PreparedQemu").field("spec", &self.plan.spec).finish_non_exhaustive()
     }
 }
 
@@ -195,35 +212,30 @@ impl PreparedVm for PreparedQemu {
     }
 
     fn set_disk(&mut self, source: Arc<dyn BlockSource>) {
-        self.disk_source = Some(source);
+        if self.plan.spec.disk.is_some() {
+            self.disk_bytes = source.bytes();
+            // Another QEMU that was given another disk ends first: it has the folder.
+            self.launched = None;
+            self.launched = Some(self.launch(Some(source)));
+        }
     }
 
     fn resume(self: Box<Self>) -> Result<Box<dyn Vm>, StartError> {
-        let plan = Plan {
-            spec: &self.spec,
-            qemu: &self.qemu,
-            features: &self.features,
-            settings: self.settings,
-            accel: self.accel,
-            run_dir: &self.run_dir,
-        };
-        let blocks = self.check_disk()?;
-        let (saved, start) = self.check_regions(&plan)?;
-        let memory = self.target.ram.file.try_clone();
-        let memory = memory.map_err(|source| StartError::Spawn { source })?;
+        self.check_disk()?;
+        let (saved, start) = self.check_regions()?;
+        let Self { plan, launched, target, .. } = *self;
         let mut clock = Lap::start();
-        let disk = blocks.map(|source| vm_disk::for_restore(source, &self.run_dir, &self.disk_options));
-        let disk = disk.transpose()?;
-        let (mut machine, memory) = plan.launch(Origin::Incoming, memory, disk)?;
+        let launched = launched.unwrap_or(Err(StartError::RegionMissing { name: REGION_DISK }))?;
+        let (mut machine, memory) = plan.join(launched)?;
         let here = plan.describe(&mut machine)?;
         saved.check_features(&here.features).map_err(incompatible)?;
-        let service = &self.spec.service;
+        let service = &plan.spec.service;
         if saved.qemu != here.qemu {
             let (saved, here) = (&saved.qemu, &here.qemu);
             tracing::warn!(%service, saved, here, "the snapshot is of another version of QEMU");
         }
         let start_ms = clock.lap_ms();
-        device_state::load(&mut machine.qmp, &self.target.device.file, start)
+        device_state::load(&mut machine.qmp, &target.device.file, start)
             .map_err(|failure| load_failure(&machine, failure))?;
         let load_ms = clock.lap_ms();
         machine
@@ -232,9 +244,9 @@ impl PreparedVm for PreparedQemu {
             .map_err(|source| start_failure(&machine.process, "resuming the restored guest", source))?;
         let timings = ResumeTimings { start_ms, load_ms, resume_ms: clock.lap_ms() };
         machine.guest.restored(&mut machine.qmp);
-        let accel = self.accel.as_str();
+        let accel = plan.accel.as_str();
         tracing::info!(%service, pid = machine.process.pid(), accel, "VM restored");
-        Ok(Box::new(QemuVm::new(machine, memory, here, self.settings.witness).restored(timings)))
+        Ok(Box::new(QemuVm::new(machine, memory, here, plan.settings.witness).restored(timings)))
     }
 }
 

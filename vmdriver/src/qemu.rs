@@ -126,9 +126,10 @@ impl VmDriver for QemuDriver {
         let memory = memory_file::create_sized("sustain-ram", bytes)
             .map_err(|source| StartError::MemoryFile { what: "guest memory", bytes, source })?;
         let settings = self.settings;
-        let plan = Plan { spec, qemu: &qemu, features: &features, settings, accel, run_dir };
-        let disk = vm_disk::for_boot(spec, run_dir, &self.disk)?;
-        let (mut machine, memory) = plan.launch(Origin::Boot, memory, disk)?;
+        let run_dir = run_dir.to_owned();
+        let plan = Plan { spec: spec.clone(), qemu, features, settings, accel, run_dir };
+        let disk = vm_disk::for_boot(spec, &plan.run_dir, &self.disk)?;
+        let (mut machine, memory) = plan.join(plan.launch(Origin::Boot, memory, disk)?)?;
         let description = plan.describe(&mut machine)?;
         // Only now is the guest let go: it was started standing, so that a QEMU that does not suit never
         // runs it.
@@ -143,9 +144,8 @@ impl VmDriver for QemuDriver {
 
     fn prepare(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn PreparedVm>, StartError> {
         let Checked { qemu, features, accel, .. } = self.look(spec, false)?;
-        let settings = self.settings;
-        let run_dir = run_dir.to_owned();
-        let disk = self.disk.clone();
-        Ok(Box::new(PreparedQemu::new(spec.clone(), qemu, features, settings, accel, run_dir, disk)?))
+        let (spec, run_dir, settings) = (spec.clone(), run_dir.to_owned(), self.settings);
+        let plan = Plan { spec, qemu, features, settings, accel, run_dir };
+        Ok(Box::new(PreparedQemu::new(plan, self.disk.clone())?))
     }
 }

@@ -130,8 +130,10 @@ impl Regions {
         for (name, bytes) in &self.0 {
             let region = Region { name: RegionName::new(name.as_str()).unwrap(), bytes: bytes.len() as u64 };
             let Some(file): Option<File> = target.open(&region)? else { continue };
-            file.set_len(0)?;
-            file.set_len(region.bytes)?;
+            if !target.is_blank(&region) {
+                file.set_len(0)?;
+                file.set_len(region.bytes)?;
+            }
             for (position, chunk) in bytes.chunks(1 << 16).enumerate() {
                 if chunk.iter().any(|byte| *byte != 0) {
                     file.write_all_at(chunk, (position << 16) as u64)?;
