@@ -12,7 +12,7 @@ use std::{io, thread};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{ErrorKind, Progress, RestoreError, Store};
-use sustain_vmdriver::{ChannelInput, ChannelLink, PreparedVm, Vm, VmDriver, VmSpec, WakeReport};
+use sustain_vmdriver::{ChannelInput, ChannelLink, PreparedVm, StartError, Vm, VmDriver, VmSpec, WakeReport};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -159,6 +159,23 @@ struct Owner {
     vm: Held,
 }
 
+/// Why a VM can't be made ready to go on.
+#[derive(Debug, thiserror::Error)]
+enum FillError {
+    /// The driver refuses.
+    #[error("can't prepare the VM")]
+    Prepare(#[from] StartError),
+    /// The snapshot can't be had from the store.
+    #[error("can't restore the snapshot")]
+    Restore(#[from] RestoreError),
+}
+
+impl FillError {
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Restore(error) if error.kind() == ErrorKind::Corrupt)
+    }
+}
+
 /// Lets a restore be given up when the VM is to stop anyway.
 struct Cancel<'a>(&'a AtomicBool);
 
@@ -226,16 +243,11 @@ impl Owner {
 
     fn prepare(&mut self, term: Term, snapshot: SnapshotId) {
         self.stop();
-        let settings = &self.settings;
-        let mut prepared = match settings.driver.prepare(&settings.spec, &settings.run) {
+        let filled = self.fill(snapshot).or_else(|error| self.mend_and_fill(snapshot, error));
+        let prepared = match filled {
             Ok(prepared) => prepared,
-            Err(error) => return self.failed(term, "can't prepare the VM", &error),
+            Err(error) => return self.failed(term, "can't make the VM ready", &error),
         };
-        let restored =
-            self.fill(snapshot, &mut *prepared).or_else(|error| self.mend(snapshot, &mut *prepared, error));
-        if let Err(error) = restored {
-            return self.failed(term, "can't restore the snapshot", &error);
-        }
         self.vm = Held::Prepared { term, vm: prepared };
         self.say(VmNote::Event(Event::Prepared { term }));
     }
@@ -245,32 +257,33 @@ impl Owner {
         Mender { store: store.clone(), cluster: cluster.clone(), runtime: runtime.clone() }
     }
 
-    /// Fills a VM's memory from the store, and hands over where its disk is to be had.
-    fn fill(&self, snapshot: SnapshotId, prepared: &mut dyn PreparedVm) -> Result<(), RestoreError> {
-        if let Some(blocks) = self.mender().disk(snapshot)? {
+    /// Makes a VM whose memory is filled from the store, and that knows where its disk is to be had.
+    fn fill(&self, snapshot: SnapshotId) -> Result<Box<dyn PreparedVm>, FillError> {
+        let settings = &self.settings;
+        let mut prepared = settings.driver.prepare(&settings.spec, &settings.run)?;
+        if let Some(blocks) = self.mender().disk(snapshot).map_err(RestoreError::from)? {
             prepared.set_disk(blocks);
         }
-        self.settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled))?;
-        Ok(())
+        settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled))?;
+        Ok(prepared)
     }
 
     /// A second try after what is damaged here was sent again by the others.
-    fn mend(
+    fn mend_and_fill(
         &self,
         snapshot: SnapshotId,
-        prepared: &mut dyn PreparedVm,
-        error: RestoreError,
-    ) -> Result<(), RestoreError> {
-        if error.kind() != ErrorKind::Corrupt {
+        error: FillError,
+    ) -> Result<Box<dyn PreparedVm>, FillError> {
+        if !error.is_damage() {
             return Err(error);
         }
         match self.mender().snapshot(snapshot) {
             Ok(0) => Err(error),
             Ok(damaged) => {
-                let what =
-                    format!("{damaged} damaged packs were sent again by the others: {}", error_chain(&error));
+                let why = error_chain(&error);
+                let what = format!("{damaged} damaged packs were sent again by the others: {why}");
                 self.say(VmNote::Problem(what));
-                self.fill(snapshot, prepared)
+                self.fill(snapshot)
             }
             Err(failed) => {
                 self.say(VmNote::Problem(error_chain(&failed)));
