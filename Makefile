@@ -63,6 +63,14 @@ soak-tracking: setup ## Compare 1,000 snapshots under load with all memory, for 
 	SUSTAIN_SOAK_SNAPSHOTS=1000 cargo test $(CARGO_FLAGS) -p sustain-vmdriver --test qemu -- \
 		--test-threads 1 --nocapture consistency::with_
 
+# Where there is only one QEMU it says so. A script will do, for one in a folder of its own.
+.PHONY: test-qemu-versions
+test-qemu-versions: setup ## Restore states of one QEMU in another and back: SUSTAIN_QEMU_OTHER=/path/to/another
+	cargo test $(CARGO_FLAGS) -p sustain-vmdriver --test qemu -- versions:: --nocapture
+	if [[ -n "$${SUSTAIN_QEMU_OTHER:-}" ]]; then \
+		SUSTAIN_QEMU="$$SUSTAIN_QEMU_OTHER" cargo test $(CARGO_FLAGS) -p sustain-vmdriver --test qemu -- --test-threads 1; \
+	fi
+
 .PHONY: bench-restore
 bench-restore: setup ## Measure a restore from "go" to the guest's first answer, and its parts
 	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --example bench-restore

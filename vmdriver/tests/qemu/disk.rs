@@ -20,7 +20,7 @@ const DISK_BYTES: u64 = 64 << 20;
 /// What the guest writes before its number in memory, before each byte is changed by xor 0x55.
 const MARKER: &[u8; 16] = b"sustain instant ";
 
-fn driver() -> QemuDriver {
+pub(crate) fn driver() -> QemuDriver {
     let server = vec![env!("CARGO_BIN_EXE_sustain-disk-server").into()];
     QemuDriver::new().with_disks(DiskOptions { server, syncs: false })
 }
@@ -33,7 +33,7 @@ fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 /// A guest with an empty ext4 disk.
-fn spec_with_disk(service: &str, folder: &Path) -> VmSpec {
+pub(crate) fn spec_with_disk(service: &str, folder: &Path) -> VmSpec {
     let image = folder.join("image");
     File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
     let (code, text) = run("/usr/sbin/mke2fs", &["-q", "-t", "ext4", image.to_str().unwrap()]);
@@ -45,21 +45,21 @@ fn spec_with_disk(service: &str, folder: &Path) -> VmSpec {
 
 /// What the guest says about its number.
 #[derive(Debug, Clone, serde::Deserialize)]
-struct Instants {
-    memory: u64,
-    disk: Option<u64>,
+pub(crate) struct Instants {
+    pub(crate) memory: u64,
+    pub(crate) disk: Option<u64>,
     mismatches: u64,
-    errors: u64,
+    pub(crate) errors: u64,
 }
 
-fn instants(vm: &dyn Vm, query: &str) -> Option<Instants> {
+pub(crate) fn instants(vm: &dyn Vm, query: &str) -> Option<Instants> {
     let path = format!("/instant{query}");
     serde_json::from_str(&get(vm.forwards()[0].host, &path, Duration::from_secs(5))?).ok()
 }
 
 /// Waits until the guest has written so many numbers more; asking for the state is what lets a VM go on
 /// that stands because of its disk.
-fn wait_for_writes(vm: &mut dyn Vm, more: u64) -> Instants {
+pub(crate) fn wait_for_writes(vm: &mut dyn Vm, more: u64) -> Instants {
     let started = Instant::now();
     let first = loop {
         vm.state();
@@ -108,7 +108,7 @@ fn number_on_disk(disk: &[u8], folder: &Path) -> u64 {
 }
 
 /// The disk of a snapshot, as a store would give it.
-struct Blocks {
+pub(crate) struct Blocks {
     bytes: Vec<u8>,
     fails: AtomicBool,
 }
@@ -128,14 +128,14 @@ impl BlockSource for Blocks {
     }
 }
 
-fn restore(spec: &VmSpec, regions: &Regions, blocks: &Arc<Blocks>, run_dir: &Path) -> Box<dyn Vm> {
+pub(crate) fn restore(spec: &VmSpec, regions: &Regions, blocks: &Arc<Blocks>, run_dir: &Path) -> Box<dyn Vm> {
     let mut prepared = driver().prepare(spec, run_dir).unwrap();
     regions.restore(prepared.target()).unwrap();
     prepared.set_disk(Arc::clone(blocks) as Arc<_>);
     prepared.resume().unwrap()
 }
 
-fn blocks(regions: &Regions) -> Arc<Blocks> {
+pub(crate) fn blocks(regions: &Regions) -> Arc<Blocks> {
     Arc::new(Blocks { bytes: regions.0["disk0"].clone(), fails: AtomicBool::new(false) })
 }
 

@@ -92,7 +92,7 @@ fn check_wake(report: &WakeReport) {
     assert_eq!(report.host_name_found.as_deref(), Some("guest"));
 }
 
-fn wait_for_agent(vm: &mut dyn Vm) -> Arc<dyn GuestAgent> {
+pub(crate) fn wait_for_agent(vm: &mut dyn Vm) -> Arc<dyn GuestAgent> {
     let started = Instant::now();
     loop {
         match vm.guest_agent() {
@@ -108,7 +108,7 @@ fn wait_for_agent(vm: &mut dyn Vm) -> Arc<dyn GuestAgent> {
     }
 }
 
-fn wait_for_wake(vm: &mut dyn Vm) -> WakeReport {
+pub(crate) fn wait_for_wake(vm: &mut dyn Vm) -> WakeReport {
     let started = Instant::now();
     loop {
         if let Some(report) = vm.take_wake_report() {
@@ -119,7 +119,7 @@ fn wait_for_wake(vm: &mut dyn Vm) -> WakeReport {
     }
 }
 
-fn run(agent: &dyn GuestAgent, script: &str) -> Result<(GuestExit, String), GuestError> {
+pub(crate) fn run(agent: &dyn GuestAgent, script: &str) -> Result<(GuestExit, String), GuestError> {
     let command = GuestCommand {
         program: "sh".to_owned(),
         arguments: vec!["-c".to_owned(), script.to_owned()],

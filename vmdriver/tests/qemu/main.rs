@@ -11,3 +11,4 @@ mod incompatible;
 mod inside;
 mod real_guest;
 mod support;
+mod versions;
