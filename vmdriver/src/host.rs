@@ -22,7 +22,14 @@ pub(crate) const QEMU_OLDEST_TEXT: &str = "7.2";
 pub(crate) fn find_qemu(spec: &VmSpec) -> Result<PathBuf, CheckError> {
     let wanted = spec.qemu.clone().unwrap_or_else(|| QEMU_DEFAULT.into());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    find_program(&wanted, &path).map_err(|source| CheckError::Qemu { path: wanted, source })
+    let found = find_program(&wanted, &path).map_err(|source| CheckError::Qemu { path: wanted, source })?;
+    // The kernel hides the descriptors of such a process from itself: guest memory is handed over as one.
+    fs::File::open(&found).map_err(|error| {
+        let source =
+            io::Error::new(error.kind(), "this user may run it, but has to be allowed to read it, too");
+        CheckError::Qemu { path: found.clone(), source }
+    })?;
+    Ok(found)
 }
 
 /// Looks a bare name up in the folders of a search path; anything else has to be a path itself.

@@ -75,3 +75,4 @@ pub use spec::{
     Accel, CPU_DEFAULT, DiskSpec, KERNEL_ARGS_DEFAULT, MACHINE_DEFAULT, MEMORY_BYTES_DEFAULT, PortForward,
     SpecError, VmSpec,
 };
+pub use vm_disk::remove_left_behind;

@@ -1,11 +1,12 @@
 //! The guest's disk as part of a VM: made for a boot or a restore, frozen and offered for a snapshot.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use sustain_proto::RegionName;
 
-use crate::disk::{BlockSource, Disk, DiskError, DiskOptions, DiskOrigin, raw_image};
+use crate::disk::{BlockSource, Disk, DiskError, DiskOptions, DiskOrigin, raw_image, remove_folder};
 use crate::driver::{REGION_DISK, SnapshotScope, SnapshotSink};
 use crate::error::{SnapshotError, StartError};
 use crate::limits::FROZEN_LAYERS_MAX;
@@ -44,6 +45,15 @@ pub(crate) fn for_restore(
 ) -> Result<Disk, StartError> {
     Disk::create(&run_dir.join(FOLDER), DiskOrigin::Blocks(source), options)
         .map_err(|source| StartError::Disk { source })
+}
+
+/// Removes the files of a disk whose node was killed, before its next VM would: that may run on another node for ever.
+/// To be called while no VM runs in this folder.
+///
+/// # Errors
+/// If they can't be removed.
+pub fn remove_left_behind(run_dir: &Path) -> io::Result<()> {
+    remove_folder(&run_dir.join(FOLDER))
 }
 
 /// Whether the disk can be frozen, asked before the VM is paused for nothing.

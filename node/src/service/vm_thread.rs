@@ -12,7 +12,9 @@ use std::{io, thread};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{ErrorKind, Progress, RestoreError, Store};
-use sustain_vmdriver::{ChannelInput, ChannelLink, PreparedVm, StartError, Vm, VmDriver, VmSpec, WakeReport};
+use sustain_vmdriver::{
+    ChannelInput, ChannelLink, PreparedVm, StartError, Vm, VmDriver, VmSpec, WakeReport, remove_left_behind,
+};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -189,6 +191,11 @@ impl Progress for Cancel<'_> {
 
 impl Owner {
     fn run(mut self) {
+        // A killed node leaves its VM's disk.
+        if let Err(error) = remove_left_behind(&self.settings.run) {
+            let run = self.settings.run.display();
+            self.say(VmNote::Problem(format!("can't tidy {run}: {error}")));
+        }
         loop {
             let wait = match &self.vm {
                 Held::Running(running) => running.due_in().min(limits::VM_WATCH),

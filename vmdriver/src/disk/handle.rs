@@ -61,9 +61,9 @@ impl Default for DiskOptions {
     }
 }
 
-/// A disk, served by a process of its own as long as this handle lives.
+/// A disk, served by a process of its own as long as this handle lives. Its files go with it: a VM that is restored
+/// has its disk from a snapshot.
 pub struct Disk {
-    folder: PathBuf,
     socket: PathBuf,
     bytes: u64,
     source: Option<Arc<dyn BlockSource>>,
@@ -72,9 +72,30 @@ pub struct Disk {
     uncommitted: Option<Vec<Range<u64>>>,
     /// Frozen, and not read to its end: the snapshot may have failed.
     untaken: Option<u64>,
-    // In this order they end: the process, then those whom it asks.
+    // In this order they end: the process, then those whom it asks, then its files.
     supervisor: Supervisor,
     _blocks: Option<Server>,
+    folder: Folder,
+}
+
+/// A folder that is removed when it is dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = remove_folder(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "a disk's files stay behind");
+        }
+    }
+}
+
+/// Removes it, if it is there.
+pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 impl fmt::Debug for Disk {
@@ -129,6 +150,7 @@ impl Disk {
             return Err(DiskError::Size { found: bytes, max: DISK_BYTES_MAX });
         }
         let failed = |source| DiskError::Folder { folder: folder.to_owned(), source };
+        let kept = Folder(folder.to_owned());
         let listener =
             make(folder, &socket, &Description::new(bytes, kind, options.syncs)).map_err(failed)?;
         let blocks = source.clone().map(|source| Server::start(&folder.join(BLOCK_SOCKET), source));
@@ -139,9 +161,7 @@ impl Disk {
             .map_err(|source| DiskError::Start { source })?;
         // What comes from a snapshot is in one already.
         let uncommitted = source.is_some().then(Vec::new);
-        let folder = folder.to_owned();
         Ok(Self {
-            folder,
             socket,
             bytes,
             source,
@@ -150,6 +170,7 @@ impl Disk {
             untaken: None,
             supervisor,
             _blocks: blocks,
+            folder: kept,
         })
     }
 
@@ -207,7 +228,7 @@ impl Disk {
     /// # Errors
     /// If its files can't be read.
     pub fn frozen(&mut self, layer: u64) -> Result<FrozenDisk, DiskError> {
-        match FrozenSource::open(&self.folder, layer, self.source.as_ref()) {
+        match FrozenSource::open(&self.folder.0, layer, self.source.as_ref()) {
             Ok(source) => {
                 self.uncommitted = self.uncommitted.take().map(|ranges| union(&ranges, &source.changed()));
                 Ok(FrozenDisk { source, changed: self.uncommitted.clone() })
@@ -274,10 +295,7 @@ fn describe(origin: DiskOrigin) -> Result<Described, DiskError> {
 }
 
 fn make(folder: &Path, socket: &Path, description: &Description) -> io::Result<UnixListener> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_folder(folder)?;
     fs::create_dir_all(folder)?;
     // Whoever can reach the socket can write to the disk.
     fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;

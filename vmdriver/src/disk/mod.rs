@@ -40,6 +40,7 @@ mod volume;
 pub use blocks::{BlockSource, ChunkContent, Unavailable};
 pub use control::DiskStatus;
 pub use error::DiskError;
+pub(crate) use handle::remove_folder;
 pub use handle::{Disk, DiskOptions, DiskOrigin, FrozenDisk};
 pub use image::raw_image;
 pub use serve::{ServeError, serve};

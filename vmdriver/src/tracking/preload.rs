@@ -41,6 +41,12 @@ pub(crate) enum Obstacle {
     /// Nobody connected.
     #[error("QEMU did not load the library for it")]
     NotLoaded,
+    /// It ended before it could be asked.
+    #[error("QEMU can't be tried: {reason}")]
+    Trial {
+        /// Why, with its last words.
+        reason: String,
+    },
     /// It is not the process that was started.
     #[error("QEMU is a child of the program that was started for it")]
     Child,
@@ -73,9 +79,13 @@ impl Obstacle {
             Self::Announce { .. } | Self::NotLoaded | Self::NoReport { .. } => {
                 "QEMU has to be dynamically linked, with no more rights than this program"
             }
+            Self::Trial { .. } => {
+                "what QEMU complains about has to be put right: it would keep a VM from starting, too"
+            }
             Self::Child => "a script around QEMU has to end in `exec`, or QEMU would outlive a killed node",
             Self::Refused { step: OPENING, .. } => {
-                "a container's seccomp profile has to allow userfaultfd (or give the right CAP_SYS_PTRACE)"
+                "a container's seccomp profile has to allow userfaultfd, or this user has to be allowed to open \
+                 /dev/userfaultfd"
             }
             Self::Refused { .. } => "Linux 6.7 or newer is needed",
             Self::Look { source } => match source.kind() {
@@ -221,4 +231,32 @@ fn receive_report(connection: &UnixStream) -> io::Result<(Report, Option<OwnedFd
     let report = Report::from_bytes(&bytes).filter(|_| received.bytes == REPORT_BYTES);
     let report = report.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
     Ok((report, descriptor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOT_PERMITTED: i32 = 1;
+    const INVALID: i32 = 22;
+
+    #[test]
+    fn what_stands_in_the_way_is_told_with_what_to_set() {
+        let cases = [
+            (
+                refused(Step::Open, NOT_PERMITTED),
+                "not to be had: Operation not permitted",
+                "/dev/userfaultfd",
+            ),
+            (refused(Step::Features, INVALID), "can't protect asynchronously", "Linux 6.7"),
+            (Obstacle::Look { source: io::ErrorKind::PermissionDenied.into() }, "asked for", "the same user"),
+            (Obstacle::Look { source: io::Error::from_raw_os_error(25) }, "asked for", "Linux 6.7"),
+            (Obstacle::NotLoaded, "did not load", "dynamically linked"),
+            (Obstacle::Child, "is a child", "`exec`"),
+        ];
+        for (obstacle, reason, hint) in cases {
+            assert!(obstacle.to_string().contains(reason), "{obstacle}");
+            assert!(obstacle.hint().contains(hint), "{obstacle}: {}", obstacle.hint());
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::preload::{Announcement, Obstacle};
 use super::protected::Protected;
 use crate::command_line::SANDBOX;
 use crate::features::QemuFeatures;
+use crate::launch::ending;
 use crate::limits;
 use crate::memory_file;
 use crate::process::{Launch, Process};
@@ -55,8 +56,10 @@ fn try_tracking(qemu: &Path, features: &QemuFeatures) -> Result<Protected, Obsta
         console: None,
     };
     let process = Process::start(launch).map_err(failed)?;
-    let answered = Client::connect(ours, limits::QEMU_START_TIMEOUT);
-    let _qmp = answered.map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+    let _qmp = Client::connect(ours, limits::QEMU_START_TIMEOUT).map_err(|error| {
+        let ended = ending(&process, &error).map(|report| report.to_string());
+        Obstacle::Trial { reason: ended.unwrap_or_else(|| error.to_string()) }
+    })?;
     Protected::new(announcement, process.pid(), &memory, &mut PageSet::empty(BYTES))
 }
 
