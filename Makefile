@@ -38,9 +38,13 @@ test: setup lint ## Set up, lint, and run every test
 		cargo test --workspace --no-fail-fast $(CARGO_FLAGS); \
 	fi
 
+.PHONY: test-long
+test-long: ## Break the store at every call and in many more places than make test does
+	SUSTAIN_TEST_LONG=1 cargo test -p sustain-store --test it $(CARGO_FLAGS)
+
 .PHONY: test-disk
-test-disk: ## Test the guest's disk at length: 200 kills under load, fio with verification
-	command -v fio > /dev/null || { echo "fio is missing: apt-get install fio" >&2; exit 1; }
+test-disk: setup ## Test the guest's disk at length: 200 kills under load, fio with verification
+	scripts/setup-packages fio:fio
 	cargo build -p sustain-vmdriver --bins $(CARGO_FLAGS)
 	SUSTAIN_DISK_KILLS=200 cargo test -p sustain-vmdriver --test disk $(CARGO_FLAGS) -- --include-ignored --nocapture --test-threads 1
 	cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- disk:: --nocapture --test-threads 1

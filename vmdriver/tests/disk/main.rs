@@ -8,4 +8,5 @@ mod hostile;
 mod kills;
 mod layers;
 mod support;
+mod syncs;
 mod tools;

@@ -27,6 +27,11 @@ pub(crate) struct Place {
 impl Place {
     /// An image with data in its first quarter, and a disk over it.
     pub(crate) fn new(bytes: u64) -> Self {
+        Self::with(bytes, &options())
+    }
+
+    /// The same with other options.
+    pub(crate) fn with(bytes: u64, options: &DiskOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         let file = File::create(&image).unwrap();
@@ -36,7 +41,7 @@ impl Place {
             file.write_all_at(&random.next().to_le_bytes().repeat(512), block * 4_096).unwrap();
         }
         let origin = DiskOrigin::Image(image.clone());
-        let disk = Disk::create(&folder.path().join("disk"), origin, &options()).unwrap();
+        let disk = Disk::create(&folder.path().join("disk"), origin, options).unwrap();
         Self { disk: Some(disk), image, folder }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sustain_vmdriver::disk::{BlockSource, ChunkContent, DiskOptions, Unavailable};
 use sustain_vmdriver::{DiskSpec, QemuDriver, SnapshotScope, Vm, VmDriver, VmSpec, VmState};
 
+use crate::inside::{self, wait_for_agent};
 use crate::support::{Regions, ask, get, spec, wait_for_boot};
 
 /// Rounds of snapshot and restore; `SUSTAIN_INSTANT_ROUNDS` sets another number.
@@ -255,6 +256,69 @@ fn data_out_of_reach_pauses_the_guest_and_no_error_reaches_it() {
     assert_eq!(vm.state(), VmState::Running);
     let console = std::fs::read_to_string(folder.path().join("second/console.log")).unwrap();
     assert!(!console.contains("I/O error") && !console.contains("EXT4-fs error"), "{console}");
+}
+
+/// A file system in memory of a size that can be raised.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(path: std::path::PathBuf, size: &str) -> Result<Self, String> {
+        std::fs::create_dir(&path).unwrap();
+        let options = format!("size={size}");
+        match run("mount", &["-t", "tmpfs", "-o", &options, "sustain-test", path.to_str().unwrap()]) {
+            (Some(0), _) => Ok(Self(path)),
+            (_, text) => Err(text),
+        }
+    }
+
+    fn grow(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let (code, text) = run("mount", &["-o", &options, self.0.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("umount", &[self.0.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_full_file_system_pauses_the_guest_until_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_with_disk("full", folder.path());
+    let small = match Small::mount(folder.path().join("small"), "24m") {
+        Ok(small) => small,
+        Err(reason) => return println!("skipped: a small file system takes the right to mount: {reason}"),
+    };
+    let mut vm = driver().start(&spec, &small.0.join("vm")).unwrap();
+    wait_for_boot(&mut *vm);
+    let agent = wait_for_agent(&mut *vm);
+    let writing = std::thread::spawn(move || {
+        inside::run(&*agent, "yes sustain | head -c 40000000 > /data/big && sync && cksum < /data/big")
+            .unwrap()
+    });
+    let started = Instant::now();
+    while vm.state() != VmState::Stalled {
+        assert!(started.elapsed() < Duration::from_secs(60), "the VM is {:?}", vm.state());
+        assert!(!writing.is_finished(), "40 MB fit into 24");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("it stands after {} ms", started.elapsed().as_millis());
+    small.grow("128m");
+    let started = Instant::now();
+    while !writing.is_finished() {
+        vm.state();
+        assert!(started.elapsed() < Duration::from_secs(60), "the VM is {:?}", vm.state());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (exit, text) = writing.join().unwrap();
+    assert_eq!(exit.code, Some(0), "{text}");
+    assert!(text.trim().ends_with(" 40000000"), "{text}");
+    let console = std::fs::read_to_string(small.0.join("vm/console.log")).unwrap();
+    assert!(!console.contains("I/O error") && !console.contains("EXT4-fs error"), "{console}");
+    vm.stop().unwrap();
 }
 
 #[test]
