@@ -1,4 +1,4 @@
-//! Ingesting a region: on all cores, read, hash, look up, compress; one after the other, append to a pack.
+//! Ingesting a region: on several cores, read, hash, look up, compress; one after the other, append to a pack.
 //!
 //! Memory is bounded by the workers: each holds one chunk plain and one compressed.
 
@@ -14,7 +14,7 @@ use sustain_proto::{ChunkId, ChunkKey, Region, RegionIndex, chunk_bytes_at, chun
 
 use crate::catalogue::Catalogue;
 use crate::pack_writer::{NewRecord, PackSink};
-use crate::parallel::for_each_batch;
+use crate::parallel::{Pace, for_each_batch};
 use crate::record::{Encoder, RecordKind};
 use crate::{Fault, PushError, RegionSource, limits};
 
@@ -26,6 +26,7 @@ pub(crate) struct Known<'a> {
     pub(crate) catalogue: &'a Catalogue,
     pub(crate) key: &'a ChunkKey,
     pub(crate) level: i32,
+    pub(crate) pace: Pace,
 }
 
 /// What a region holds.
@@ -86,7 +87,7 @@ pub(crate) fn ingest(
         }
         Ok(())
     };
-    let workers = for_each_batch(spans.total, limits::BATCH_POSITIONS, make, work)?;
+    let workers = for_each_batch(known.pace, spans.total, limits::BATCH_POSITIONS, make, work)?;
     let mut found: Vec<_> = workers.into_iter().flat_map(|worker| worker.found).collect();
     found.sort_unstable_by_key(|(position, _)| *position);
     let chunks = found.into_iter().map(|(position, id)| (position, Some(id))).collect();

@@ -52,6 +52,7 @@ pub use error::{ErrorKind, Fault, error_chain};
 pub use import::ImportError;
 pub use key::KeySource;
 pub use open::{OpenError, OpenReport, StoreOptions};
+pub use parallel::Pace;
 pub use progress::{NoProgress, Progress};
 pub use push::{Push, PushLineage, PushReport, PushRequest};
 pub use push_error::PushError;

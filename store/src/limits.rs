@@ -8,6 +8,14 @@ pub const BATCH_POSITIONS: u64 = 16;
 /// machines with many cores.
 pub const WORKERS_MAX: usize = 16;
 
+/// Cores that work behind others' leaves to them: one, for the VM that is saved. A guess at its processors' number
+/// that is right on the small machines where it matters.
+pub const CORES_LEFT_BEHIND: usize = 1;
+
+/// By how much nicer work behind others is than whoever asked for it. By 10 it gets a tenth of a core that they want
+/// too: enough to get done on a machine that is always busy.
+pub const NICE_BEHIND: i32 = 10;
+
 /// Level of zstd. Design's measurements: 280 MB/s a core on guest memory, and later levels gain little.
 pub const ZSTD_LEVEL: i32 = 1;
 

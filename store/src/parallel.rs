@@ -1,14 +1,27 @@
-//! Work on all cores: a shared counter hands out ranges, the first error stops everybody.
+//! Work on several cores: a shared counter hands out ranges, the first error stops everybody.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use crate::limits;
 
+/// How much of the machine work takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// All cores: somebody waits for it.
+    #[default]
+    Full,
+    /// All but one core, and after everybody else: whoever has the machine's work done meanwhile should not
+    /// notice.
+    Behind,
+}
+
 /// Splits `0..items` into ranges of at most `batch` and works on them, in order of their beginning, on
-/// all cores. `make` gives each worker its state; the states are returned.
+/// as many cores as the pace allows. `make` gives each worker its state; the states are returned.
 pub(crate) fn for_each_batch<S: Send, E: Send>(
+    pace: Pace,
     items: u64,
     batch: u64,
     make: impl Fn() -> Result<S, E> + Sync,
@@ -34,13 +47,28 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
         }
         outcome
     };
-    let workers = worker_count(items.div_ceil(batch));
-    if workers <= 1 {
-        return run().map(|state| vec![state]);
-    }
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = worker_count(pace, cores, items.div_ceil(batch));
+    // What has little to do does not need threads; and what is behind others never works on the caller's.
+    let spawned = match pace {
+        Pace::Full => workers.saturating_sub(1),
+        Pace::Behind => workers,
+    };
     thread::scope(|scope| {
-        let handles: Vec<_> = (1..workers).map(|_| scope.spawn(run)).collect();
-        let mut outcomes = vec![run()];
+        let behind = || {
+            step_back();
+            run()
+        };
+        let handles: Vec<_> = (0..spawned)
+            .map(|_| match pace {
+                Pace::Full => scope.spawn(run),
+                Pace::Behind => scope.spawn(behind),
+            })
+            .collect();
+        let mut outcomes = Vec::with_capacity(handles.len() + 1);
+        if pace == Pace::Full {
+            outcomes.push(run());
+        }
         for handle in handles {
             // A worker's panic is a bug; it goes on as if it had happened here.
             outcomes.push(handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -49,9 +77,20 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
     })
 }
 
-fn worker_count(batches: u64) -> u64 {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+fn worker_count(pace: Pace, cores: usize, batches: u64) -> u64 {
+    let cores = match pace {
+        Pace::Full => cores,
+        Pace::Behind => cores.saturating_sub(limits::CORES_LEFT_BEHIND).max(1),
+    };
     batches.min(cores.min(limits::WORKERS_MAX) as u64)
+}
+
+/// Has the system prefer all other threads to this one, which ends with its work: only the superuser could take it
+/// back.
+fn step_back() {
+    // Without a process id it is about the calling thread. Where it is refused the work is done all the same.
+    let rank = rustix::process::getpriority_process(None).unwrap_or_default();
+    let _ = rustix::process::setpriority_process(None, rank + limits::NICE_BEHIND);
 }
 
 #[cfg(test)]
@@ -60,29 +99,49 @@ mod tests {
 
     #[test]
     fn every_item_once() {
-        let states = for_each_batch(
-            1_000,
-            7,
-            || Ok::<_, ()>(Vec::new()),
-            |seen: &mut Vec<u64>, range| {
-                seen.extend(range);
-                Ok(())
-            },
-        )
-        .unwrap();
-        let mut all: Vec<u64> = states.into_iter().flatten().collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..1_000).collect::<Vec<_>>());
+        for (pace, items) in [(Pace::Full, 1_000), (Pace::Behind, 1_000), (Pace::Full, 0), (Pace::Behind, 0)]
+        {
+            let states = for_each_batch(
+                pace,
+                items,
+                7,
+                || Ok::<_, ()>(Vec::new()),
+                |seen: &mut Vec<u64>, range| {
+                    seen.extend(range);
+                    Ok(())
+                },
+            );
+            let mut all: Vec<u64> = states.unwrap().into_iter().flatten().collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..items).collect::<Vec<_>>());
+        }
     }
 
     #[test]
     fn the_first_error_is_returned() {
-        let outcome = for_each_batch(
-            100,
-            1,
-            || Ok(()),
-            |(), range| if range.contains(&50) { Err("fifty") } else { Ok(()) },
+        for pace in [Pace::Full, Pace::Behind] {
+            let work =
+                |(): &mut (), range: Range<u64>| if range.contains(&50) { Err("fifty") } else { Ok(()) };
+            assert_eq!(for_each_batch(pace, 100, 1, || Ok(()), work), Err("fifty"));
+        }
+    }
+
+    #[test]
+    fn work_behind_others_leaves_them_a_core_and_the_callers_thread_its_rank() {
+        let rank = || rustix::process::getpriority_process(None).unwrap();
+        let (before, caller) = (rank(), thread::current().id());
+        let work = |seen: &mut Vec<_>, _: Range<u64>| {
+            seen.push((rank(), thread::current().id()));
+            Ok::<_, ()>(())
+        };
+        let seen: Vec<_> = for_each_batch(Pace::Behind, 100, 1, || Ok(Vec::new()), work).unwrap().concat();
+        assert!(
+            seen.iter()
+                .all(|(rank, thread)| *rank == (before + limits::NICE_BEHIND).min(19) && *thread != caller)
         );
-        assert_eq!(outcome, Err("fifty"));
+        assert_eq!((seen.len(), rank()), (100, before));
+        let workers = [1, 2, 4, 64].map(|cores| worker_count(Pace::Behind, cores, 1_000));
+        assert_eq!(workers, [1, 1, 3, limits::WORKERS_MAX as u64]);
+        assert_eq!(worker_count(Pace::Full, 4, 1_000), 4);
     }
 }

@@ -18,6 +18,7 @@ use crate::generation::{Whole, with_base};
 use crate::ingest::count_changed;
 use crate::listing::{append_index, list_packs};
 use crate::pack_writer::{FinishedPack, PackSink};
+use crate::parallel::Pace;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
@@ -107,6 +108,7 @@ pub struct Push {
     pub(crate) regions: Vec<Region>,
     pub(crate) index: SnapshotIndex,
     pub(crate) broken: bool,
+    pub(crate) pace: Pace,
 }
 
 impl fmt::Debug for Push {
@@ -201,11 +203,19 @@ impl Store {
             regions: Vec::new(),
             index: SnapshotIndex::default(),
             broken: false,
+            pace: Pace::Full,
         })
     }
 }
 
 impl Push {
+    /// Takes as much of the machine from now on: all of it, unless told otherwise.
+    #[must_use]
+    pub fn at_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     /// Makes the snapshot durable and visible.
     ///
     /// # Errors

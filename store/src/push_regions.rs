@@ -93,7 +93,8 @@ impl Push {
         source: &dyn RegionSource,
         spans: &Spans,
     ) -> Result<RegionIndex, PushError> {
-        let known = Known { catalogue: &self.catalogue, key: &self.key, level: self.shared.zstd_level };
+        let (catalogue, key) = (&self.catalogue, &self.key);
+        let known = Known { catalogue, key, level: self.shared.zstd_level, pace: self.pace };
         let stored = ingest(&known, region, source, spans, &mut self.sink, &mut self.new);
         let stored = stored.and_then(|ingested| {
             if self.sink.finished_count() > MANIFEST_PACKS_MAX {

@@ -13,7 +13,7 @@ use crate::catalogue::Place;
 use crate::error::io_kind;
 use crate::generation::{Whole, visible, with_base};
 use crate::pack_file::PackFile;
-use crate::parallel::for_each_batch;
+use crate::parallel::{Pace, for_each_batch};
 use crate::record::Decoder;
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
@@ -200,9 +200,13 @@ impl Restore<'_> {
             let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
             Ok(Worker { decoder, stored: Vec::new(), pack: None })
         };
-        for_each_batch(self.jobs.len() as u64, limits::BATCH_POSITIONS, make, |worker, batch| {
-            self.work(worker, batch)
-        })?;
+        for_each_batch(
+            Pace::Full,
+            self.jobs.len() as u64,
+            limits::BATCH_POSITIONS,
+            make,
+            |worker, batch| self.work(worker, batch),
+        )?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::generation::{Whole, with_base};
 use crate::key::KeyFile;
 use crate::layout::Layout;
 use crate::pack_file::PackFile;
-use crate::parallel::for_each_batch;
+use crate::parallel::{Pace, for_each_batch};
 use crate::record::{Decoder, RecordKind};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
@@ -179,7 +179,7 @@ impl Verify<'_> {
             let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
             Ok::<_, VerifyError>((decoder, Vec::new()))
         };
-        for_each_batch(packs.len() as u64, 1, make, |(decoder, stored), range| {
+        for_each_batch(Pace::Full, packs.len() as u64, 1, make, |(decoder, stored), range| {
             let id = packs[range.start as usize];
             match self.pack(id, decoder, stored) {
                 // Dropped, or moved in, while this was going on.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
-use sustain_store::{Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
+use sustain_store::{Pace, Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
@@ -139,7 +139,7 @@ impl Running {
         &mut self,
         settings: &VmSettings,
     ) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
-        let mut push = settings.store.begin_push(PushRequest {
+        let push = settings.store.begin_push(PushRequest {
             service: settings.service.clone(),
             lineage: PushLineage::Explicit {
                 term: self.term,
@@ -149,6 +149,8 @@ impl Running {
             },
             time_ms: clock::wall_ms(),
         })?;
+        // The guest does not wait for it, and would notice.
+        let mut push = push.at_pace(Pace::Behind);
         // What the push finds as its parent is what the VM's changes are counted from: the last snapshot
         // that was committed, or the one that it was restored from.
         let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
