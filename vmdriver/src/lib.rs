@@ -3,7 +3,7 @@
 //! Guest memory is a shared memory file that this process holds too, and the kernel notes which of its pages the
 //! guest writes to. A snapshot hands nearly all that changed to the sink while the guest runs; in the pause, of 2 to
 //! 3 ms, QEMU saves the small state of its devices while the pages that were written last are copied; they are handed
-//! over when the guest runs again. A restore fills a new memory file before QEMU starts, then loads the devices' state.
+//! over when the guest runs again. A restore fills a new memory file while QEMU starts, then loads the devices' state.
 //! See `ARCHITECTURE.md` for the measurements behind this choice.
 //!
 //! ```text
@@ -59,8 +59,8 @@ mod watch;
 
 pub use command::{CommandDriver, CommandSettings, ProgramError, Verb};
 pub use driver::{
-    CheckReport, ExitReport, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM, SnapshotScope, SnapshotSink,
-    SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,
+    CheckReport, ExitReport, PreparedVm, REGION_DEVICE, REGION_DISK, REGION_RAM, ResumeTimings,
+    SnapshotScope, SnapshotSink, SnapshotTimings, TrackingReport, Vm, VmDriver, VmState,
 };
 pub use error::{CheckError, ErrorKind, SnapshotError, StartError, StopError};
 pub use guest::{

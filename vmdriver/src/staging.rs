@@ -18,8 +18,9 @@ const ABSENT: u32 = u32::MAX;
 /// Copies of some chunks of a memory, whole. Beyond a limit they go to a file without a name, which is slower and
 /// does not take memory that the host may not have.
 ///
-/// Pages are read by `pread`: measured, it costs per page about what a copy from a mapping does, needs no
-/// mapping of memory that changes under it, and reading where the guest never wrote makes no pages.
+/// Pages are read by `pread`, at 1.4 to 2 µs each (13 for a whole chunk). Measured beside it: a copy from a mapping
+/// of ours takes 0.8 (9) where it was touched before, and 4 to 5 (17) where not. That would gain some 0.1 ms
+/// in a pause, for unsafe code over memory that changes under it and makes pages where the guest has none.
 #[derive(Debug)]
 pub(crate) struct Staging {
     /// For each chunk of the memory, its place in the buffer.

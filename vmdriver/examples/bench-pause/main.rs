@@ -11,6 +11,7 @@ mod client;
 mod mail;
 mod options;
 mod rivals;
+mod slowdown;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -18,11 +19,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use client::{Pinger, ask, spins, wait_for_boot};
+use client::{Pinger, ask, wait_for_boot};
 use options::Options;
 use rivals::Rival;
 use sustain_proto::{NodeId, RegionName, ServiceName};
-use sustain_store::{Push, PushLineage, PushRequest, RegionSource, Store, StoreOptions};
+use sustain_store::{Pace, Push, PushLineage, PushRequest, RegionSource, Store, StoreOptions};
 use sustain_vmdriver::{
     PortForward, QemuDriver, SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmDriver, VmSpec,
 };
@@ -31,9 +32,6 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The pages that the load writes to.
 const LOAD_MIB: u64 = 64;
-
-/// How long the guest's computing is watched without snapshots.
-const UNDISTURBED: Duration = Duration::from_secs(10);
 
 /// What a row has, in milliseconds.
 const COLUMNS: [&str; 14] = [
@@ -57,6 +55,15 @@ impl SnapshotSink for Sink<'_> {
             None => self.0.ingest(name, source)?,
             Some(ranges) => self.0.ingest_changes(name, source, ranges)?,
         }
+        Ok(())
+    }
+}
+
+/// Takes a snapshot's regions and keeps nothing.
+struct Nobody;
+
+impl SnapshotSink for Nobody {
+    fn region(&mut self, _: &RegionName, _: &dyn RegionSource, _: Option<&[Range<u64>]>) -> Outcome<()> {
         Ok(())
     }
 }
@@ -106,10 +113,10 @@ impl Bench {
     }
 
     /// One snapshot into the store, as a node does it.
-    fn snapshot(&mut self, vm: &mut dyn Vm, spec: &VmSpec) -> Outcome<SnapshotTimings> {
+    fn snapshot(&mut self, vm: &mut dyn Vm, spec: &VmSpec, pace: Pace) -> Outcome<SnapshotTimings> {
         let lineage = PushLineage::ContinueNewest { node: NodeId::from_bytes([1; 32]), nonce: 1 };
-        let mut push =
-            self.store.begin_push(PushRequest { service: spec.service.clone(), lineage, time_ms: 0 })?;
+        let request = PushRequest { service: spec.service.clone(), lineage, time_ms: 0 };
+        let mut push = self.store.begin_push(request)?.at_pace(pace);
         let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
         let timings = vm.snapshot(scope, &mut Sink(&mut push))?;
         push.commit()?;
@@ -121,7 +128,7 @@ impl Bench {
         let address = vm.forwards().first().ok_or("the VM forwards no port")?.host;
         set_load(address, pages)?;
         // The first of its kind is the first after a rest: not what is measured.
-        self.snapshot(vm, spec)?;
+        self.snapshot(vm, spec, Pace::Behind)?;
         let mut figures = Figures::default();
         let interval = Duration::from_millis(self.options.interval_ms);
         for _ in 0..self.options.snapshots {
@@ -130,7 +137,7 @@ impl Bench {
             std::thread::sleep(interval / 10);
             figures.quiet_gaps_ms.push(quiet.stop()?);
             let pinger = Pinger::start(address)?;
-            let timings = self.snapshot(vm, spec)?;
+            let timings = self.snapshot(vm, spec, Pace::Behind)?;
             figures.gaps_ms.push(pinger.stop()?);
             figures.timings.push(timings);
             std::thread::sleep(interval.saturating_sub(started.elapsed()));
@@ -138,28 +145,11 @@ impl Bench {
         Ok(figures)
     }
 
-    /// By how much less the guest gets done with a snapshot each interval.
-    fn slowdown_percent(&mut self, vm: &mut dyn Vm, spec: &VmSpec) -> Outcome<f64> {
-        let address = vm.forwards().first().ok_or("the VM forwards no port")?.host;
-        let interval = Duration::from_millis(self.options.interval_ms);
-        spins(address)?;
-        let mut rates = [Vec::new(), Vec::new()];
-        // Turn by turn, so that whatever else the machine does hits both.
-        for turn in 0..6 {
-            let (before, since) = spins(address)?;
-            let begun = Instant::now();
-            while begun.elapsed() < UNDISTURBED / 3 * 2 {
-                let started = Instant::now();
-                if turn % 2 == 1 {
-                    self.snapshot(vm, spec)?;
-                }
-                std::thread::sleep(interval.saturating_sub(started.elapsed()));
-            }
-            let (after, until) = spins(address)?;
-            rates[turn % 2].push((after - before) as f64 / (until - since).as_secs_f64());
-        }
-        let [without, with] = rates;
-        Ok((1.0 - with.iter().sum::<f64>() / without.iter().sum::<f64>()) * 100.0)
+    /// One snapshot that goes nowhere.
+    fn snapshot_for_nobody(&mut self, vm: &mut dyn Vm) -> Outcome<()> {
+        vm.snapshot(SnapshotScope::Changes, &mut Nobody)?;
+        vm.committed();
+        Ok(())
     }
 
     /// All loads on one size.

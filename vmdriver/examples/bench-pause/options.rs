@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::Outcome;
 
 const USAGE: &str = "usage: bench-pause [--sizes MIB,…] [--loads PAGES,…] [--snapshots N] [--interval MS] \
-                     [--rival-rounds N] [--compare yes] [--guest DIR] [--scratch DIR] [--mail DIR [--rate N]]";
+                     [--rival-rounds N] [--slowdown-turns N] [--compare yes] [--guest DIR] [--scratch DIR] \
+                     [--mail DIR [--rate N]]";
 
 /// The options, with what is measured without any.
 pub(crate) struct Options {
@@ -19,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) interval_ms: u64,
     /// Rounds for each of QEMU's own ways.
     pub(crate) rival_rounds: usize,
+    /// Windows of each way for the slowdown.
+    pub(crate) slowdown_turns: usize,
     /// Compare all memory even where the kernel notes writes.
     pub(crate) compare: bool,
     /// Where the guest is.
@@ -40,6 +43,7 @@ impl Options {
             snapshots: 20,
             interval_ms: 1_000,
             rival_rounds: 3,
+            slowdown_turns: 4,
             compare: false,
             guest: guest.into(),
             scratch: std::env::temp_dir(),
@@ -56,6 +60,7 @@ impl Options {
                 "--snapshots" => options.snapshots = value.parse()?,
                 "--interval" => options.interval_ms = value.parse()?,
                 "--rival-rounds" => options.rival_rounds = value.parse()?,
+                "--slowdown-turns" => options.slowdown_turns = value.parse()?,
                 "--compare" => options.compare = value == "yes",
                 "--guest" => options.guest = value.into(),
                 "--scratch" => options.scratch = value.into(),
@@ -64,6 +69,10 @@ impl Options {
                 _ => return Err(USAGE.into()),
             }
         }
-        if options.snapshots == 0 { Err("at least one snapshot".into()) } else { Ok(options) }
+        if options.snapshots == 0 || options.slowdown_turns == 0 {
+            Err("at least one snapshot and turn".into())
+        } else {
+            Ok(options)
+        }
     }
 }
