@@ -36,6 +36,12 @@ fn add_service(cluster: &Cluster, nodes: usize, image: &Path) {
     }
     let added = add.output().unwrap();
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    for node in 0..nodes {
+        // Generations end often, so that the disk that is restored, and read on demand, has been rebased.
+        let text = std::fs::read_to_string(cluster.config(node)).unwrap();
+        assert!(text.contains("rebase-after = 60"), "{text}");
+        std::fs::write(cluster.config(node), text.replace("rebase-after = 60", "rebase-after = 3")).unwrap();
+    }
 }
 
 #[test]
