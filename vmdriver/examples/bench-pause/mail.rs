@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sustain_proto::ServiceName;
@@ -24,7 +25,7 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 const WARM_UP: Duration = Duration::from_secs(10);
 /// Mails that were accepted: delivered, or in Postfix's queue.
 const COUNT_MAILS: &str =
-    "find /home/*/Maildir /var/spool/postfix/incoming /var/spool/postfix/active -type f | wc -l";
+    "cd /var/spool/postfix && find ~user1/Maildir ~user2/Maildir incoming active -type f | wc -l";
 
 fn spec(guest: &Path) -> Outcome<VmSpec> {
     let mut spec = VmSpec::new(ServiceName::new("bench-mail")?, guest.join("vmlinuz"));
@@ -59,13 +60,14 @@ struct Load {
 
 impl Load {
     fn start(smtp: SocketAddr, rate: u32, scratch: &Path) -> Outcome<Self> {
-        let users = scratch.join("users");
-        std::fs::write(&users, "user1@mail.test\nuser2@mail.test\n")?;
-        let log = scratch.join("postal.log");
+        std::fs::write(scratch.join("users"), "user1@mail.test\nuser2@mail.test\n")?;
+        let log = scratch.join("postal.out");
         // As in the paper: mails of up to 10 KB of random text.
         let mut command = Command::new("postal");
         command.args(["-m", "10", "-t", "5", "-c", "3", "-r", &rate.to_string()]);
-        command.arg(format!("[{}]{}", smtp.ip(), smtp.port())).arg(&users);
+        command.arg(format!("[{}]{}", smtp.ip(), smtp.port())).arg("users");
+        // It leaves a log of its own where it runs.
+        command.current_dir(scratch);
         command.stdin(Stdio::null()).stdout(File::create(&log)?).stderr(Stdio::null());
         let process = command.spawn().map_err(|error| format!("postal: {error}: apt-get install postal"))?;
         Ok(Self { process, log })
@@ -100,21 +102,31 @@ fn wait_for_banner(smtp: SocketAddr) -> Outcome<()> {
     Err("the mail server does not come up".into())
 }
 
-/// A client with a mailbox open, who asks whether there is anything new.
-fn pinger(imap: SocketAddr) -> Outcome<Pinger> {
-    let mut stream = connect(imap, Duration::from_secs(60))?;
-    let mut lines = BufReader::new(stream.try_clone()?);
-    hear(&mut lines)?;
-    write!(stream, "a LOGIN user1 secret1\r\n")?;
-    while !hear(&mut lines)?.starts_with("a OK") {}
-    let mut ask = move || {
-        write!(stream, "a NOOP\r\n")?;
-        while !hear(&mut lines)?.starts_with("a ") {}
+/// A client who is logged in, and asks whether there is anything new.
+struct Imap {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Imap {
+    fn open(address: SocketAddr) -> Outcome<Arc<Mutex<Self>>> {
+        let stream = connect(address, Duration::from_secs(60))?;
+        let mut imap = Self { lines: BufReader::new(stream.try_clone()?), stream };
+        hear(&mut imap.lines)?;
+        imap.ask("LOGIN user1 secret1")?;
+        Ok(Arc::new(Mutex::new(imap)))
+    }
+
+    fn ask(&mut self, what: &str) -> std::io::Result<()> {
+        write!(self.stream, "a {what}\r\n")?;
+        while !hear(&mut self.lines)?.starts_with("a ") {}
         Ok(())
-    };
-    // The first answer takes longer.
-    ask()?;
-    Ok(Pinger::asking(move |_| ask()))
+    }
+
+    fn pinger(imap: &Arc<Mutex<Self>>) -> Pinger {
+        let imap = Arc::clone(imap);
+        Pinger::asking(move |_| imap.lock().map_err(|_| std::io::ErrorKind::Other)?.ask("NOOP"))
+    }
 }
 
 fn count_mails(vm: &mut dyn Vm) -> Outcome<u64> {
@@ -158,12 +170,13 @@ pub(crate) fn measure(bench: &mut Bench, guest: &Path, scratch: &Path) -> Outcom
 fn snapshots(bench: &mut Bench, vm: &mut dyn Vm, spec: &VmSpec, imap: SocketAddr) -> Outcome<Figures> {
     let interval = Duration::from_millis(bench.options.interval_ms);
     let mut figures = Figures::default();
+    let imap = Imap::open(imap)?;
     for _ in 0..bench.options.snapshots {
         let started = Instant::now();
-        let quiet = pinger(imap)?;
+        let quiet = Imap::pinger(&imap);
         std::thread::sleep(interval / 5);
         figures.quiet_gaps_ms.push(quiet.stop()?);
-        let pinger = pinger(imap)?;
+        let pinger = Imap::pinger(&imap);
         figures.timings.push(bench.snapshot(vm, spec)?);
         figures.gaps_ms.push(pinger.stop()?);
         std::thread::sleep(interval.saturating_sub(started.elapsed()));
@@ -183,10 +196,10 @@ fn print(bench: &Bench, figures: &Figures, mails_per_minute: f64) {
         ("before", |timings| timings.before_ms),
         ("after", |timings| timings.after_ms),
     ];
-    println!("{:>10} {:>9} {:>9} {:>9}", "ms", "median", "p99", "min");
+    println!("{:>10} {:>9} {:>9} {:>9} {:>9}", "ms", "min", "median", "p90", "p99");
     let row = |name: &str, values: Vec<f64>| {
-        let (middle, worst) = (median(values.clone()), quantile(values.clone(), 0.99));
-        println!("{name:>10} {middle:>9.2} {worst:>9.2} {:>9.2}", quantile(values, 0.0));
+        let columns = [0.0, 0.5, 0.9, 0.99].map(|share| format!(" {:>9.2}", quantile(values.clone(), share)));
+        println!("{name:>10}{}", columns.concat());
     };
     for (name, part) in parts {
         row(name, figures.timings.iter().map(part).collect());
