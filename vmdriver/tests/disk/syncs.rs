@@ -1,6 +1,5 @@
 //! Whether a flush reaches the medium, seen by the file system: what was only written has no place there yet.
 
-use std::fs;
 use std::process::Command;
 
 use sustain_vmdriver::disk::DiskOptions;
@@ -8,18 +7,20 @@ use sustain_vmdriver::disk::DiskOptions;
 use crate::client::Client;
 use crate::support::{MIB, Place, options};
 
-/// Files of the disk with data that have no place on the medium; none if that can't be told.
+/// Files of the first layer, which is written to, with data that have no place on the medium; none if that can't be
+/// told. The next layer lies ready, and is empty.
 fn unplaced(place: &Place) -> Option<Vec<String>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(place.folder.path().join("disk")).unwrap() {
+    for entry in std::fs::read_dir(place.folder.path().join("disk")).unwrap() {
         let path = entry.unwrap().path();
-        if fs::metadata(&path).unwrap().is_file() {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("layer-1.") {
             let output = Command::new("/usr/sbin/filefrag").arg("-v").arg(&path).output().ok()?;
             if !output.status.success() {
                 return None;
             }
             if String::from_utf8_lossy(&output.stdout).contains("delalloc") {
-                found.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+                found.push(name);
             }
         }
     }
