@@ -23,6 +23,8 @@ const CPUS: u32 = 2;
 const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 /// From the first mail to the first snapshot: until the load is what it will be.
 const WARM_UP: Duration = Duration::from_secs(10);
+/// The longest pauses are shown with all their parts.
+const SLOWEST_SHOWN: usize = 5;
 /// Mails that were accepted: delivered, or in Postfix's queue.
 const COUNT_MAILS: &str =
     "cd /var/spool/postfix && find ~user1/Maildir ~user2/Maildir incoming active -type f | wc -l";
@@ -206,6 +208,11 @@ fn print(bench: &Bench, figures: &Figures, mails_per_minute: f64) {
     }
     row("client", figures.gaps_ms.clone());
     row("quiet", figures.quiet_gaps_ms.clone());
+    let mut slowest: Vec<&SnapshotTimings> = figures.timings.iter().collect();
+    slowest.sort_by(|one, other| other.pause_ms.total_cmp(&one.pause_ms));
+    for timings in slowest.iter().take(SLOWEST_SHOWN) {
+        println!("slowest: {timings:.1?}");
+    }
     println!(
         "devices: what their state still took after memory and disk. client, quiet: the longest time without an \
          answer by IMAP around a snapshot, and without one"
