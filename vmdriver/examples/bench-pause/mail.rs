@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sustain_proto::ServiceName;
+use sustain_store::Pace;
 use sustain_vmdriver::disk::DiskOptions;
 use sustain_vmdriver::{
     DiskSpec, GuestCommand, PortForward, QemuDriver, SnapshotTimings, Vm, VmDriver, VmSpec,
@@ -156,8 +157,8 @@ pub(crate) fn measure(bench: &mut Bench, guest: &Path, scratch: &Path) -> Outcom
     let load = Load::start(smtp, bench.options.rate, scratch)?;
     std::thread::sleep(WARM_UP);
     // The first takes everything: not what is measured.
-    bench.snapshot(vm.as_mut(), &spec)?;
-    bench.snapshot(vm.as_mut(), &spec)?;
+    bench.snapshot(vm.as_mut(), &spec, Pace::Behind)?;
+    bench.snapshot(vm.as_mut(), &spec, Pace::Behind)?;
     let (before, began) = (count_mails(vm.as_mut())?, Instant::now());
     let figures = snapshots(bench, vm.as_mut(), &spec, imap)?;
     let (minutes, after) = (began.elapsed().as_secs_f64() / 60.0, count_mails(vm.as_mut())?);
@@ -179,7 +180,7 @@ fn snapshots(bench: &mut Bench, vm: &mut dyn Vm, spec: &VmSpec, imap: SocketAddr
         std::thread::sleep(interval / 5);
         figures.quiet_gaps_ms.push(quiet.stop()?);
         let pinger = Imap::pinger(&imap);
-        figures.timings.push(bench.snapshot(vm, spec)?);
+        figures.timings.push(bench.snapshot(vm, spec, Pace::Behind)?);
         figures.gaps_ms.push(pinger.stop()?);
         std::thread::sleep(interval.saturating_sub(started.elapsed()));
     }
