@@ -111,7 +111,7 @@ impl Store {
         target: &dyn RestoreTarget,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
-        let outcome = restore(&self.shared, id, Some(target), progress).and_then(|report| {
+        let outcome = restore(&self.shared, id, Some(target), progress, Pace::Full).and_then(|report| {
             target.finish().map_err(|source| RestoreError::Finish { source })?;
             Ok(report)
         });
@@ -124,7 +124,8 @@ impl Store {
 
 /// Reads and checks all that a restore would, before what could replace it is dropped.
 pub(crate) fn check_restorable(shared: &Shared, id: SnapshotId) -> Result<(), ReadError> {
-    match restore(shared, id, None, &NoProgress) {
+    // A rebase runs beside the VM that it is for.
+    match restore(shared, id, None, &NoProgress, Pace::Behind) {
         Ok(_) => Ok(()),
         Err(RestoreError::Read(error)) => Err(error),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
@@ -137,6 +138,7 @@ fn restore(
     id: SnapshotId,
     target: Option<&dyn RestoreTarget>,
     progress: &dyn Progress,
+    pace: Pace,
 ) -> Result<RestoreReport, RestoreError> {
     let state = shared.state();
     let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
@@ -156,7 +158,7 @@ fn restore(
     let wanted = |region: usize| files.as_ref().is_none_or(|files| files[region].is_some());
     let jobs = jobs(&whole, regions, wanted);
     let restore = Restore { shared, whole: &whole, key, files, jobs, written: AtomicU64::new(0), progress };
-    restore.run()?;
+    restore.run(pace)?;
     Ok(RestoreReport {
         snapshot: id,
         bytes_out: snapshot.manifest.bytes(),
@@ -193,20 +195,16 @@ fn jobs(whole: &Whole, regions: &[Region], wanted: impl Fn(usize) -> bool) -> Ve
 }
 
 impl Restore<'_> {
-    fn run(&self) -> Result<(), RestoreError> {
+    fn run(&self, pace: Pace) -> Result<(), RestoreError> {
         let total = self.jobs.iter().map(|job| u64::from(self.whole.catalogue.entry(job.place).plain_bytes));
         self.progress.total(total.sum());
         let make = || {
             let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
             Ok(Worker { decoder, stored: Vec::new(), pack: None })
         };
-        for_each_batch(
-            Pace::Full,
-            self.jobs.len() as u64,
-            limits::BATCH_POSITIONS,
-            make,
-            |worker, batch| self.work(worker, batch),
-        )?;
+        for_each_batch(pace, self.jobs.len() as u64, limits::BATCH_POSITIONS, make, |worker, batch| {
+            self.work(worker, batch)
+        })?;
         Ok(())
     }
 
