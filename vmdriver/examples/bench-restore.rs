@@ -6,8 +6,9 @@
 //! that, past its own caches: its blocks come from the store, when they are needed. `make bench-restore` runs it;
 //! the last lines are JSON objects.
 //!
-//! The first answer takes far longer than the second, and as long if the guest is left alone for a while before it is
-//! asked. So it is neither the network nor the clock: under emulation a new QEMU has all code to translate anew.
+//! The first answer takes far longer than the second, or than a first one after some rest (`--rest`). It fits an
+//! emulator that has all code to translate anew, while the guest's agent sets the guest right: see
+//! `docs/benchmarks.md`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose output is its purpose")]
 
