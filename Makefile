@@ -38,10 +38,6 @@ test: setup lint ## Set up, lint, and run every test
 		cargo test --workspace --no-fail-fast $(CARGO_FLAGS); \
 	fi
 
-.PHONY: test-long
-test-long: ## Break the store at every call and in many more places than make test does
-	SUSTAIN_TEST_LONG=1 cargo test -p sustain-store --test it $(CARGO_FLAGS)
-
 .PHONY: test-disk
 test-disk: setup ## Test the guest's disk at length: 200 kills under load, fio with verification
 	scripts/setup-packages fio:fio

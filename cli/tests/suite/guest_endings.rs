@@ -66,14 +66,18 @@ fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
     counted
 }
 
-/// Processes that work for this node's VM: QEMU's has no path of it, so those are counted by name.
-fn helpers(run: &Path) -> Vec<u32> {
-    processes_with(run.to_str().unwrap()).into_iter().filter(|pid| !is_node(*pid)).collect()
+/// The processes of the disk of this node's VM.
+fn disk_servers(run: &Path) -> Vec<u32> {
+    let serves = |pid: &u32| command_line(*pid).contains("\0disk-server\0");
+    processes_with(run.to_str().unwrap()).into_iter().filter(serves).collect()
+}
+
+fn command_line(pid: u32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
 }
 
 fn is_node(pid: u32) -> bool {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line).contains("\0node\0")
+    command_line(pid).contains("\0node\0")
 }
 
 #[test]
@@ -85,14 +89,14 @@ fn guest_outlives_a_qemu_that_hangs_or_dies_and_a_killed_node_and_leaves_nothing
     let (mut counted, boot) = count_durably(&cluster, server);
 
     for ending in [Signal::STOP, Signal::KILL] {
-        let disk_servers = helpers(&run_folder(&cluster, server));
-        assert_eq!(disk_servers.len(), 1, "a disk has one process");
+        let old_servers = disk_servers(&run_folder(&cluster, server));
+        assert_eq!(old_servers.len(), 1, "a disk has one process");
         signal(qemu, ending);
         (server, qemu) = server_after(&cluster, Some(qemu));
         let (count, same) = cluster.wait("an answer", || cluster.ask(3, "/peek"));
         assert!(same == boot && count >= counted, "{count} after {counted}, {same} after {boot}");
         cluster.wait("the end of the old ones", || {
-            let old = disk_servers.iter().any(|pid| helpers(&run_folder(&cluster, server)).contains(pid));
+            let old = old_servers.iter().any(|pid| command_line(*pid).contains("disk-server"));
             (processes_with("sustain:endings").len() == 1 && !old).then_some(())
         });
         counted = count_durably(&cluster, server).0;
@@ -102,7 +106,7 @@ fn guest_outlives_a_qemu_that_hangs_or_dies_and_a_killed_node_and_leaves_nothing
     let run = run_folder(&cluster, server);
     cluster.kill(server);
     cluster.wait("the end of the killed node's processes", || {
-        (helpers(&run).is_empty() && !Path::new(&format!("/proc/{qemu}")).exists()).then_some(())
+        (disk_servers(&run).is_empty() && !Path::new(&format!("/proc/{qemu}")).exists()).then_some(())
     });
     let killed = server;
     (server, _) = server_after(&cluster, Some(qemu));
@@ -124,7 +128,7 @@ fn guest_outlives_a_qemu_that_hangs_or_dies_and_a_killed_node_and_leaves_nothing
     assert_eq!(processes_with("sustain:endings"), [] as [u32; 0]);
     for node in 0..4 {
         let run = run_folder(&cluster, node);
-        assert_eq!(helpers(&run), [] as [u32; 0]);
+        assert_eq!(disk_servers(&run), [] as [u32; 0]);
         let left = if run.exists() { files_below(&run) } else { Vec::new() };
         let logs = |path: &std::path::PathBuf| {
             path.file_name().unwrap().to_str().unwrap().starts_with("console.log")

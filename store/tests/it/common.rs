@@ -134,8 +134,3 @@ pub(crate) fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     found.sort();
     found
 }
-
-/// Whether everything is tried (`make test-long`) instead of what fits into every run of the tests.
-pub(crate) fn long() -> bool {
-    std::env::var_os("SUSTAIN_TEST_LONG").is_some()
-}

@@ -210,7 +210,7 @@ fn run(fault: Fault, stride: u64) {
 
 #[test]
 fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
-    run(Fault::PowerCut, if long() { 1 } else { 3 });
+    run(Fault::PowerCut, 1);
 }
 
 #[test]
