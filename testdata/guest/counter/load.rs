@@ -42,6 +42,12 @@ pub fn set(service: &Arc<Service>, request: &Request<'_>) -> (u16, String) {
 
 /// Writes to random pages at the set rate until the load is changed.
 fn dirty(service: &Service, load: Load, generation: u64) {
+    let goes_on = || service.load_generation.load(SeqCst) == generation;
+    // One buffer at a time: two at once may be more than the guest has, and then the kernel ends the service.
+    let Ok(_only) = service.load_buffer.lock() else { return };
+    if !goes_on() {
+        return;
+    }
     let bytes = load.mib * 1_024 * 1_024;
     let mut memory: Vec<u8> = Vec::new();
     // Asked for first: a buffer that can't be had must not take the counter down with it.
@@ -53,11 +59,11 @@ fn dirty(service: &Service, load: Load, generation: u64) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ generation);
     let started = Instant::now();
     let mut written = 0_u64;
-    while service.load_generation.load(SeqCst) == generation {
+    while goes_on() {
         let due = (started.elapsed().as_secs_f64() * load.pages as f64) as u64;
         // After a pause of the VM the clock may jump: don't catch up more than a second's worth.
         written = written.max(due.saturating_sub(load.pages));
-        while written < due {
+        while written < due && goes_on() {
             let start = (random.next() % pages) as usize * PAGE_BYTES;
             // A changed page differs in a few hundred bytes, as in real programs, not in all of it.
             for word in memory[start..start + 256].chunks_exact_mut(8) {

@@ -48,6 +48,8 @@ struct Service {
     load: Mutex<Load>,
     /// Raised at each change of the load, so that the thread of the one before ends.
     load_generation: AtomicU64,
+    /// Held by the thread that has the load's buffer.
+    load_buffer: Mutex<()>,
     /// Rounds of the thread that computes; 0 before it is started.
     spins: AtomicU64,
     instant: Mutex<Instantly>,
@@ -63,6 +65,7 @@ fn main() -> io::Result<()> {
         connections: AtomicUsize::new(0),
         load: Mutex::new(Load::default()),
         load_generation: AtomicU64::new(0),
+        load_buffer: Mutex::new(()),
         instant: Mutex::new(Instantly::new()),
         instant_runs: AtomicBool::new(false),
         spins: AtomicU64::new(0),

@@ -7,6 +7,7 @@ mod client;
 mod hostile;
 mod kills;
 mod layers;
+mod mending;
 mod support;
 mod syncs;
 mod tools;
