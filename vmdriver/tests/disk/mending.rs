@@ -46,7 +46,7 @@ fn pack(folder: &Path) -> PathBuf {
     packs.next().unwrap_or_default()
 }
 
-/// The node that restored it had a rotten copy: the guest got errors from its disk for ever.
+/// The node that restored it had a rotten copy: the guest stood, waiting for its disk, for ever.
 #[test]
 fn a_damaged_pack_is_had_again_when_the_guest_reads_it() {
     let folder = tempfile::tempdir().unwrap();
