@@ -1,13 +1,14 @@
-//! Catalogues: where each record of a set of packs is; and the cache of packs' directories behind them.
+//! Catalogues: where each chunk and index of a set of packs is; and the cache of packs' directories behind them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef};
 
-use crate::directory::{Entry, PackDirectory};
+use crate::block::StoredChunk;
+use crate::directory::{Block, PackDirectory};
 use crate::pack_file::PackFile;
-use crate::record::RecordKind;
 use crate::store::Shared;
 use crate::{Fault, limits};
 
@@ -39,16 +40,16 @@ impl DirectoryCache {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.clock += 1;
         let clock = cached.clock;
-        cached.records += directory.entries.len() + 1;
+        cached.records += directory.records() + 1;
         if let Some((old, _)) = cached.directories.insert(id, (directory, clock)) {
-            cached.records -= old.entries.len() + 1;
+            cached.records -= old.records() + 1;
         }
         while cached.records > limits::DIRECTORY_CACHE_RECORDS_MAX {
             let oldest = cached.directories.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
             let Some((old, _)) = oldest.and_then(|id| cached.directories.remove(&id)) else {
                 break;
             };
-            cached.records -= old.entries.len() + 1;
+            cached.records -= old.records() + 1;
         }
     }
 
@@ -56,25 +57,33 @@ impl DirectoryCache {
     pub(crate) fn forget(&self, id: &PackId) {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((old, _)) = cached.directories.remove(id) {
-            cached.records -= old.entries.len() + 1;
+            cached.records -= old.records() + 1;
         }
     }
 }
 
-/// A record's pack and its number there.
+/// A chunk's pack and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) pack: u32,
-    pub(crate) record: u32,
+    pub(crate) chunk: u32,
 }
 
-/// Where each record of some packs is. A record that is in several is taken from the first of them.
+/// A block's pack and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BlockPlace {
+    pub(crate) pack: u32,
+    pub(crate) block: u32,
+}
+
+/// Where each chunk and index of some packs is. What is in several is taken from the first of them that has it by
+/// itself, or else from the first.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     packs: Vec<(PackRef, Arc<PackDirectory>)>,
     known: BTreeMap<PackId, u32>,
     chunks: HashMap<ChunkId, Place>,
-    indexes: HashMap<IndexRoot, Place>,
+    indexes: HashMap<IndexRoot, BlockPlace>,
 }
 
 impl Catalogue {
@@ -99,19 +108,23 @@ impl Catalogue {
         let directory = shared.directory(&pack)?;
         // A store of more than 2^32 packs can't be listed by manifests.
         let number = self.packs.len() as u32;
-        for (record, entry) in directory.entries.iter().enumerate() {
-            let place = Place { pack: number, record: record as u32 };
-            match entry.kind {
-                RecordKind::Chunk => {
-                    self.chunks.entry(ChunkId::from_bytes(entry.id)).or_insert(place);
-                }
-                RecordKind::Index => {
-                    self.indexes.entry(IndexRoot::from_bytes(entry.id)).or_insert(place);
+        self.packs.push((pack, directory.clone()));
+        for (chunk, id) in (0..).zip(directory.chunk_ids()) {
+            let place = Place { pack: number, chunk };
+            match self.chunks.entry(id) {
+                Entry::Vacant(vacant) => drop(vacant.insert(place)),
+                Entry::Occupied(mut occupied) => {
+                    let is_alone = |place| is_alone(&self.packs, place);
+                    if is_alone(place) && !is_alone(*occupied.get()) {
+                        occupied.insert(place);
+                    }
                 }
             }
         }
+        for (root, block) in directory.indexes() {
+            self.indexes.entry(*root).or_insert(BlockPlace { pack: number, block: *block });
+        }
         self.known.insert(pack.id, number);
-        self.packs.push((pack, directory));
         Ok(())
     }
 
@@ -119,22 +132,51 @@ impl Catalogue {
         self.chunks.get(id).copied()
     }
 
-    pub(crate) fn index(&self, root: &IndexRoot) -> Option<Place> {
+    pub(crate) fn index(&self, root: &IndexRoot) -> Option<BlockPlace> {
         self.indexes.get(root).copied()
     }
 
-    pub(crate) fn pack(&self, place: Place) -> PackRef {
-        self.packs[place.pack as usize].0
+    /// A pack, by its number here.
+    pub(crate) fn pack(&self, number: u32) -> PackRef {
+        self.packs[number as usize].0
     }
 
-    pub(crate) fn entry(&self, place: Place) -> Entry {
-        self.packs[place.pack as usize].1.entries[place.record as usize]
+    pub(crate) fn entry(&self, place: Place) -> StoredChunk {
+        self.packs[place.pack as usize].1.chunk(place.chunk)
+    }
+
+    /// The block that holds a chunk.
+    pub(crate) fn block_of(&self, place: Place) -> BlockPlace {
+        BlockPlace { pack: place.pack, block: self.packs[place.pack as usize].1.block_of(place.chunk) }
+    }
+
+    pub(crate) fn block(&self, place: BlockPlace) -> Block {
+        self.packs[place.pack as usize].1.blocks()[place.block as usize]
+    }
+
+    /// The chunks of a block, each with its place.
+    pub(crate) fn chunks_of(&self, block: BlockPlace) -> impl Iterator<Item = (Place, StoredChunk)> + '_ {
+        let directory = &self.packs[block.pack as usize].1;
+        let numbers = directory.chunks_of(block.block);
+        numbers.map(move |chunk| (Place { pack: block.pack, chunk }, directory.chunk(chunk)))
+    }
+
+    /// Whether a chunk can be read by itself: it refers to nothing, and has a block of its own. Bases' chunks
+    /// are such.
+    pub(crate) fn is_alone(&self, place: Place) -> bool {
+        is_alone(&self.packs, place)
     }
 
     /// All packs with their directories.
     pub(crate) fn packs(&self) -> &[(PackRef, Arc<PackDirectory>)] {
         &self.packs
     }
+}
+
+fn is_alone(packs: &[(PackRef, Arc<PackDirectory>)], place: Place) -> bool {
+    let directory = &packs[place.pack as usize].1;
+    directory.chunks_of(directory.block_of(place.chunk)).len() == 1
+        && directory.chunk(place.chunk).reference.is_none()
 }
 
 impl Shared {

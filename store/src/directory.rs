@@ -1,49 +1,85 @@
-//! A pack's directory: which records it holds. Pure: bytes in, values out.
+//! A pack's directory: which blocks it holds, and what is in them. Pure: bytes in, values out.
 //!
-//! A pack is a header, the records' stored bytes back to back, the directory, and a trailer:
+//! A pack is a header, the blocks' stored bytes back to back, the directory, and a trailer:
 //!
 //! ```text
-//! header    "SUSP" version(u16) zero(u16)
-//! records   stored bytes, no gaps: a record begins where the one before ends
-//! directory per record: kind(u8) encoding(u8) id(32) plain bytes(u32) stored bytes(u32)
-//! trailer   directory's offset(u64) records(u32) BLAKE3 of the directory(32) "PSUS"
+//! header    "SPCK" version(u16) zero(u16)
+//! blocks    stored bytes, no gaps: a block begins where the one before ends
+//! directory per block: kind and encoding(u8) chunks(u8) stored bytes(u32), then
+//!             per chunk: id(32) flags(u8) [plain bytes(u32)] [pages(u32)] [reference(32)]
+//!             or, of an index: root(32) plain bytes(u32)
+//! trailer   directory's offset(u64) blocks(u32) chunks(u32) BLAKE3 of the directory(32) "KCPS"
 //! ```
-//! All numbers are little endian. Since offsets are sums of lengths, no directory can point elsewhere.
+//! All numbers are little endian. Since offsets are sums of lengths, no directory can point elsewhere. A chunk
+//! whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out.
 
-use sustain_proto::limits::{PACK_BYTES_MAX, PACK_RECORDS_MAX};
+use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX, PACK_BYTES_MAX, PACK_RECORDS_MAX};
+use sustain_proto::{ChunkId, IndexRoot};
 
-use crate::record::{Encoding, RecordKind};
+use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChunk};
+use crate::limits::BLOCK_CHUNKS_MAX;
+use crate::pages::PageMap;
 
 pub(crate) const HEADER_BYTES: usize = 8;
-pub(crate) const TRAILER_BYTES: usize = 48;
-const ENTRY_BYTES: usize = 42;
+pub(crate) const TRAILER_BYTES: usize = 52;
+const BLOCK_BYTES: usize = 6;
+/// A chunk's entry at its shortest, and at its longest.
+const CHUNK_BYTES_MIN: usize = 33;
+const CHUNK_ENTRY_BYTES_MAX: usize = 73;
+const INDEX_ENTRY_BYTES: usize = 36;
 const VERSION: u16 = 1;
-const MAGIC: [u8; 4] = *b"SUSP";
-const TRAILER_MAGIC: [u8; 4] = *b"PSUS";
+const MAGIC: [u8; 4] = *b"SPCK";
+const TRAILER_MAGIC: [u8; 4] = *b"KCPS";
+const FLAG_FULL: u8 = 1;
+const FLAG_ALL_DATA: u8 = 2;
+const FLAG_REFERS: u8 = 4;
+const KIND_INDEX: u8 = 0x10;
+const NO_REFERENCE: u32 = u32::MAX;
 
-/// One record of a pack.
+/// One block of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) kind: RecordKind,
+pub(crate) struct Block {
     pub(crate) encoding: Encoding,
-    pub(crate) id: [u8; 32],
-    pub(crate) plain_bytes: u32,
-    pub(crate) stored_bytes: u32,
     /// Where its stored bytes begin in the file.
     pub(crate) offset: u32,
+    pub(crate) stored_bytes: u32,
+    /// Bytes that it expands to.
+    pub(crate) plain_bytes: u32,
+    /// Number of its first chunk in the pack.
+    first: u32,
+    /// How many chunks it has; none if it is an index.
+    chunks: u32,
 }
 
-/// All records of a pack, in the order of the file.
+/// A chunk, packed: packs may have a million of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PackedChunk {
+    id: ChunkId,
+    plain_bytes: u32,
+    pages: PageMap,
+    reference: u32,
+    block: u32,
+}
+
+/// All blocks of a pack, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PackDirectory {
-    pub(crate) entries: Vec<Entry>,
+    blocks: Vec<Block>,
+    chunks: Vec<PackedChunk>,
+    references: Vec<ChunkId>,
+    /// The indexes, with their blocks' numbers.
+    indexes: Vec<(IndexRoot, u32)>,
+    /// Bytes of the entries, encoded.
+    encoded_bytes: usize,
 }
 
 /// What a trailer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trailer {
     offset: u64,
-    records: u32,
+    directory_bytes: usize,
+    blocks: u32,
+    chunks: u32,
     hash: [u8; 32],
 }
 
@@ -65,38 +101,154 @@ pub(crate) fn check_header(bytes: &[u8; HEADER_BYTES]) -> Result<(), String> {
     if bytes[6..] == [0, 0] { Ok(()) } else { Err("its header is damaged".to_owned()) }
 }
 
+fn flags(chunk: &StoredChunk) -> u8 {
+    let bytes = chunk.plain_bytes as usize;
+    let mut flags = 0;
+    if bytes == CHUNK_BYTES {
+        flags |= FLAG_FULL;
+    }
+    if chunk.pages == PageMap::all_data(bytes) {
+        flags |= FLAG_ALL_DATA;
+    }
+    if chunk.reference.is_some() {
+        flags |= FLAG_REFERS;
+    }
+    flags
+}
+
+fn chunk_entry_bytes(flags: u8) -> usize {
+    let field =
+        |flag: u8, present: bool, bytes: usize| if (flags & flag != 0) == present { bytes } else { 0 };
+    CHUNK_BYTES_MIN
+        + field(FLAG_FULL, false, 4)
+        + field(FLAG_ALL_DATA, false, 4)
+        + field(FLAG_REFERS, true, 32)
+}
+
 impl PackDirectory {
-    /// The bytes of directory and trailer, to follow the records.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_BYTES + TRAILER_BYTES);
-        let mut offset = HEADER_BYTES as u64;
-        for entry in &self.entries {
-            debug_assert_eq!(u64::from(entry.offset), offset, "records have no gaps");
-            bytes.push(match entry.kind {
-                RecordKind::Chunk => 0,
-                RecordKind::Index => 1,
-            });
-            bytes.push(match entry.encoding {
-                Encoding::Raw => 0,
-                Encoding::Zstd => 1,
-            });
-            bytes.extend_from_slice(&entry.id);
-            bytes.extend_from_slice(&entry.plain_bytes.to_le_bytes());
-            bytes.extend_from_slice(&entry.stored_bytes.to_le_bytes());
-            offset += u64::from(entry.stored_bytes);
+    /// Notes a block whose stored bytes begin at this offset.
+    pub(crate) fn push(&mut self, block: &NewBlock<'_>, offset: u32) {
+        let mut noted = Block {
+            encoding: block.encoding,
+            offset,
+            stored_bytes: block.stored.len() as u32,
+            plain_bytes: 0,
+            first: self.chunks.len() as u32,
+            chunks: 0,
+        };
+        match block.content {
+            BlockContent::Index(root, plain_bytes) => {
+                noted.plain_bytes = plain_bytes;
+                self.push_index(noted, root);
+            }
+            BlockContent::Chunks(chunks) => {
+                noted.chunks = chunks.len() as u32;
+                noted.plain_bytes = chunks.iter().map(StoredChunk::data_bytes).sum::<usize>() as u32;
+                self.push_chunks(noted, chunks);
+            }
         }
+    }
+
+    fn push_index(&mut self, block: Block, root: IndexRoot) {
+        self.encoded_bytes += BLOCK_BYTES + INDEX_ENTRY_BYTES;
+        self.indexes.push((root, self.blocks.len() as u32));
+        self.blocks.push(block);
+    }
+
+    fn push_chunks(&mut self, block: Block, chunks: &[StoredChunk]) {
+        self.encoded_bytes += BLOCK_BYTES;
+        for chunk in chunks {
+            self.encoded_bytes += chunk_entry_bytes(flags(chunk));
+            let reference = match chunk.reference {
+                None => NO_REFERENCE,
+                Some(id) => {
+                    self.references.push(id);
+                    self.references.len() as u32 - 1
+                }
+            };
+            let StoredChunk { id, plain_bytes, pages, .. } = *chunk;
+            let block = self.blocks.len() as u32;
+            self.chunks.push(PackedChunk { id, plain_bytes, pages, reference, block });
+        }
+        self.blocks.push(block);
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub(crate) fn indexes(&self) -> &[(IndexRoot, u32)] {
+        &self.indexes
+    }
+
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The ids of all chunks, in order.
+    pub(crate) fn chunk_ids(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.chunks.iter().map(|chunk| chunk.id)
+    }
+
+    /// A chunk, by its number.
+    pub(crate) fn chunk(&self, number: u32) -> StoredChunk {
+        let PackedChunk { id, plain_bytes, pages, reference, .. } = self.chunks[number as usize];
+        let reference = self.references.get(reference as usize).copied();
+        StoredChunk { id, plain_bytes, pages, reference }
+    }
+
+    /// The number of the block that holds a chunk.
+    pub(crate) fn block_of(&self, chunk: u32) -> u32 {
+        self.chunks[chunk as usize].block
+    }
+
+    /// The numbers of a block's chunks; none if it is an index.
+    pub(crate) fn chunks_of(&self, block: u32) -> std::ops::Range<u32> {
+        let block = self.blocks[block as usize];
+        block.first..block.first + block.chunks
+    }
+
+    /// What counts against the limit on a pack's records.
+    pub(crate) fn records(&self) -> usize {
+        self.chunks.len() + self.indexes.len()
+    }
+
+    /// Bytes of the directory and the trailer.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        (self.encoded_bytes + TRAILER_BYTES) as u64
+    }
+
+    /// The bytes of directory and trailer, to follow the blocks.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.encoded_bytes + TRAILER_BYTES);
+        let mut offset = HEADER_BYTES as u64;
+        let mut indexes = self.indexes.iter();
+        for (number, block) in self.blocks.iter().enumerate() {
+            debug_assert_eq!(u64::from(block.offset), offset, "blocks have no gaps");
+            offset += u64::from(block.stored_bytes);
+            let kind = if block.chunks == 0 { KIND_INDEX } else { 0 };
+            bytes.push(kind | encoding_code(block.encoding));
+            bytes.push(block.chunks as u8);
+            bytes.extend_from_slice(&block.stored_bytes.to_le_bytes());
+            for chunk in self.chunks_of(number as u32) {
+                encode_chunk(&self.chunk(chunk), &mut bytes);
+            }
+            if block.chunks == 0 {
+                if let Some((root, _)) = indexes.next() {
+                    bytes.extend_from_slice(root.as_bytes());
+                    bytes.extend_from_slice(&block.plain_bytes.to_le_bytes());
+                }
+            }
+        }
+        debug_assert_eq!(bytes.len(), self.encoded_bytes);
         let hash = *blake3::hash(&bytes).as_bytes();
         bytes.extend_from_slice(&offset.to_le_bytes());
-        // At most PACK_RECORDS_MAX, which fits.
-        bytes.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
+        // Both are at most PACK_RECORDS_MAX.
+        bytes.extend_from_slice(&(self.blocks.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(self.chunks.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&hash);
         bytes.extend_from_slice(&TRAILER_MAGIC);
         bytes
-    }
-
-    /// Bytes that directory and trailer take for so many records.
-    pub(crate) fn encoded_bytes(records: usize) -> u64 {
-        (records * ENTRY_BYTES + TRAILER_BYTES) as u64
     }
 
     /// Reads a directory that its trailer describes.
@@ -104,65 +256,156 @@ impl PackDirectory {
         if *blake3::hash(bytes).as_bytes() != trailer.hash {
             return Err("its directory's checksum does not match".to_owned());
         }
-        let mut entries = Vec::with_capacity(bytes.len() / ENTRY_BYTES);
+        let mut directory = Self::default();
+        let mut reader = Reader { bytes };
         let mut offset = HEADER_BYTES as u64;
-        for bytes in bytes.chunks_exact(ENTRY_BYTES) {
-            let entry = decode_entry(bytes, offset)?;
-            offset += u64::from(entry.stored_bytes);
-            entries.push(entry);
+        while !reader.bytes.is_empty() {
+            if offset > trailer.offset || directory.records() > PACK_RECORDS_MAX {
+                return Err("it has more records than it says".to_owned());
+            }
+            offset += decode_block(&mut reader, &mut directory, offset as u32)?;
         }
-        if offset == trailer.offset {
-            Ok(Self { entries })
-        } else {
-            Err("its records do not fill it".to_owned())
+        let counts = (directory.blocks.len() as u64, directory.chunks.len() as u64);
+        if offset != trailer.offset || counts != (trailer.blocks.into(), trailer.chunks.into()) {
+            return Err("its blocks do not fill it".to_owned());
         }
+        Ok(directory)
     }
 }
 
-fn decode_entry(bytes: &[u8], offset: u64) -> Result<Entry, String> {
-    let kind = match bytes[0] {
-        0 => RecordKind::Chunk,
-        1 => RecordKind::Index,
-        other => return Err(format!("a record is of the unknown kind {other}")),
-    };
-    let encoding = match bytes[1] {
+fn encoding_code(encoding: Encoding) -> u8 {
+    match encoding {
+        Encoding::Raw => 0,
+        Encoding::Zstd => 1,
+        Encoding::Delta => 2,
+    }
+}
+
+fn encode_chunk(chunk: &StoredChunk, bytes: &mut Vec<u8>) {
+    let flags = flags(chunk);
+    bytes.extend_from_slice(chunk.id.as_bytes());
+    bytes.push(flags);
+    if flags & FLAG_FULL == 0 {
+        bytes.extend_from_slice(&chunk.plain_bytes.to_le_bytes());
+    }
+    if flags & FLAG_ALL_DATA == 0 {
+        bytes.extend_from_slice(&chunk.pages.bits().to_le_bytes());
+    }
+    if let Some(reference) = chunk.reference {
+        bytes.extend_from_slice(reference.as_bytes());
+    }
+}
+
+/// What is left to be read.
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (now, later) = self.bytes.split_first_chunk().ok_or("its directory is cut short")?;
+        self.bytes = later;
+        Ok(*now)
+    }
+
+    fn number(&mut self) -> Result<u32, String> {
+        self.take().map(u32::from_le_bytes)
+    }
+}
+
+/// Reads a block's entry, and returns how many bytes the block has in the file.
+fn decode_block(reader: &mut Reader<'_>, directory: &mut PackDirectory, offset: u32) -> Result<u64, String> {
+    let [code, count] = reader.take()?;
+    let encoding = match code & !KIND_INDEX {
         0 => Encoding::Raw,
         1 => Encoding::Zstd,
-        other => return Err(format!("a record has the unknown encoding {other}")),
+        2 => Encoding::Delta,
+        _ => return Err(format!("a block is of the unknown kind {code}")),
     };
-    let mut id = [0; 32];
-    id.copy_from_slice(&bytes[2..34]);
-    let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let (plain_bytes, stored_bytes) = (number(34), number(38));
-    if plain_bytes == 0 || plain_bytes as usize > kind.plain_bytes_max() || stored_bytes > plain_bytes {
-        return Err("a record has an impossible length".to_owned());
+    let stored_bytes = reader.number()?;
+    let first = directory.chunks.len() as u32;
+    let mut block = Block { encoding, offset, stored_bytes, plain_bytes: 0, first, chunks: count.into() };
+    let mut refers = false;
+    if code & KIND_INDEX != 0 {
+        let root = IndexRoot::from_bytes(reader.take()?);
+        block.plain_bytes = reader.number()?;
+        check_lengths(&block, INDEX_BYTES_MAX)?;
+        if count != 0 {
+            return Err("an index has chunks".to_owned());
+        }
+        directory.push_index(block, root);
+    } else {
+        if !(1..=BLOCK_CHUNKS_MAX).contains(&count.into()) {
+            return Err(format!("a block has {count} chunks, at most {BLOCK_CHUNKS_MAX} are allowed"));
+        }
+        let chunks = (0..count).map(|_| decode_chunk(reader)).collect::<Result<Vec<_>, _>>()?;
+        block.plain_bytes = chunks.iter().map(StoredChunk::data_bytes).sum::<usize>() as u32;
+        check_lengths(&block, BLOCK_BYTES_MAX)?;
+        refers = chunks.iter().any(|chunk| chunk.reference.is_some());
+        directory.push_chunks(block, &chunks);
     }
-    let offset = u32::try_from(offset).map_err(|_| "its records are longer than a pack".to_owned())?;
-    Ok(Entry { kind, encoding, id, plain_bytes, stored_bytes, offset })
+    if encoding == Encoding::Delta && !refers {
+        return Err("a block has a dictionary of nothing".to_owned());
+    }
+    Ok(stored_bytes.into())
+}
+
+fn check_lengths(block: &Block, plain_bytes_max: usize) -> Result<(), String> {
+    let Block { plain_bytes, stored_bytes, .. } = *block;
+    if plain_bytes as usize > plain_bytes_max || stored_bytes > plain_bytes {
+        return Err("a block has an impossible length".to_owned());
+    }
+    Ok(())
+}
+
+fn decode_chunk(reader: &mut Reader<'_>) -> Result<StoredChunk, String> {
+    let id = ChunkId::from_bytes(reader.take()?);
+    let [flags] = reader.take()?;
+    let plain_bytes = if flags & FLAG_FULL != 0 { CHUNK_BYTES as u32 } else { reader.number()? };
+    let bytes = plain_bytes as usize;
+    if bytes == 0 || bytes > CHUNK_BYTES || flags & !(FLAG_FULL | FLAG_ALL_DATA | FLAG_REFERS) != 0 {
+        return Err("a chunk has an impossible length".to_owned());
+    }
+    let pages = if flags & FLAG_ALL_DATA != 0 {
+        PageMap::all_data(bytes)
+    } else {
+        PageMap::from_bits(reader.number()?)
+    };
+    let refers = flags & FLAG_REFERS != 0;
+    let reference = if refers { Some(ChunkId::from_bytes(reader.take()?)) } else { None };
+    pages.check(bytes, refers)?;
+    Ok(StoredChunk { id, plain_bytes, pages, reference })
 }
 
 impl Trailer {
     /// Reads the trailer of a pack with so many bytes, and checks it against that.
     pub(crate) fn decode(bytes: &[u8; TRAILER_BYTES], pack_bytes: u64) -> Result<Self, String> {
-        if bytes[44..] != TRAILER_MAGIC {
+        let mut reader = Reader { bytes };
+        let offset = u64::from_le_bytes(reader.take()?);
+        let (blocks, chunks) = (reader.number()?, reader.number()?);
+        let hash = reader.take()?;
+        if reader.bytes != TRAILER_MAGIC {
             return Err("its end is damaged".to_owned());
         }
-        let mut offset = [0; 8];
-        offset.copy_from_slice(&bytes[..8]);
-        let offset = u64::from_le_bytes(offset);
-        let records = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        let mut hash = [0; 32];
-        hash.copy_from_slice(&bytes[12..44]);
-        if records as usize > PACK_RECORDS_MAX {
+        let records = u64::from(blocks).max(chunks.into());
+        if records > PACK_RECORDS_MAX as u64 {
             return Err(format!(
                 "it says that it has {records} records, at most {PACK_RECORDS_MAX} are allowed"
             ));
         }
-        let end = offset.checked_add(PackDirectory::encoded_bytes(records as usize));
-        if pack_bytes > PACK_BYTES_MAX || offset < HEADER_BYTES as u64 || end != Some(pack_bytes) {
-            return Err("its end does not fit its size".to_owned());
+        let end = pack_bytes.checked_sub(TRAILER_BYTES as u64);
+        let directory_bytes = end.and_then(|end| end.checked_sub(offset));
+        let bytes_max = (u64::from(blocks) * (BLOCK_BYTES + INDEX_ENTRY_BYTES) as u64)
+            + u64::from(chunks) * CHUNK_ENTRY_BYTES_MAX as u64;
+        match directory_bytes {
+            Some(bytes)
+                if pack_bytes <= PACK_BYTES_MAX && offset >= HEADER_BYTES as u64 && bytes <= bytes_max =>
+            {
+                // At most the limit on packs.
+                Ok(Self { offset, directory_bytes: bytes as usize, blocks, chunks, hash })
+            }
+            _ => Err("its end does not fit its size".to_owned()),
         }
-        Ok(Self { offset, records, hash })
     }
 
     pub(crate) fn directory_offset(&self) -> u64 {
@@ -170,61 +413,10 @@ impl Trailer {
     }
 
     pub(crate) fn directory_bytes(&self) -> usize {
-        self.records as usize * ENTRY_BYTES
+        self.directory_bytes
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> PackDirectory {
-        let entry = |kind, id, stored_bytes, offset| Entry {
-            kind,
-            encoding: Encoding::Zstd,
-            id: [id; 32],
-            plain_bytes: 100,
-            stored_bytes,
-            offset,
-        };
-        PackDirectory {
-            entries: vec![entry(RecordKind::Chunk, 1, 10, 8), entry(RecordKind::Index, 2, 20, 18)],
-        }
-    }
-
-    fn decode(bytes: &[u8], pack_bytes: u64) -> Result<PackDirectory, String> {
-        let (directory, trailer) = bytes.split_at(bytes.len() - TRAILER_BYTES);
-        let trailer = Trailer::decode(trailer.try_into().unwrap(), pack_bytes)?;
-        if trailer.directory_bytes() != directory.len() {
-            return Err("length".to_owned());
-        }
-        PackDirectory::decode(&trailer, directory)
-    }
-
-    #[test]
-    fn directories_are_read_back() {
-        let directory = sample();
-        let bytes = directory.encode();
-        assert_eq!(bytes.len() as u64, PackDirectory::encoded_bytes(2));
-        assert_eq!(decode(&bytes, 38 + bytes.len() as u64), Ok(directory));
-    }
-
-    #[test]
-    fn any_flipped_bit_is_refused() {
-        let bytes = sample().encode();
-        for position in 0..bytes.len() {
-            let mut bytes = bytes.clone();
-            bytes[position] ^= 4;
-            assert!(decode(&bytes, 38 + bytes.len() as u64).is_err(), "byte {position}");
-        }
-        assert!(decode(&bytes, 39 + bytes.len() as u64).is_err());
-    }
-
-    #[test]
-    fn headers_name_their_version() {
-        assert_eq!(check_header(&header()), Ok(()));
-        let mut other = header();
-        other[4] = 2;
-        assert!(check_header(&other).unwrap_err().contains("version 2"));
-    }
-}
+#[path = "directory_tests.rs"]
+mod tests;

@@ -1,14 +1,14 @@
 //! Reading a snapshot's index together with its base's: what is where, checked against the manifest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sustain_proto::{IndexRoot, Manifest, SnapshotId, SnapshotIndex, chunk_bytes_at};
 
 use crate::ReadError;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{BlockPlace, Catalogue};
 use crate::error::Fault;
 use crate::pack_file::PackFile;
-use crate::record::Decoder;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::whole::{overlay, whole_of_base};
@@ -99,16 +99,10 @@ pub(crate) fn read_index(
     root: &IndexRoot,
 ) -> Result<SnapshotIndex, IndexFault> {
     let place = catalogue.index(root).ok_or(IndexFault::Absent(*root))?;
-    let pack = catalogue.pack(place);
+    let pack = catalogue.pack(place.pack);
     let read = || {
         let file = PackFile::open(shared.disk.as_ref(), &shared.layout, &pack.id)?;
-        let mut decoder = Decoder::new().map_err(|source| Fault::Disk {
-            doing: "set memory aside for reading",
-            path: file.path().to_owned(),
-            source,
-        })?;
-        let mut stored = Vec::new();
-        file.record(&catalogue.entry(place), None, &mut decoder, &mut stored).map(<[u8]>::to_vec)
+        file.index(&catalogue.block(place), root)
     };
     let bytes = read().map_err(IndexFault::Fault)?;
     SnapshotIndex::decode(&bytes).map_err(IndexFault::Undecodable)
@@ -124,6 +118,7 @@ pub(crate) fn check_whole(
     if index.content_hash(&manifest.regions) != manifest.content {
         return Err("its index does not yield the contents that it says".to_owned());
     }
+    let mut blocks = BTreeSet::new();
     for region in &manifest.regions {
         let Some(chunks) = index.regions.get(&region.name) else {
             continue;
@@ -146,6 +141,28 @@ pub(crate) fn check_whole(
                     region.name
                 ));
             }
+            if blocks.insert(catalogue.block_of(place)) {
+                check_references(catalogue, catalogue.block_of(place))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that what a block's chunks refer to is in a listed pack, and refers to nothing itself.
+fn check_references(catalogue: &Catalogue, block: BlockPlace) -> Result<(), String> {
+    for reference in catalogue.chunks_of(block).filter_map(|(_, chunk)| chunk.reference) {
+        match catalogue.chunk(&reference).map(|place| catalogue.entry(place)) {
+            None => {
+                return Err(format!(
+                    "no listed pack holds chunk {}, which is referred to",
+                    reference.short()
+                ));
+            }
+            Some(entry) if entry.reference.is_some() => {
+                return Err(format!("chunk {} is referred to, and refers to another", reference.short()));
+            }
+            Some(_) => {}
         }
     }
     Ok(())

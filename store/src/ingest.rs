@@ -7,25 +7,29 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
 use sustain_proto::{ChunkId, ChunkKey, Region, RegionIndex, chunk_bytes_at, chunk_count, is_zero};
 
+use crate::block::Encoder;
 use crate::catalogue::Catalogue;
-use crate::pack_writer::{NewRecord, PackSink};
+use crate::chunk_reader::{ChunkReader, Chunks};
+use crate::pack_writer::PackSink;
 use crate::parallel::{Pace, for_each_batch};
-use crate::record::{Encoder, RecordKind};
+use crate::store::Shared;
 use crate::{Fault, PushError, RegionSource, limits};
 
 /// Most chunks that a snapshot's index can name: each takes at least 34 bytes there.
 const CHUNKS_MAX: u64 = (INDEX_BYTES_MAX / 34) as u64;
 
-/// What is needed to tell new chunks from old ones.
+/// What is needed to tell new chunks from old ones, and to store them.
 pub(crate) struct Known<'a> {
+    pub(crate) shared: &'a Shared,
     pub(crate) catalogue: &'a Catalogue,
     pub(crate) key: &'a ChunkKey,
-    pub(crate) level: i32,
+    /// What the base has of the region, to be referred to; none if the push makes a base itself.
+    pub(crate) base: Option<&'a RegionIndex>,
     pub(crate) pace: Pace,
 }
 
@@ -43,6 +47,7 @@ struct Output<'a> {
 struct Worker {
     plain: Vec<u8>,
     encoder: Encoder,
+    reader: ChunkReader,
     found: Vec<(u64, ChunkId)>,
 }
 
@@ -60,8 +65,8 @@ pub(crate) fn ingest(
     let output = Mutex::new(Output { sink, new });
     let found_count = AtomicU64::new(0);
     let make = || {
-        let encoder = Encoder::new(known.level).map_err(no_memory)?;
-        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, found: Vec::new() })
+        let encoder = Encoder::new(known.shared.zstd_level, limits::ZSTD_DELTA_LEVEL).map_err(no_memory)?;
+        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, reader: ChunkReader::new()?, found: Vec::new() })
     };
     let work = |worker: &mut Worker, batch: Range<u64>| {
         for position in spans.positions(batch) {
@@ -73,9 +78,10 @@ pub(crate) fn ingest(
             let id = known.key.chunk_id(plain);
             worker.found.push((position, id));
             if known.catalogue.chunk(&id).is_none() {
-                store_chunk(&output, &mut worker.encoder, id, plain)?;
+                add_chunk(known, &output, &mut worker.encoder, &mut worker.reader, position, id, plain)?;
             }
         }
+        store_block(&output, &mut worker.encoder)?;
         let found = worker.found.len() as u64;
         if found_count.fetch_max(found, Ordering::Relaxed).max(found) > CHUNKS_MAX {
             let bytes_max = CHUNKS_MAX * CHUNK_BYTES as u64;
@@ -94,25 +100,53 @@ pub(crate) fn ingest(
     Ok(Ingested { chunks })
 }
 
-fn store_chunk(
+fn lock<'l, 'a>(output: &'l Mutex<Output<'a>>) -> MutexGuard<'l, Output<'a>> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Adds a chunk to the block that the worker fills.
+fn add_chunk(
+    known: &Known<'_>,
     output: &Mutex<Output<'_>>,
     encoder: &mut Encoder,
+    reader: &mut ChunkReader,
+    position: u64,
     id: ChunkId,
     plain: &[u8],
 ) -> Result<(), Fault> {
-    let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
     // Claimed before it is compressed, so that two workers don't compress the same chunk.
-    if !lock().new.insert(id) {
+    if !lock(output).new.insert(id) {
         return Ok(());
     }
-    let (encoding, stored) = encoder.encode(plain);
-    lock().sink.append(NewRecord {
-        kind: RecordKind::Chunk,
-        id: *id.as_bytes(),
-        encoding,
-        plain_bytes: plain.len(),
-        stored,
-    })
+    let Some(base) = known.base else {
+        // A base's chunks are read by themselves.
+        encoder.add(id, plain, None);
+        return store_block(output, encoder);
+    };
+    let reference = base.get(&position).copied().flatten();
+    encoder.add(id, plain, reference.and_then(|of| Some((of, read_reference(known, reader, of)?))));
+    if encoder.is_full() { store_block(output, encoder) } else { Ok(()) }
+}
+
+/// The base's chunk. Where it can't be read, the new one is stored whole.
+fn read_reference<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, id: ChunkId) -> Option<&'r [u8]> {
+    let Known { shared, catalogue, key, .. } = *known;
+    let place = catalogue.chunk(&id).filter(|place| catalogue.is_alone(*place))?;
+    match reader.chunk(Chunks { shared, catalogue, key: Some(key) }, place) {
+        Ok(plain) => Some(plain),
+        Err(error) => {
+            tracing::warn!(chunk = %id.short(), %error, "a chunk of the base is not referred to");
+            None
+        }
+    }
+}
+
+fn store_block(output: &Mutex<Output<'_>>, encoder: &mut Encoder) -> Result<(), Fault> {
+    if let Some(block) = encoder.finish() {
+        lock(output).sink.append(&block)?;
+    }
+    encoder.clear();
+    Ok(())
 }
 
 /// How many positions differ from before.

@@ -8,7 +8,9 @@
 pub mod disk;
 pub mod limits;
 
+mod block;
 mod catalogue;
+mod chunk_reader;
 mod database;
 mod directory;
 mod error;
@@ -24,6 +26,7 @@ mod mend;
 mod open;
 mod pack_file;
 mod pack_writer;
+mod pages;
 mod parallel;
 mod pins;
 mod progress;
@@ -36,7 +39,6 @@ mod query;
 mod reader;
 mod rebase;
 mod receive;
-mod record;
 mod restore;
 mod retire;
 mod selector;

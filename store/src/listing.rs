@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use sustain_proto::{IndexRoot, PackId, PackRef, SnapshotIndex};
 
 use crate::Fault;
+use crate::block::Encoder;
 use crate::catalogue::Catalogue;
-use crate::pack_writer::{NewRecord, PackSink};
-use crate::record::{Encoder, RecordKind};
+use crate::limits;
+use crate::pack_writer::PackSink;
 
 /// Adds an encoded index to the packs that are being written.
 pub(crate) fn append_index(
@@ -16,15 +17,8 @@ pub(crate) fn append_index(
     encoded: &[u8],
     level: i32,
 ) -> Result<(), Fault> {
-    let mut encoder = Encoder::new(level).map_err(crate::ingest::no_memory)?;
-    let (encoding, stored) = encoder.encode(encoded);
-    sink.append(NewRecord {
-        kind: RecordKind::Index,
-        id: *root.as_bytes(),
-        encoding,
-        plain_bytes: encoded.len(),
-        stored,
-    })
+    let mut encoder = Encoder::new(level, limits::ZSTD_DELTA_LEVEL).map_err(crate::ingest::no_memory)?;
+    sink.append(&encoder.index(root, encoded))
 }
 
 /// The packs that a manifest lists: those that hold its index and the chunks that this names, but not
@@ -37,8 +31,9 @@ pub(crate) fn list_packs(
     new: &[PackRef],
 ) -> Vec<PackRef> {
     let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
-    let places = chunks.filter_map(|chunk| catalogue.chunk(chunk)).chain(catalogue.index(&root));
-    let numbers: HashSet<u32> = places.map(|place| place.pack).collect();
+    let packs = chunks.filter_map(|chunk| catalogue.chunk(chunk)).map(|place| place.pack);
+    let index = catalogue.index(&root).map(|place| place.pack);
+    let numbers: HashSet<u32> = packs.chain(index).collect();
     let mut numbers: Vec<u32> = numbers.into_iter().collect();
     numbers.sort_unstable();
     let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);

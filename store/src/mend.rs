@@ -38,6 +38,6 @@ impl SnapshotReader {
     #[must_use]
     pub fn pack_of(&self, region: &RegionName, position: u64) -> Option<PackRef> {
         let chunk = (*self.whole.index.regions.get(region)?.get(&position)?)?;
-        Some(self.whole.catalogue.pack(self.whole.catalogue.chunk(&chunk)?))
+        Some(self.whole.catalogue.pack(self.whole.catalogue.chunk(&chunk)?.pack))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use sustain_proto::{ChunkKey, PackRef};
 
+use crate::block::Decoder;
 use crate::catalogue::DirectoryCache;
 use crate::database::Database;
 use crate::disk::{Disk, DiskLock, RealDisk};
@@ -16,7 +17,7 @@ use crate::key::{KeyFile, KeySource, own_key};
 use crate::layout::Layout;
 use crate::pack_file::PackFile;
 use crate::pins::Pins;
-use crate::record::{Decoder, RecordKind};
+
 use crate::state::State;
 use crate::store::{Key, Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
@@ -239,9 +240,17 @@ fn probe_key(disk: &dyn Disk, layout: &Layout, state: &State, key: &ChunkKey) ->
 fn probe_pack(disk: &dyn Disk, layout: &Layout, pack: &PackRef, key: &ChunkKey) -> Option<bool> {
     let file = PackFile::open(disk, layout, &pack.id).ok()?;
     let directory = file.directory().ok()?;
-    let entry = directory.entries.iter().find(|entry| entry.kind == RecordKind::Chunk)?;
-    let mut decoder = Decoder::new().ok()?;
-    let mut stored = Vec::new();
-    let plain = file.record(entry, None, &mut decoder, &mut stored).ok()?;
-    Some(key.chunk_id(plain).as_bytes() == &entry.id)
+    let number = (0..directory.blocks().len() as u32).find(|block| {
+        // One that can be read by itself.
+        let chunks = directory.chunks_of(*block);
+        chunks.len() == 1 && directory.chunk(chunks.start).reference.is_none()
+    })?;
+    let (block, chunk) =
+        (directory.blocks()[number as usize], directory.chunk(directory.chunks_of(number).start));
+    let (mut stored, mut data) = (Vec::new(), vec![0; block.plain_bytes as usize]);
+    file.stored(&block, &mut stored).ok()?;
+    Decoder::new().ok()?.decode(block.encoding, &stored, &[], &mut data).ok()?;
+    let mut plain = vec![0; chunk.plain_bytes as usize];
+    chunk.pages.assemble(&data, &[], &mut plain).ok()?;
+    Some(key.chunk_id(&plain) == chunk.id)
 }

@@ -1,14 +1,15 @@
-//! Reading packs: the directory, and single records, all checked.
+//! Reading packs: the directory, indexes and the stored bytes of blocks.
 
 use std::path::{Path, PathBuf};
 
 use sustain_proto::limits::PACK_BYTES_MAX;
-use sustain_proto::{ChunkKey, IndexRoot, PackId};
+use sustain_proto::{IndexRoot, PackId};
 
-use crate::directory::{self, Entry, HEADER_BYTES, PackDirectory, TRAILER_BYTES, Trailer};
+use crate::block::Decoder;
+use crate::directory::{self, Block, HEADER_BYTES, PackDirectory, TRAILER_BYTES, Trailer};
 use crate::disk::{Disk, DiskFile};
+use crate::ingest::no_memory;
 use crate::layout::Layout;
-use crate::record::{Decoder, RecordKind};
 use crate::{Fault, limits};
 
 /// An open pack.
@@ -68,24 +69,24 @@ impl PackFile {
         read_directory(&self.path, self.file.as_ref())
     }
 
-    /// Reads a record and checks that it is what its id says. `stored` is scratch memory.
-    pub(crate) fn record<'a>(
-        &self,
-        entry: &Entry,
-        key: Option<&ChunkKey>,
-        decoder: &'a mut Decoder,
-        stored: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], Fault> {
-        stored.resize(entry.stored_bytes as usize, 0);
-        self.read_at(u64::from(entry.offset), stored)?;
-        let plain = decoder
-            .decode(entry.encoding, entry.plain_bytes as usize, stored)
-            .map_err(|reason| Fault::damaged(&self.path, reason))?;
-        let genuine = match entry.kind {
-            RecordKind::Chunk => key.is_none_or(|key| key.chunk_id(plain).as_bytes() == &entry.id),
-            RecordKind::Index => IndexRoot::of(plain).as_bytes() == &entry.id,
-        };
-        if genuine { Ok(plain) } else { Err(Fault::damaged(&self.path, "a record is not what its id says")) }
+    /// Reads the stored bytes of a block.
+    pub(crate) fn stored(&self, block: &Block, stored: &mut Vec<u8>) -> Result<(), Fault> {
+        stored.resize(block.stored_bytes as usize, 0);
+        self.read_at(u64::from(block.offset), stored)
+    }
+
+    /// Reads an index and checks that it is the one with this root.
+    pub(crate) fn index(&self, block: &Block, root: &IndexRoot) -> Result<Vec<u8>, Fault> {
+        let damaged = |reason| Fault::damaged(&self.path, reason);
+        let (mut stored, mut plain) = (Vec::new(), vec![0; block.plain_bytes as usize]);
+        self.stored(block, &mut stored)?;
+        let mut decoder = Decoder::new().map_err(no_memory)?;
+        decoder.decode(block.encoding, &stored, &[], &mut plain).map_err(damaged)?;
+        if IndexRoot::of(&plain) == *root {
+            Ok(plain)
+        } else {
+            Err(damaged("an index is not what its root says"))
+        }
     }
 }
 

@@ -1,16 +1,16 @@
-//! Writing packs: records in, files out, each closed when it is large enough.
+//! Writing packs: blocks in, files out, each closed when it is large enough.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sustain_proto::limits::{PACK_BYTES_TARGET, PACK_RECORDS_MAX};
+use sustain_proto::limits::{CHUNK_BYTES, PACK_BYTES_TARGET, PACK_RECORDS_MAX};
 use sustain_proto::{PackId, PackRef};
 
-use crate::directory::{self, Entry, PackDirectory};
+use crate::block::NewBlock;
+use crate::directory::{self, PackDirectory};
 use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::publish::{TemporaryFile, new_name};
-use crate::record::{Encoding, RecordKind};
 use crate::{Fault, limits};
 
 /// A pack that is written but neither synced nor named.
@@ -21,17 +21,7 @@ pub(crate) struct FinishedPack {
     pub(crate) file: TemporaryFile,
 }
 
-/// A record on its way into a pack.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NewRecord<'a> {
-    pub(crate) kind: RecordKind,
-    pub(crate) id: [u8; 32],
-    pub(crate) encoding: Encoding,
-    pub(crate) plain_bytes: usize,
-    pub(crate) stored: &'a [u8],
-}
-
-/// Takes records and cuts them into packs.
+/// Takes blocks and cuts them into packs.
 #[derive(Debug)]
 pub(crate) struct PackSink {
     disk: Arc<dyn Disk>,
@@ -47,8 +37,8 @@ impl PackSink {
         Self { disk, folder, current: None, finished: Vec::new(), records: 0 }
     }
 
-    /// Adds a record.
-    pub(crate) fn append(&mut self, record: NewRecord<'_>) -> Result<(), Fault> {
+    /// Adds a block.
+    pub(crate) fn append(&mut self, block: &NewBlock<'_>) -> Result<(), Fault> {
         let writer = match &mut self.current {
             Some(writer) => writer,
             None => {
@@ -56,8 +46,9 @@ impl PackSink {
                 self.current.insert(PackWriter::create(&self.disk, path)?)
             }
         };
-        writer.append(record)?;
-        self.records += 1;
+        let before = writer.directory.records();
+        writer.append(block)?;
+        self.records += (writer.directory.records() - before) as u64;
         if writer.is_full() {
             self.close()?;
         }
@@ -72,7 +63,7 @@ impl PackSink {
         Ok(())
     }
 
-    /// Records that were added.
+    /// Chunks and indexes that were added.
     pub(crate) fn records(&self) -> u64 {
         self.records
     }
@@ -99,7 +90,7 @@ struct PackWriter {
 
 impl PackWriter {
     fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
-        let mut buffer = Vec::with_capacity(limits::PACK_BUFFER_BYTES + sustain_proto::limits::CHUNK_BYTES);
+        let mut buffer = Vec::with_capacity(limits::PACK_BUFFER_BYTES + CHUNK_BYTES);
         buffer.extend_from_slice(&directory::header());
         let file = TemporaryFile::create(disk, path)?;
         let hasher = blake3::Hasher::new();
@@ -111,24 +102,14 @@ impl PackWriter {
     }
 
     fn is_full(&self) -> bool {
-        let records = self.directory.entries.len();
-        self.bytes() + PackDirectory::encoded_bytes(records) >= PACK_BYTES_TARGET
-            || records >= PACK_RECORDS_MAX
+        self.bytes() + self.directory.encoded_bytes() >= PACK_BYTES_TARGET
+            || self.directory.records() + limits::BLOCK_CHUNKS_MAX > PACK_RECORDS_MAX
     }
 
-    fn append(&mut self, record: NewRecord<'_>) -> Result<(), Fault> {
-        debug_assert!(record.plain_bytes <= record.kind.plain_bytes_max());
-        // A pack is closed at its target, and no record is larger than an index may be: all fit 32 bits.
-        let entry = Entry {
-            kind: record.kind,
-            encoding: record.encoding,
-            id: record.id,
-            plain_bytes: record.plain_bytes as u32,
-            stored_bytes: record.stored.len() as u32,
-            offset: self.bytes() as u32,
-        };
-        self.directory.entries.push(entry);
-        self.put(record.stored)
+    fn append(&mut self, block: &NewBlock<'_>) -> Result<(), Fault> {
+        // A pack is closed at its target, and no block is larger than an index may be: all fit 32 bits.
+        self.directory.push(block, self.bytes() as u32);
+        self.put(block.stored)
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Fault> {

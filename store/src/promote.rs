@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sustain_proto::limits::CAME_FROM_MAX;
-use sustain_proto::{ChunkId, ChunkKey, Lineage, PackId, PackRef, SnapshotId, SnapshotIndex, SnapshotKind};
+use sustain_proto::{
+    ChunkId, ChunkKey, IndexRoot, Lineage, PackId, PackRef, RegionName, SnapshotId, SnapshotIndex,
+    SnapshotKind,
+};
 
+use crate::block::Encoder;
 use crate::catalogue::{Catalogue, Place};
+use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::{Whole, with_base};
-use crate::listing::{append_index, list_packs};
-use crate::pack_file::PackFile;
-use crate::pack_writer::{FinishedPack, NewRecord, PackSink};
+use crate::listing::append_index;
+use crate::pack_writer::{FinishedPack, PackSink};
 use crate::rebase::RebaseError;
-use crate::record::{Decoder, RecordKind};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::whole::difference;
@@ -78,20 +81,29 @@ pub(crate) fn plan(
 ) -> Result<Plan, RebaseError> {
     let (base, snapshot) = with_base(state, promoted)?;
     let whole = Whole::load(shared, &base, &snapshot)?;
-    let (kept, mut packs) = write_base_packs(shared, &whole)?;
+    let (kept, packs) = write_base_packs(shared, &whole)?;
     let mut listed = kept;
     listed.extend(packs.iter().map(|pack| pack.reference));
-    let new_base = describe_base(&whole, listed)?;
-    let mut ids = BTreeMap::from([(promoted.id, new_base.id)]);
-    let mut plan = vec![Planned { old: promoted.id, new: new_base.clone() }];
+    let base = describe_base(&whole, listed)?;
+    let mut plan = vec![Planned { old: promoted.id, new: base.clone() }];
+    let mut rewriting = Rewriting {
+        shared,
+        key: shared.key_to_read()?,
+        whole: &whole,
+        in_base: chunks_of(&whole.index),
+        ids: BTreeMap::from([(promoted.id, base.id)]),
+        base,
+        written: BTreeMap::new(),
+        indexes: BTreeMap::new(),
+        packs,
+    };
     for old in &fate.rewritten {
         let (base, old) = with_base(state, old)?;
         let old = Whole::load(shared, &base, &old)?;
-        let new = rewrite(shared, &whole.index, &new_base, &old, &ids, &mut packs)?;
-        ids.insert(old.snapshot.id, new.id);
+        let new = rewriting.rewrite(&old)?;
         plan.push(Planned { old: old.snapshot.id, new });
     }
-    Ok(Plan { snapshots: plan, packs })
+    Ok(Plan { snapshots: plan, packs: rewriting.packs })
 }
 
 /// Keeps the packs that are alive enough, and copies what lives in the others.
@@ -107,58 +119,62 @@ fn write_base_packs(
         .flatten()
         .filter_map(|chunk| whole.catalogue.chunk(chunk))
         .collect();
+    let catalogue = &whole.catalogue;
     let mut kept = Vec::new();
     let mut moved = Vec::new();
-    for (number, (pack, _)) in whole.catalogue.packs().iter().enumerate() {
-        let first = Place { pack: number as u32, record: 0 };
-        let last = Place { pack: number as u32, record: u32::MAX };
-        let places: Vec<Place> = live.range(first..=last).copied().collect();
-        let bytes: u64 = places.iter().map(|p| u64::from(whole.catalogue.entry(*p).stored_bytes)).sum();
-        if !places.is_empty() && bytes * 100 >= pack.bytes * limits::LIVE_PERCENT_MIN {
+    for (number, (pack, _)) in catalogue.packs().iter().enumerate() {
+        let first = Place { pack: number as u32, chunk: 0 };
+        let last = Place { pack: number as u32, chunk: u32::MAX };
+        // A base's chunks are read by themselves: those that are not are written anew in any case.
+        let (alone, blocked): (Vec<Place>, Vec<Place>) =
+            live.range(first..=last).copied().partition(|place| catalogue.is_alone(*place));
+        let stored = |place: &Place| u64::from(catalogue.block(catalogue.block_of(*place)).stored_bytes);
+        let bytes: u64 = alone.iter().map(stored).sum();
+        moved.extend(blocked);
+        if !alone.is_empty() && bytes * 100 >= pack.bytes * limits::LIVE_PERCENT_MIN {
             kept.push(*pack);
         } else {
-            moved.extend(places);
+            moved.extend(alone);
         }
     }
+    moved.sort_unstable();
     let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
-    copy_records(shared, &whole.catalogue, &shared.key_to_read()?, &moved, &mut sink)?;
+    write_whole(shared, catalogue, &moved, &mut sink)?;
     let (root, encoded) = whole.index.encode().map_err(RebaseError::Index)?;
     // If a kept pack holds this very index already, listing that pack is enough.
-    let stored = whole.catalogue.index(&root).map(|place| whole.catalogue.pack(place));
+    let stored = catalogue.index(&root).map(|place| catalogue.pack(place.pack));
     if !stored.is_some_and(|pack| kept.contains(&pack)) {
         append_index(&mut sink, root, &encoded, shared.zstd_level)?;
     }
     Ok((kept, sink.finish()?))
 }
 
-/// Copies chunks as they are stored, once it is sure that they are what they should be.
-fn copy_records(
+/// Writes chunks by themselves, as a base has them.
+fn write_whole(
     shared: &Shared,
     catalogue: &Catalogue,
-    key: &ChunkKey,
     places: &[Place],
     sink: &mut PackSink,
 ) -> Result<(), Fault> {
-    let mut decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
-    let mut stored = Vec::new();
-    let mut open: Option<(PackId, PackFile)> = None;
+    let key = shared.key_to_read()?;
+    let from = Chunks { shared, catalogue, key: Some(&key) };
+    let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared)?);
     for place in places {
-        let id = catalogue.pack(*place).id;
-        let file = match open.take() {
-            Some((pack, file)) if pack == id => file,
-            _ => PackFile::open(shared.disk.as_ref(), &shared.layout, &id)?,
-        };
-        let entry = catalogue.entry(*place);
-        file.record(&entry, Some(key), &mut decoder, &mut stored)?;
-        sink.append(NewRecord {
-            kind: RecordKind::Chunk,
-            id: entry.id,
-            encoding: entry.encoding,
-            plain_bytes: entry.plain_bytes as usize,
-            stored: &stored,
-        })?;
-        open = Some((id, file));
+        encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None);
+        append(&mut encoder, sink)?;
     }
+    Ok(())
+}
+
+fn encoder(shared: &Shared) -> Result<Encoder, Fault> {
+    Encoder::new(shared.zstd_level, limits::ZSTD_DELTA_LEVEL).map_err(crate::ingest::no_memory)
+}
+
+fn append(encoder: &mut Encoder, sink: &mut PackSink) -> Result<(), Fault> {
+    if let Some(block) = encoder.finish() {
+        sink.append(&block)?;
+    }
+    encoder.clear();
     Ok(())
 }
 
@@ -176,46 +192,109 @@ fn describe_base(whole: &Whole, packs: Vec<PackRef>) -> Result<Arc<Snapshot>, Re
     Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.level }))
 }
 
-/// Describes a snapshot against the new base: same contents, another index.
-fn rewrite(
-    shared: &Shared,
-    base_index: &SnapshotIndex,
-    base: &Snapshot,
-    old: &Whole,
-    ids: &BTreeMap<SnapshotId, SnapshotId>,
-    packs: &mut Vec<FinishedPack>,
-) -> Result<Arc<Snapshot>, RebaseError> {
-    let mut delta = difference(base_index, &old.index, &old.snapshot.manifest.regions);
-    let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
-    // Snapshots without a change between them share one index.
-    let shares = |pack: &&FinishedPack| {
-        let mut entries = pack.directory.entries.iter();
-        entries.any(|entry| entry.kind == RecordKind::Index && entry.id == *index_root.as_bytes())
-    };
-    let mut new: Vec<PackRef> = packs.iter().find(shares).map(|pack| pack.reference).into_iter().collect();
-    if old.catalogue.index(&index_root).is_none() && new.is_empty() {
-        let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
-        append_index(&mut sink, index_root, &encoded, shared.zstd_level)?;
-        let written = sink.finish()?;
-        new.extend(written.iter().map(|pack| pack.reference));
-        packs.extend(written);
-    }
-    // What the base's packs hold need not be looked for in those of the old generation.
-    let in_base = base_chunks(base_index);
-    for chunks in delta.regions.values_mut() {
-        chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !in_base.contains(&chunk)));
-    }
-    let base_packs: BTreeSet<PackId> = base.manifest.packs.iter().map(|pack| pack.id).collect();
-    let mut manifest = old.snapshot.manifest.clone();
-    manifest.kind = SnapshotKind::Delta { base: base.id };
-    manifest.parents = manifest.parents.iter().map(|id| ids.get(id).copied().unwrap_or(*id)).collect();
-    manifest.index_root = index_root;
-    new.retain(|pack| !base_packs.contains(&pack.id));
-    manifest.packs = list_packs(&old.catalogue, Some(&base_packs), &delta, index_root, &new);
-    let (id, encoded) = manifest.encode()?;
-    Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.snapshot.level }))
+/// What the snapshots of a new generation are described by.
+struct Rewriting<'a> {
+    shared: &'a Shared,
+    key: ChunkKey,
+    /// The promoted snapshot as it was: its chunks are the new base's.
+    whole: &'a Whole,
+    base: Arc<Snapshot>,
+    in_base: BTreeSet<ChunkId>,
+    /// New ids by old ones.
+    ids: BTreeMap<SnapshotId, SnapshotId>,
+    /// What was written for the new generation's deltas, and where.
+    written: BTreeMap<ChunkId, PackRef>,
+    indexes: BTreeMap<IndexRoot, PackRef>,
+    packs: Vec<FinishedPack>,
 }
 
-fn base_chunks(index: &SnapshotIndex) -> BTreeSet<ChunkId> {
+impl Rewriting<'_> {
+    /// Describes a snapshot against the new base: same contents, another index, and chunks that refer to the new
+    /// base's. The old base's are gone, and what refers to them could not be read any more.
+    fn rewrite(&mut self, old: &Whole) -> Result<Arc<Snapshot>, RebaseError> {
+        let mut delta = difference(&self.whole.index, &old.index, &old.snapshot.manifest.regions);
+        let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
+        for chunks in delta.regions.values_mut() {
+            chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !self.in_base.contains(&chunk)));
+        }
+        self.write(old, &delta, index_root, &encoded)?;
+        let chunks = delta.regions.values().flat_map(|chunks| chunks.values()).flatten();
+        let packs = chunks.filter_map(|chunk| self.written.get(chunk)).chain(self.indexes.get(&index_root));
+        let packs: BTreeMap<PackId, PackRef> = packs.map(|pack| (pack.id, *pack)).collect();
+        let mut manifest = old.snapshot.manifest.clone();
+        manifest.kind = SnapshotKind::Delta { base: self.base.id };
+        let renamed = |id: &SnapshotId| self.ids.get(id).copied().unwrap_or(*id);
+        manifest.parents = manifest.parents.iter().map(renamed).collect();
+        manifest.index_root = index_root;
+        manifest.packs = packs.into_values().collect();
+        let (id, encoded) = manifest.encode()?;
+        self.ids.insert(old.snapshot.id, id);
+        Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.snapshot.level }))
+    }
+
+    /// Writes what no earlier snapshot of the new generation has: chunks, and the index.
+    fn write(
+        &mut self,
+        old: &Whole,
+        delta: &SnapshotIndex,
+        root: IndexRoot,
+        encoded: &[u8],
+    ) -> Result<(), RebaseError> {
+        let mut sink = PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries());
+        let mut encoder = encoder(self.shared)?;
+        let (mut reader, mut references) = (ChunkReader::new()?, ChunkReader::new()?);
+        let mut new = BTreeSet::new();
+        for (name, chunks) in &delta.regions {
+            for (position, chunk) in chunks {
+                let Some(chunk) = chunk.filter(|chunk| !self.written.contains_key(chunk)) else { continue };
+                if !new.insert(chunk) {
+                    continue;
+                }
+                let reference = self.reference(&mut references, name, *position)?;
+                let place = old.catalogue.chunk(&chunk).ok_or_else(|| missing(&old.snapshot, chunk))?;
+                let plain = reader.chunk(self.chunks(&old.catalogue), place)?;
+                encoder.add(chunk, plain, reference);
+                if encoder.is_full() {
+                    append(&mut encoder, &mut sink)?;
+                }
+            }
+            append(&mut encoder, &mut sink)?;
+        }
+        if !self.indexes.contains_key(&root) {
+            append_index(&mut sink, root, encoded, self.shared.zstd_level)?;
+        }
+        for pack in sink.finish()? {
+            self.written.extend(pack.directory.chunk_ids().map(|chunk| (chunk, pack.reference)));
+            self.indexes.extend(pack.directory.indexes().iter().map(|(root, _)| (*root, pack.reference)));
+            self.packs.push(pack);
+        }
+        Ok(())
+    }
+
+    /// The new base's chunk at a position.
+    fn reference<'r>(
+        &self,
+        reader: &'r mut ChunkReader,
+        name: &RegionName,
+        position: u64,
+    ) -> Result<Option<(ChunkId, &'r [u8])>, Fault> {
+        let chunk = self.whole.index.regions.get(name).and_then(|chunks| chunks.get(&position));
+        let Some(chunk) = chunk.copied().flatten() else { return Ok(None) };
+        let Some(place) = self.whole.catalogue.chunk(&chunk) else { return Ok(None) };
+        Ok(Some((chunk, reader.chunk(self.chunks(&self.whole.catalogue), place)?)))
+    }
+
+    fn chunks<'c>(&'c self, catalogue: &'c Catalogue) -> Chunks<'c> {
+        Chunks { shared: self.shared, catalogue, key: Some(&self.key) }
+    }
+}
+
+/// For a chunk that loading the snapshot has found in its packs.
+fn missing(snapshot: &Snapshot, chunk: ChunkId) -> Fault {
+    let reason = format!("no pack holds chunk {}", chunk.short());
+    Fault::damaged(std::path::Path::new(&snapshot.id.to_string()), reason)
+}
+
+fn chunks_of(index: &SnapshotIndex) -> BTreeSet<ChunkId> {
     index.regions.values().flat_map(|chunks| chunks.values()).flatten().copied().collect()
 }

@@ -84,7 +84,7 @@ pub struct PushReport {
 pub(crate) struct Parent {
     base: SnapshotId,
     base_packs: BTreeSet<sustain_proto::PackId>,
-    base_index: SnapshotIndex,
+    pub(crate) base_index: SnapshotIndex,
     pub(crate) index: SnapshotIndex,
     pub(crate) regions: Vec<Region>,
 }

@@ -93,8 +93,11 @@ impl Push {
         source: &dyn RegionSource,
         spans: &Spans,
     ) -> Result<RegionIndex, PushError> {
-        let (catalogue, key) = (&self.catalogue, &self.key);
-        let known = Known { catalogue, key, level: self.shared.zstd_level, pace: self.pace };
+        let (shared, catalogue, key) = (&*self.shared, &self.catalogue, &self.key);
+        let none = RegionIndex::new();
+        let base = self.parent.as_ref().map(|parent| parent.base_index.regions.get(&region.name));
+        let base = base.map(|region| region.unwrap_or(&none));
+        let known = Known { shared, catalogue, key, base, pace: self.pace };
         let stored = ingest(&known, region, source, spans, &mut self.sink, &mut self.new);
         let stored = stored.and_then(|ingested| {
             if self.sink.finished_count() > MANIFEST_PACKS_MAX {

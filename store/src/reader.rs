@@ -5,11 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId, chunk_bytes_at};
 
+use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::{Whole, visible, with_base};
-use crate::ingest::no_memory;
-use crate::pack_file::PackFile;
 use crate::pins::Pin;
-use crate::record::Decoder;
 use crate::store::{Shared, Store};
 use crate::{Fault, ReadError, limits};
 
@@ -30,14 +28,7 @@ pub struct SnapshotReader {
     key: ChunkKey,
     _pin: Pin,
     /// Not in use at present. Their number is bounded by the threads that read at once.
-    idle: Mutex<Vec<Scratch>>,
-}
-
-/// What a read needs besides the snapshot.
-struct Scratch {
-    decoder: Decoder,
-    stored: Vec<u8>,
-    pack: Option<(u32, PackFile)>,
+    idle: Mutex<Vec<ChunkReader>>,
 }
 
 impl fmt::Debug for SnapshotReader {
@@ -104,40 +95,22 @@ impl SnapshotReader {
         let Some(chunk) = chunk.flatten() else { return Ok(ChunkRead::Zero) };
         // Opening has checked that the catalogue has every chunk.
         let place = self.whole.catalogue.chunk(&chunk).ok_or_else(outside)?;
-        let entry = self.whole.catalogue.entry(place);
-        let mut scratch = self.take()?;
-        let pack = match scratch.pack.take() {
-            Some((number, pack)) if number == place.pack => pack,
-            _ => {
-                let id = self.whole.catalogue.pack(place).id;
-                PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?
-            }
-        };
-        buf.copy_from_slice(pack.record(
-            &entry,
-            Some(&self.key),
-            &mut scratch.decoder,
-            &mut scratch.stored,
-        )?);
-        scratch.pack = Some((place.pack, pack));
-        self.put(scratch);
+        let mut reader = self.take()?;
+        let (shared, catalogue, key) = (&*self.shared, &self.whole.catalogue, Some(&self.key));
+        buf.copy_from_slice(reader.chunk(Chunks { shared, catalogue, key }, place)?);
+        self.put(reader);
         Ok(ChunkRead::Data)
     }
 
-    fn take(&self) -> Result<Scratch, Fault> {
+    fn take(&self) -> Result<ChunkReader, Fault> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match idle {
-            Some(scratch) => Ok(scratch),
-            None => {
-                Ok(Scratch { decoder: Decoder::new().map_err(no_memory)?, stored: Vec::new(), pack: None })
-            }
-        }
+        idle.map_or_else(ChunkReader::new, Ok)
     }
 
-    fn put(&self, scratch: Scratch) {
+    fn put(&self, reader: ChunkReader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < limits::READERS_IDLE_MAX {
-            idle.push(scratch);
+            idle.push(reader);
         }
     }
 }

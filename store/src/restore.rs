@@ -10,11 +10,10 @@ use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId};
 
 use crate::catalogue::Place;
+use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::error::io_kind;
 use crate::generation::{Whole, visible, with_base};
-use crate::pack_file::PackFile;
 use crate::parallel::{Pace, for_each_batch};
-use crate::record::Decoder;
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
 
@@ -79,12 +78,6 @@ struct Job {
     place: Place,
     region: u32,
     position: u64,
-}
-
-struct Worker {
-    decoder: Decoder,
-    stored: Vec<u8>,
-    pack: Option<(u32, PackFile)>,
 }
 
 struct Restore<'a> {
@@ -198,37 +191,29 @@ impl Restore<'_> {
     fn run(&self, pace: Pace) -> Result<(), RestoreError> {
         let total = self.jobs.iter().map(|job| u64::from(self.whole.catalogue.entry(job.place).plain_bytes));
         self.progress.total(total.sum());
-        let make = || {
-            let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
-            Ok(Worker { decoder, stored: Vec::new(), pack: None })
-        };
-        for_each_batch(pace, self.jobs.len() as u64, limits::BATCH_POSITIONS, make, |worker, batch| {
-            self.work(worker, batch)
-        })?;
+        for_each_batch(
+            pace,
+            self.jobs.len() as u64,
+            limits::BATCH_JOBS,
+            || Ok(ChunkReader::new()?),
+            |reader, batch| self.work(reader, batch),
+        )?;
         Ok(())
     }
 
-    fn work(&self, worker: &mut Worker, batch: Range<u64>) -> Result<(), RestoreError> {
+    fn work(&self, reader: &mut ChunkReader, batch: Range<u64>) -> Result<(), RestoreError> {
         if self.progress.cancelled() {
             return Err(RestoreError::Cancelled);
         }
+        let (shared, catalogue, key) = (self.shared, &self.whole.catalogue, Some(&self.key));
         let mut bytes = 0;
         for job in &self.jobs[batch.start as usize..batch.end as usize] {
-            let entry = self.whole.catalogue.entry(job.place);
-            let pack = match worker.pack.take() {
-                Some((number, pack)) if number == job.place.pack => pack,
-                _ => {
-                    let id = self.whole.catalogue.pack(job.place).id;
-                    PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?
-                }
-            };
-            let plain = pack.record(&entry, Some(&self.key), &mut worker.decoder, &mut worker.stored)?;
+            let plain = reader.chunk(Chunks { shared, catalogue, key }, job.place)?;
             if let Some(file) = self.files.as_ref().and_then(|files| files[job.region as usize].as_ref()) {
                 file.write_all_at(plain, job.position * CHUNK_BYTES as u64)
                     .map_err(|source| self.target_error(job, source))?;
             }
             bytes += plain.len() as u64;
-            worker.pack = Some((job.place.pack, pack));
         }
         self.written.fetch_add(bytes, Ordering::Relaxed);
         self.progress.advance(bytes);

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
-use sustain_proto::{ChunkKey, PackId};
+use sustain_proto::{ChunkKey, PackId, PackRef};
 
+use crate::catalogue::{BlockPlace, Catalogue};
+use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::{Whole, with_base};
 use crate::key::KeyFile;
 use crate::layout::Layout;
 use crate::pack_file::PackFile;
 use crate::parallel::{Pace, for_each_batch};
-use crate::record::{Decoder, RecordKind};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::sweep::{list_packs, read_manifest};
@@ -115,7 +116,7 @@ impl Store {
         }
         let manifests = state.snapshots.values().map(|snapshot| snapshot.encoded.len() as u64);
         progress.total(packs.values().sum::<u64>() + manifests.sum::<u64>());
-        verify.packs(&packs.into_keys().collect::<Vec<_>>())?;
+        verify.packs(&state, &packs)?;
         verify.manifests(&state)?;
         verify.database()?;
         let findings = verify.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -174,35 +175,70 @@ impl Verify<'_> {
         }
     }
 
-    fn packs(&self, packs: &[PackId]) -> Result<(), VerifyError> {
-        let make = || {
-            let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
-            Ok::<_, VerifyError>((decoder, Vec::new()))
-        };
-        for_each_batch(Pace::Full, packs.len() as u64, 1, make, |(decoder, stored), range| {
-            let id = packs[range.start as usize];
-            match self.pack(id, decoder, stored) {
-                // Dropped, or moved in, while this was going on.
-                Err(VerifyError::Fault(_)) if !self.shared.state().packs.contains_key(&id) => Ok(()),
-                Err(VerifyError::Fault(fault)) => self.judge(fault),
-                other => other,
-            }
+    fn packs(&self, state: &State, packs: &BTreeMap<PackId, u64>) -> Result<(), VerifyError> {
+        let mut catalogue = Catalogue::default();
+        for (id, bytes) in packs {
+            let outcome = catalogue.add(self.shared, &[PackRef { id: *id, bytes: *bytes }]);
+            self.unless_dropped(id, outcome.map_err(VerifyError::from))?;
+        }
+        // What is not listed may refer to what is still to come.
+        let listed = state.listed_packs();
+        let make = || Ok::<_, VerifyError>((ChunkReader::new()?, Vec::new()));
+        let count = catalogue.packs().len() as u64;
+        for_each_batch(Pace::Full, count, 1, make, |(reader, scratch), range| {
+            let number = range.start as u32;
+            let id = catalogue.pack(number).id;
+            let chunks = listed.contains(&id).then_some(reader);
+            self.unless_dropped(&id, self.pack(&catalogue, number, chunks, scratch))
         })?;
         Ok(())
     }
 
-    fn pack(&self, id: PackId, decoder: &mut Decoder, stored: &mut Vec<u8>) -> Result<(), VerifyError> {
-        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?;
-        file.check_hash(id, stored, |part| self.done(part))?;
-        let directory = file.directory()?;
-        let mut chunks = 0;
-        for entry in &directory.entries {
-            file.record(entry, self.key.as_ref(), decoder, stored)?;
-            chunks += u64::from(entry.kind == RecordKind::Chunk);
+    /// Notes damage, unless the pack was dropped, or moved in, while this was going on.
+    fn unless_dropped(&self, id: &PackId, outcome: Result<(), VerifyError>) -> Result<(), VerifyError> {
+        match outcome {
+            Err(VerifyError::Fault(_)) if !self.shared.state().packs.contains_key(id) => Ok(()),
+            Err(VerifyError::Fault(fault)) => self.judge(fault),
+            other => other,
+        }
+    }
+
+    /// Reads all of a pack and, with a reader, puts together all its chunks.
+    fn pack(
+        &self,
+        catalogue: &Catalogue,
+        number: u32,
+        reader: Option<&mut ChunkReader>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), VerifyError> {
+        let (pack, directory) = &catalogue.packs()[number as usize];
+        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &pack.id)?;
+        file.check_hash(pack.id, scratch, |part| self.done(part))?;
+        for (root, block) in directory.indexes() {
+            file.index(&directory.blocks()[*block as usize], root)?;
+        }
+        if let Some(reader) = reader {
+            self.chunks(catalogue, number, reader)?;
         }
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         findings.packs += 1;
-        findings.chunks += chunks;
+        findings.chunks += directory.chunk_count() as u64;
+        Ok(())
+    }
+
+    fn chunks(&self, catalogue: &Catalogue, pack: u32, reader: &mut ChunkReader) -> Result<(), VerifyError> {
+        let from = Chunks { shared: self.shared, catalogue, key: self.key.as_ref() };
+        for block in 0..catalogue.packs()[pack as usize].1.blocks().len() as u32 {
+            let block = BlockPlace { pack, block };
+            let references = || catalogue.chunks_of(block).filter_map(|(_, chunk)| chunk.reference);
+            // What it refers to is in another pack: if that can't be read, it is that one which is named.
+            if references().any(|reference| catalogue.chunk(&reference).is_none()) {
+                continue;
+            }
+            for (place, _) in catalogue.chunks_of(block) {
+                reader.chunk(from, place)?;
+            }
+        }
         Ok(())
     }
 
