@@ -223,7 +223,8 @@ mod tests {
         let old = noise(1, CHUNK_BYTES);
         let mut new = old.clone();
         new[5_000..5_100].copy_from_slice(&noise(2, 100));
-        let cases: [(&[u8], Option<&[u8]>, Encoding); 3] =
+        type Case<'a> = (&'a [u8], Option<&'a [u8]>, Encoding);
+        let cases: [Case<'_>; 3] =
             [(&text, None, Encoding::Zstd), (&old, None, Encoding::Raw), (&new, Some(&old), Encoding::Delta)];
         let (mut encoder, mut decoder) = (Encoder::new(1, 3).unwrap(), Decoder::new().unwrap());
         for (plain, reference, expected) in cases {

@@ -13,23 +13,19 @@
 //! All numbers are little endian. Since offsets are sums of lengths, no directory can point elsewhere. A chunk
 //! whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out.
 
-use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX, PACK_BYTES_MAX, PACK_RECORDS_MAX};
+use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX, PACK_RECORDS_MAX};
 use sustain_proto::{ChunkId, IndexRoot};
 
 use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChunk};
 use crate::limits::BLOCK_CHUNKS_MAX;
+use crate::pack_ends::{HEADER_BYTES, Reader, TRAILER_BYTES, Trailer};
 use crate::pages::PageMap;
 
-pub(crate) const HEADER_BYTES: usize = 8;
-pub(crate) const TRAILER_BYTES: usize = 52;
 const BLOCK_BYTES: usize = 6;
 /// A chunk's entry at its shortest, and at its longest.
 const CHUNK_BYTES_MIN: usize = 33;
 const CHUNK_ENTRY_BYTES_MAX: usize = 73;
 const INDEX_ENTRY_BYTES: usize = 36;
-const VERSION: u16 = 1;
-const MAGIC: [u8; 4] = *b"SPCK";
-const TRAILER_MAGIC: [u8; 4] = *b"KCPS";
 const FLAG_FULL: u8 = 1;
 const FLAG_ALL_DATA: u8 = 2;
 const FLAG_REFERS: u8 = 4;
@@ -73,32 +69,10 @@ pub(crate) struct PackDirectory {
     encoded_bytes: usize,
 }
 
-/// What a trailer says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Trailer {
-    offset: u64,
-    directory_bytes: usize,
-    blocks: u32,
-    chunks: u32,
-    hash: [u8; 32],
-}
-
-pub(crate) fn header() -> [u8; HEADER_BYTES] {
-    let mut bytes = [0; HEADER_BYTES];
-    bytes[..4].copy_from_slice(&MAGIC);
-    bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
-    bytes
-}
-
-pub(crate) fn check_header(bytes: &[u8; HEADER_BYTES]) -> Result<(), String> {
-    if bytes[..4] != MAGIC {
-        return Err("it is no pack: its magic number is wrong".to_owned());
-    }
-    let found = u16::from_le_bytes([bytes[4], bytes[5]]);
-    if found != VERSION {
-        return Err(format!("the pack has version {found}, this build reads version {VERSION}"));
-    }
-    if bytes[6..] == [0, 0] { Ok(()) } else { Err("its header is damaged".to_owned()) }
+/// Most bytes of a directory with so many blocks and chunks.
+pub(crate) fn encoded_bytes_max(blocks: u32, chunks: u32) -> u64 {
+    u64::from(blocks) * (BLOCK_BYTES + INDEX_ENTRY_BYTES) as u64
+        + u64::from(chunks) * CHUNK_ENTRY_BYTES_MAX as u64
 }
 
 fn flags(chunk: &StoredChunk) -> u8 {
@@ -242,12 +216,15 @@ impl PackDirectory {
         }
         debug_assert_eq!(bytes.len(), self.encoded_bytes);
         let hash = *blake3::hash(&bytes).as_bytes();
-        bytes.extend_from_slice(&offset.to_le_bytes());
-        // Both are at most PACK_RECORDS_MAX.
-        bytes.extend_from_slice(&(self.blocks.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(self.chunks.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&hash);
-        bytes.extend_from_slice(&TRAILER_MAGIC);
+        let trailer = Trailer {
+            offset,
+            directory_bytes: bytes.len(),
+            // Both are at most PACK_RECORDS_MAX.
+            blocks: self.blocks.len() as u32,
+            chunks: self.chunks.len() as u32,
+            hash,
+        };
+        bytes.extend_from_slice(&trailer.encode());
         bytes
     }
 
@@ -293,23 +270,6 @@ fn encode_chunk(chunk: &StoredChunk, bytes: &mut Vec<u8>) {
     }
     if let Some(reference) = chunk.reference {
         bytes.extend_from_slice(reference.as_bytes());
-    }
-}
-
-/// What is left to be read.
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (now, later) = self.bytes.split_first_chunk().ok_or("its directory is cut short")?;
-        self.bytes = later;
-        Ok(*now)
-    }
-
-    fn number(&mut self) -> Result<u32, String> {
-        self.take().map(u32::from_le_bytes)
     }
 }
 
@@ -375,46 +335,6 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Result<StoredChunk, String> {
     let reference = if refers { Some(ChunkId::from_bytes(reader.take()?)) } else { None };
     pages.check(bytes, refers)?;
     Ok(StoredChunk { id, plain_bytes, pages, reference })
-}
-
-impl Trailer {
-    /// Reads the trailer of a pack with so many bytes, and checks it against that.
-    pub(crate) fn decode(bytes: &[u8; TRAILER_BYTES], pack_bytes: u64) -> Result<Self, String> {
-        let mut reader = Reader { bytes };
-        let offset = u64::from_le_bytes(reader.take()?);
-        let (blocks, chunks) = (reader.number()?, reader.number()?);
-        let hash = reader.take()?;
-        if reader.bytes != TRAILER_MAGIC {
-            return Err("its end is damaged".to_owned());
-        }
-        let records = u64::from(blocks).max(chunks.into());
-        if records > PACK_RECORDS_MAX as u64 {
-            return Err(format!(
-                "it says that it has {records} records, at most {PACK_RECORDS_MAX} are allowed"
-            ));
-        }
-        let end = pack_bytes.checked_sub(TRAILER_BYTES as u64);
-        let directory_bytes = end.and_then(|end| end.checked_sub(offset));
-        let bytes_max = (u64::from(blocks) * (BLOCK_BYTES + INDEX_ENTRY_BYTES) as u64)
-            + u64::from(chunks) * CHUNK_ENTRY_BYTES_MAX as u64;
-        match directory_bytes {
-            Some(bytes)
-                if pack_bytes <= PACK_BYTES_MAX && offset >= HEADER_BYTES as u64 && bytes <= bytes_max =>
-            {
-                // At most the limit on packs.
-                Ok(Self { offset, directory_bytes: bytes as usize, blocks, chunks, hash })
-            }
-            _ => Err("its end does not fit its size".to_owned()),
-        }
-    }
-
-    pub(crate) fn directory_offset(&self) -> u64 {
-        self.offset
-    }
-
-    pub(crate) fn directory_bytes(&self) -> usize {
-        self.directory_bytes
-    }
 }
 
 #[cfg(test)]

@@ -81,7 +81,6 @@ pub(crate) fn ingest(
                 add_chunk(known, &output, &mut worker.encoder, &mut worker.reader, position, id, plain)?;
             }
         }
-        store_block(&output, &mut worker.encoder)?;
         let found = worker.found.len() as u64;
         if found_count.fetch_max(found, Ordering::Relaxed).max(found) > CHUNKS_MAX {
             let bytes_max = CHUNKS_MAX * CHUNK_BYTES as u64;
@@ -94,7 +93,12 @@ pub(crate) fn ingest(
         Ok(())
     };
     let workers = for_each_batch(known.pace, spans.total, limits::BATCH_POSITIONS, make, work)?;
-    let mut found: Vec<_> = workers.into_iter().flat_map(|worker| worker.found).collect();
+    let mut found = Vec::new();
+    for mut worker in workers {
+        // What did not fill a block.
+        store_block(&output, &mut worker.encoder)?;
+        found.append(&mut worker.found);
+    }
     found.sort_unstable_by_key(|(position, _)| *position);
     let chunks = found.into_iter().map(|(position, id)| (position, Some(id))).collect();
     Ok(Ingested { chunks })

@@ -24,6 +24,7 @@ mod layout;
 mod listing;
 mod mend;
 mod open;
+mod pack_ends;
 mod pack_file;
 mod pack_writer;
 mod pages;

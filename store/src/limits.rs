@@ -2,8 +2,7 @@
 
 /// Positions that a worker takes at a time when it reads, hashes or restores: 1 MiB of a region, enough
 /// that taking work costs nothing and little enough that all cores finish together.
-/// What one takes and is new becomes a block.
-pub const BATCH_POSITIONS: u64 = BLOCK_CHUNKS_MAX as u64;
+pub const BATCH_POSITIONS: u64 = 16;
 
 /// Chunks that a worker restores at a time: some blocks, so that few of them are decoded by two workers.
 pub const BATCH_JOBS: u64 = 4 * BATCH_POSITIONS;
@@ -23,12 +22,12 @@ pub const NICE_BEHIND: i32 = 10;
 /// Level of zstd. Design's measurements: 280 MB/s a core on guest memory, and later levels gain little.
 pub const ZSTD_LEVEL: i32 = 1;
 
-/// Level of zstd for blocks with a dictionary: against level 1 it saves a quarter of a mail guest's changes in memory at
-/// three quarters of the speed (docs/benchmarks.md).
+/// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
+/// at four fifths of the speed (docs/benchmarks.md).
 pub const ZSTD_DELTA_LEVEL: i32 = 3;
 
-/// Most chunks of a block. More gain next to nothing (docs/benchmarks.md), and reading one chunk takes decoding the whole
-/// block and what all its chunks refer to.
+/// Most chunks of a block. More gain next to nothing (docs/benchmarks.md), and reading one chunk takes decoding the
+/// whole block and what all its chunks refer to.
 pub const BLOCK_CHUNKS_MAX: usize = 16;
 
 /// Bytes gathered before a pack's file is written to.

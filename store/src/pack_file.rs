@@ -6,10 +6,11 @@ use sustain_proto::limits::PACK_BYTES_MAX;
 use sustain_proto::{IndexRoot, PackId};
 
 use crate::block::Decoder;
-use crate::directory::{self, Block, HEADER_BYTES, PackDirectory, TRAILER_BYTES, Trailer};
+use crate::directory::{Block, PackDirectory};
 use crate::disk::{Disk, DiskFile};
 use crate::ingest::no_memory;
 use crate::layout::Layout;
+use crate::pack_ends::{HEADER_BYTES, TRAILER_BYTES, Trailer, check_header};
 use crate::{Fault, limits};
 
 /// An open pack.
@@ -100,11 +101,11 @@ pub(crate) fn read_directory(path: &Path, file: &dyn DiskFile) -> Result<PackDir
     }
     let mut header = [0; HEADER_BYTES];
     file.read_at(0, &mut header).map_err(reading)?;
-    directory::check_header(&header).map_err(damaged)?;
+    check_header(&header).map_err(damaged)?;
     let mut trailer = [0; TRAILER_BYTES];
     file.read_at(bytes - TRAILER_BYTES as u64, &mut trailer).map_err(reading)?;
     let trailer = Trailer::decode(&trailer, bytes).map_err(damaged)?;
-    let mut encoded = vec![0; trailer.directory_bytes()];
-    file.read_at(trailer.directory_offset(), &mut encoded).map_err(reading)?;
+    let mut encoded = vec![0; trailer.directory_bytes];
+    file.read_at(trailer.offset, &mut encoded).map_err(reading)?;
     PackDirectory::decode(&trailer, &encoded).map_err(damaged)
 }

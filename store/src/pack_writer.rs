@@ -7,9 +7,10 @@ use sustain_proto::limits::{CHUNK_BYTES, PACK_BYTES_TARGET, PACK_RECORDS_MAX};
 use sustain_proto::{PackId, PackRef};
 
 use crate::block::NewBlock;
-use crate::directory::{self, PackDirectory};
+use crate::directory::PackDirectory;
 use crate::disk::Disk;
 use crate::error::DiskContext;
+use crate::pack_ends;
 use crate::publish::{TemporaryFile, new_name};
 use crate::{Fault, limits};
 
@@ -91,7 +92,7 @@ struct PackWriter {
 impl PackWriter {
     fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
         let mut buffer = Vec::with_capacity(limits::PACK_BUFFER_BYTES + CHUNK_BYTES);
-        buffer.extend_from_slice(&directory::header());
+        buffer.extend_from_slice(&pack_ends::header());
         let file = TemporaryFile::create(disk, path)?;
         let hasher = blake3::Hasher::new();
         Ok(Self { file, hasher, buffer, flushed: 0, directory: PackDirectory::default() })
