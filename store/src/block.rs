@@ -10,7 +10,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::limits::BLOCK_CHUNKS_MAX;
-use crate::pages::PageMap;
+use crate::pages::{PageMap, Previous, SharedPage};
 
 /// Most plain bytes of a block of chunks.
 pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_CHUNKS_MAX * CHUNK_BYTES;
@@ -30,12 +30,14 @@ pub(crate) enum Encoding {
 }
 
 /// A chunk as its block has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredChunk {
     pub(crate) id: ChunkId,
     pub(crate) plain_bytes: u32,
     pub(crate) pages: PageMap,
     pub(crate) reference: Option<ChunkId>,
+    /// Its pages that are stored with other chunks, in order.
+    pub(crate) shared: Vec<SharedPage>,
 }
 
 impl StoredChunk {
@@ -85,17 +87,24 @@ impl Encoder {
         })
     }
 
-    /// Adds a chunk to the block, with what it refers to.
-    pub(crate) fn add(&mut self, id: ChunkId, plain: &[u8], reference: Option<(ChunkId, &[u8])>) {
+    /// Adds a chunk to the block, with what it refers to and what was there before.
+    pub(crate) fn add(
+        &mut self,
+        id: ChunkId,
+        plain: &[u8],
+        reference: Option<(ChunkId, &[u8])>,
+        previous: Option<&Previous<'_>>,
+    ) {
         debug_assert!(self.chunks.len() < BLOCK_CHUNKS_MAX && plain.len() <= CHUNK_BYTES);
         let old = reference.map(|(_, old)| old);
-        let pages = PageMap::compare(plain, old);
+        let mut shared = Vec::new();
+        let pages = PageMap::compare(plain, old, previous, &mut shared);
         pages.append_data(plain, &mut self.data);
         if let Some(old) = old {
             pages.append_prefix(plain.len(), old, &mut self.prefix);
         }
         let reference = reference.map(|(id, _)| id);
-        self.chunks.push(StoredChunk { id, plain_bytes: plain.len() as u32, pages, reference });
+        self.chunks.push(StoredChunk { id, plain_bytes: plain.len() as u32, pages, reference, shared });
     }
 
     /// Whether no more chunks fit.
@@ -229,7 +238,7 @@ mod tests {
         let (mut encoder, mut decoder) = (Encoder::new(1, 3).unwrap(), Decoder::new().unwrap());
         for (plain, reference, expected) in cases {
             encoder.clear();
-            encoder.add(id(1), plain, reference.map(|old| (id(2), old)));
+            encoder.add(id(1), plain, reference.map(|old| (id(2), old)), None);
             let prefix = encoder.prefix.clone();
             let block = encoder.finish().unwrap();
             assert_eq!(block.encoding, expected);
@@ -237,7 +246,7 @@ mod tests {
             let mut data = vec![0; chunk.data_bytes()];
             decoder.decode(block.encoding, block.stored, &prefix, &mut data).unwrap();
             let mut again = vec![0; plain.len()];
-            chunk.pages.assemble(&data, reference.unwrap_or_default(), &mut again).unwrap();
+            chunk.pages.assemble(&data, reference.unwrap_or_default(), &[], &mut again).unwrap();
             assert!(again == plain);
             for bytes in [data.len() - 1, data.len() + 1] {
                 assert!(decoder.decode(block.encoding, block.stored, &prefix, &mut vec![0; bytes]).is_err());
@@ -254,7 +263,7 @@ mod tests {
             let mut new = old.clone();
             new[9_000..9_100].copy_from_slice(&noise(number + 2, 100));
             assert!(!encoder.is_full());
-            encoder.add(id(number), &new, Some((id(100), &old)));
+            encoder.add(id(number), &new, Some((id(100), &old)), None);
         }
         assert!(encoder.is_full());
         let block = encoder.finish().unwrap();

@@ -70,7 +70,7 @@ pub(crate) struct Place {
 }
 
 /// A block's pack and its number there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BlockPlace {
     pub(crate) pack: u32,
     pub(crate) block: u32,
@@ -161,10 +161,17 @@ impl Catalogue {
         numbers.map(move |chunk| (Place { pack: block.pack, chunk }, directory.chunk(chunk)))
     }
 
-    /// Whether a chunk can be read by itself: it refers to nothing, and has a block of its own. Bases' chunks
-    /// are such.
+    /// Whether a chunk can be read by itself. Bases' chunks are such.
     pub(crate) fn is_alone(&self, place: Place) -> bool {
         is_alone(&self.packs, place)
+    }
+
+    /// The chunks that reading a block's chunks takes besides: what they refer to, and what they share pages with.
+    pub(crate) fn needed_by(&self, block: BlockPlace) -> impl Iterator<Item = ChunkId> + '_ {
+        self.chunks_of(block).flat_map(|(_, chunk)| {
+            let shared = chunk.shared.into_iter().map(|page| page.chunk);
+            chunk.reference.into_iter().chain(shared)
+        })
     }
 
     /// All packs with their directories.
@@ -174,9 +181,7 @@ impl Catalogue {
 }
 
 fn is_alone(packs: &[(PackRef, Arc<PackDirectory>)], place: Place) -> bool {
-    let directory = &packs[place.pack as usize].1;
-    directory.chunks_of(directory.block_of(place.chunk)).len() == 1
-        && directory.chunk(place.chunk).reference.is_none()
+    packs[place.pack as usize].1.is_alone(place.chunk)
 }
 
 impl Shared {

@@ -1,20 +1,31 @@
-//! Reading chunks: each is put together from its block and what it refers to, and checked against its id.
+//! Reading chunks: each is put together from its block, what it refers to and what it shares, and checked against
+//! its id.
 //!
-//! A chunk refers to one that refers to nothing itself: depth is one, whatever a pack says.
+//! ```text
+//! chunk ─┬─ its block ── with a dictionary: what its chunks refer to ── chunks that stand alone
+//!        ├─ pages that are as in the chunk referred to ──────────────── a chunk that stands alone
+//!        └─ pages that are stored with other chunks ── their blocks
+//! ```
+//! What is referred to stands alone, and a page that is shared is stored where it is said to be: so this has an end,
+//! whatever a pack says.
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::sync::Arc;
 
 use sustain_proto::limits::CHUNK_BYTES;
-use sustain_proto::{ChunkId, ChunkKey, PackId};
+use sustain_proto::{ChunkId, ChunkKey};
 
-use crate::Fault;
 use crate::block::{Decoder, Encoding, StoredChunk};
 use crate::catalogue::{BlockPlace, Catalogue, Place};
 use crate::ingest::no_memory;
 use crate::pack_file::PackFile;
 use crate::store::Shared;
+use crate::{Fault, limits};
 
-/// Where chunks are read from.
+const FORGED: &str = "a chunk is not what its id says";
+
+/// Where chunks are read from. A reader is for one of these.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) shared: &'a Shared,
@@ -23,100 +34,74 @@ pub(crate) struct Chunks<'a> {
     pub(crate) key: Option<&'a ChunkKey>,
 }
 
-/// A block that was decoded, and the pack that it came from.
-#[derive(Default)]
-struct Decoded {
-    place: Option<BlockPlace>,
-    pack: Option<(PackId, PackFile)>,
-    stored: Vec<u8>,
-    data: Vec<u8>,
-}
-
-/// Reads chunks. One a thread; its memory is reused, and the block read last is kept.
+/// Reads chunks. One a thread; its memory is reused, and what was read lately is kept.
 pub(crate) struct ChunkReader {
     decoder: Decoder,
-    block: Decoded,
-    /// What the block's chunks refer to, in their order; empty for one that refers to nothing.
-    references: Vec<Vec<u8>>,
-    /// The block that has the chunk referred to.
-    base: Decoded,
-    prefix: Vec<u8>,
+    /// Packs that are open, those used last at the end.
+    files: VecDeque<(u32, PackFile)>,
+    /// Blocks of several chunks, likewise.
+    blocks: VecDeque<(BlockPlace, Arc<[u8]>)>,
+    /// Chunks that were referred to, likewise.
+    references: VecDeque<(Place, Arc<[u8]>)>,
+    stored: Vec<u8>,
+    data: Vec<u8>,
     plain: Vec<u8>,
 }
 
 impl Chunks<'_> {
-    fn open<'f>(&self, decoded: &'f mut Decoded, pack: u32) -> Result<&'f PackFile, Fault> {
-        let id = self.catalogue.pack(pack).id;
-        let opened = match decoded.pack.take() {
-            Some(open) if open.0 == id => open,
-            _ => (id, PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?),
-        };
-        Ok(&decoded.pack.insert(opened).1)
+    fn damaged(&self, pack: u32, reason: impl Display) -> Fault {
+        Fault::damaged(&self.shared.layout.pack(&self.catalogue.pack(pack).id), reason)
     }
 
-    fn path(&self, pack: u32) -> PathBuf {
-        self.shared.layout.pack(&self.catalogue.pack(pack).id)
+    /// Where a chunk is that another one needs.
+    fn needed(&self, by: u32, chunk: &ChunkId) -> Result<Place, Fault> {
+        let place = self.catalogue.chunk(chunk);
+        place.ok_or_else(|| {
+            self.damaged(by, format_args!("it needs chunk {}, which is nowhere", chunk.short()))
+        })
     }
 
-    fn damaged(&self, pack: u32, reason: impl std::fmt::Display) -> Fault {
-        Fault::damaged(&self.path(pack), reason)
-    }
-
-    /// Decodes a block, unless it is there already.
-    fn decode(
-        &self,
-        decoder: &mut Decoder,
-        decoded: &mut Decoded,
-        place: BlockPlace,
-        prefix: &[u8],
-    ) -> Result<(), Fault> {
-        if decoded.place.take() != Some(place) {
-            let block = self.catalogue.block(place);
-            let mut stored = std::mem::take(&mut decoded.stored);
-            self.open(decoded, place.pack)?.stored(&block, &mut stored)?;
-            decoded.stored = stored;
-            decoded.data.resize(block.plain_bytes as usize, 0);
-            decoder
-                .decode(block.encoding, &decoded.stored, prefix, &mut decoded.data)
-                .map_err(|reason| self.damaged(place.pack, reason))?;
-        }
-        decoded.place = Some(place);
-        Ok(())
-    }
-
-    /// Where a chunk's bytes are in its block.
-    fn data<'d>(&self, decoded: &'d Decoded, place: Place) -> &'d [u8] {
+    /// Where a chunk's bytes begin in its block.
+    fn start(&self, place: Place) -> usize {
         let block = self.catalogue.block_of(place);
         let before = self.catalogue.chunks_of(block).take_while(|(other, _)| other.chunk < place.chunk);
-        let start = before.map(|(_, chunk)| chunk.data_bytes()).sum::<usize>();
-        // The block was decoded to the sum of its chunks' bytes.
-        &decoded.data[start..start + self.catalogue.entry(place).data_bytes()]
+        before.map(|(_, chunk)| chunk.data_bytes()).sum()
     }
 
-    /// The place of what a chunk refers to.
-    fn referred(&self, from: u32, reference: &ChunkId) -> Result<Place, Fault> {
-        let place = self.catalogue.chunk(reference).ok_or_else(|| {
-            self.damaged(from, format_args!("it refers to chunk {}, which is nowhere", reference.short()))
-        })?;
-        if self.catalogue.entry(place).reference.is_some() {
-            return Err(self.damaged(from, "a chunk refers to one that refers to another"));
+    fn check(&self, place: Place, id: &ChunkId, plain: &[u8]) -> Result<(), Fault> {
+        if self.key.is_none_or(|key| key.chunk_id(plain) == *id) {
+            Ok(())
+        } else {
+            Err(self.damaged(place.pack, FORGED))
         }
-        Ok(place)
     }
+}
 
-    fn is_genuine(&self, id: &ChunkId, plain: &[u8]) -> bool {
-        self.key.is_none_or(|key| key.chunk_id(plain) == *id)
+/// What is kept under a key, which then counts as used last.
+fn kept<K: PartialEq, V>(cache: &mut VecDeque<(K, V)>, key: &K) -> Option<usize> {
+    let found = cache.iter().position(|(other, _)| other == key)?;
+    if let Some(used) = cache.remove(found) {
+        cache.push_back(used);
     }
+    Some(cache.len() - 1)
+}
+
+fn keep<K, V>(cache: &mut VecDeque<(K, V)>, key: K, value: V, most: usize) {
+    if cache.len() >= most {
+        cache.pop_front();
+    }
+    cache.push_back((key, value));
 }
 
 impl ChunkReader {
     pub(crate) fn new() -> Result<Self, Fault> {
         Ok(Self {
             decoder: Decoder::new().map_err(no_memory)?,
-            block: Decoded::default(),
-            references: Vec::new(),
-            base: Decoded::default(),
-            prefix: Vec::new(),
+            files: VecDeque::new(),
+            blocks: VecDeque::new(),
+            references: VecDeque::new(),
+            stored: Vec::new(),
+            data: Vec::new(),
             plain: Vec::with_capacity(CHUNK_BYTES),
         })
     }
@@ -127,84 +112,120 @@ impl ChunkReader {
         let read = if from.catalogue.is_alone(place) {
             self.alone(from, place, &entry)
         } else {
-            let block = from.catalogue.block_of(place);
-            self.load(from, block).and_then(|()| self.assemble(from, place, &entry))
+            self.assemble(from, place, &entry)
         };
-        let fault = match read {
-            Ok(()) if from.is_genuine(&entry.id, &self.plain) => return Ok(&self.plain),
-            Ok(()) => from.damaged(place.pack, "a chunk is not what its id says"),
-            Err(fault) => fault,
-        };
-        self.block.place = None;
-        Err(self.blame(from, place, fault))
+        match read.and_then(|()| from.check(place, &entry.id, &self.plain)) {
+            Ok(()) => Ok(&self.plain),
+            Err(fault @ Fault::Damaged { .. }) => Err(self.blame(from, place).unwrap_or(fault)),
+            Err(fault) => Err(fault),
+        }
     }
 
-    /// A chunk that has its block for itself.
+    /// Reads a chunk that stands alone into `plain`.
     fn alone(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), Fault> {
-        from.decode(&mut self.decoder, &mut self.base, from.catalogue.block_of(place), &[])?;
+        self.decode(from, from.catalogue.block_of(place), &[])?;
         self.plain.resize(entry.plain_bytes as usize, 0);
-        let assembled = entry.pages.assemble(&self.base.data, &[], &mut self.plain);
+        let assembled = entry.pages.assemble(&self.data, &[], &[], &mut self.plain);
         assembled.map_err(|reason| from.damaged(place.pack, reason))
     }
 
-    /// Decodes a block after what its chunks refer to.
-    fn load(&mut self, from: Chunks<'_>, place: BlockPlace) -> Result<(), Fault> {
-        if self.block.place == Some(place) {
-            return Ok(());
-        }
-        self.block.place = None;
-        self.prefix.clear();
-        for (number, (at, chunk)) in from.catalogue.chunks_of(place).enumerate() {
-            if self.references.len() == number {
-                self.references.push(Vec::new());
-            }
-            self.references[number].clear();
-            let Some(reference) = &chunk.reference else { continue };
-            let referred = from.referred(at.pack, reference)?;
-            self.read_reference(from, referred, number)?;
-            let bytes = chunk.plain_bytes as usize;
-            chunk.pages.append_prefix(bytes, &self.references[number], &mut self.prefix);
-        }
-        from.decode(&mut self.decoder, &mut self.block, place, &self.prefix)
-    }
-
-    fn read_reference(&mut self, from: Chunks<'_>, referred: Place, number: usize) -> Result<(), Fault> {
-        let entry = from.catalogue.entry(referred);
-        let block = from.catalogue.block_of(referred);
-        if from.catalogue.block(block).encoding == Encoding::Delta {
-            return Err(from.damaged(referred.pack, "a chunk is referred to whose block has a dictionary"));
-        }
-        from.decode(&mut self.decoder, &mut self.base, block, &[])?;
-        let plain = &mut self.references[number];
-        plain.resize(entry.plain_bytes as usize, 0);
-        let assembled = entry.pages.assemble(from.data(&self.base, referred), &[], plain);
-        assembled.map_err(|reason| from.damaged(referred.pack, reason))
-    }
-
+    /// Puts a chunk together in `plain`.
     fn assemble(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), Fault> {
-        let block = from.catalogue.block_of(place);
-        let number =
-            from.catalogue.chunks_of(block).take_while(|(other, _)| other.chunk < place.chunk).count();
+        let block = self.block(from, from.catalogue.block_of(place))?;
+        let reference = match &entry.reference {
+            Some(reference) => self.reference(from, place.pack, reference)?,
+            None => Arc::default(),
+        };
+        let mut shared = Vec::new();
+        for page in &entry.shared {
+            let owner = from.needed(place.pack, &page.chunk)?;
+            let owned = from.catalogue.entry(owner);
+            let range = owned.pages.data_range(owned.plain_bytes as usize, page.page.into());
+            let range = range.ok_or_else(|| {
+                from.damaged(place.pack, "a chunk shares a page that is not stored where it says")
+            })?;
+            let block = self.block(from, from.catalogue.block_of(owner))?;
+            let start = from.start(owner);
+            shared.extend_from_slice(&block[start + range.start..start + range.end]);
+        }
+        let start = from.start(place);
         self.plain.resize(entry.plain_bytes as usize, 0);
-        let data = from.data(&self.block, place);
-        let assembled = entry.pages.assemble(data, &self.references[number], &mut self.plain);
+        let data = &block[start..start + entry.data_bytes()];
+        let assembled = entry.pages.assemble(data, &reference, &shared, &mut self.plain);
         assembled.map_err(|reason| from.damaged(place.pack, reason))
     }
 
-    /// Whose fault it is that a chunk can't be read: perhaps that of the pack of a chunk that its block refers to.
-    fn blame(&self, from: Chunks<'_>, place: Place, fault: Fault) -> Fault {
-        if !matches!(fault, Fault::Damaged { .. }) || from.catalogue.is_alone(place) {
-            return fault;
+    /// The bytes that a block expands to, which are as many as its chunks have.
+    fn block(&mut self, from: Chunks<'_>, place: BlockPlace) -> Result<Arc<[u8]>, Fault> {
+        if let Some(found) = kept(&mut self.blocks, &place) {
+            return Ok(self.blocks[found].1.clone());
         }
-        let chunks = from.catalogue.chunks_of(from.catalogue.block_of(place));
-        for ((_, chunk), plain) in chunks.zip(&self.references) {
-            let Some(reference) = chunk.reference.filter(|_| !plain.is_empty()) else { continue };
-            if let Some(referred) =
-                from.catalogue.chunk(&reference).filter(|_| !from.is_genuine(&reference, plain))
-            {
-                return from.damaged(referred.pack, "a chunk is not what its id says");
+        let mut prefix = Vec::new();
+        if from.catalogue.block(place).encoding == Encoding::Delta {
+            for (at, chunk) in from.catalogue.chunks_of(place) {
+                let Some(reference) = &chunk.reference else { continue };
+                let reference = self.reference(from, at.pack, reference)?;
+                chunk.pages.append_prefix(chunk.plain_bytes as usize, &reference, &mut prefix);
             }
         }
-        fault
+        self.decode(from, place, &prefix)?;
+        let data: Arc<[u8]> = self.data.as_slice().into();
+        keep(&mut self.blocks, place, data.clone(), limits::BLOCKS_KEPT);
+        Ok(data)
+    }
+
+    /// A chunk that is referred to.
+    fn reference(&mut self, from: Chunks<'_>, by: u32, id: &ChunkId) -> Result<Arc<[u8]>, Fault> {
+        let place = from.needed(by, id)?;
+        if let Some(found) = kept(&mut self.references, &place) {
+            return Ok(self.references[found].1.clone());
+        }
+        if !from.catalogue.is_alone(place) {
+            return Err(from.damaged(by, "a chunk refers to one that does not stand alone"));
+        }
+        self.alone(from, place, &from.catalogue.entry(place))?;
+        let plain: Arc<[u8]> = self.plain.as_slice().into();
+        keep(&mut self.references, place, plain.clone(), limits::BLOCK_CHUNKS_MAX);
+        Ok(plain)
+    }
+
+    /// Reads a block and expands it into `data`.
+    fn decode(&mut self, from: Chunks<'_>, place: BlockPlace, prefix: &[u8]) -> Result<(), Fault> {
+        let block = from.catalogue.block(place);
+        let file = match kept(&mut self.files, &place.pack) {
+            Some(found) => found,
+            None => {
+                let id = from.catalogue.pack(place.pack).id;
+                let file = PackFile::open(from.shared.disk.as_ref(), &from.shared.layout, &id)?;
+                keep(&mut self.files, place.pack, file, limits::PACKS_KEPT_OPEN);
+                self.files.len() - 1
+            }
+        };
+        self.files[file].1.stored(&block, &mut self.stored)?;
+        self.data.resize(block.plain_bytes as usize, 0);
+        let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, &mut self.data);
+        decoded.map_err(|reason| from.damaged(place.pack, reason))
+    }
+
+    /// Whose fault it is that a chunk can't be read, if it is that of a chunk which it needs.
+    fn blame(&mut self, from: Chunks<'_>, place: Place) -> Option<Fault> {
+        let mut blocks = vec![from.catalogue.block_of(place)];
+        let owners = from.catalogue.entry(place).shared;
+        let owners = owners.iter().filter_map(|page| from.catalogue.chunk(&page.chunk));
+        blocks.extend(owners.map(|owner| from.catalogue.block_of(owner)));
+        self.blocks.clear();
+        self.references.clear();
+        for block in &blocks {
+            for reference in from.catalogue.chunks_of(*block).filter_map(|(_, chunk)| chunk.reference) {
+                let Some(referred) = from.catalogue.chunk(&reference) else { continue };
+                let read = self.reference(from, block.pack, &reference);
+                if let Err(fault) = read.and_then(|plain| from.check(referred, &reference, &plain)) {
+                    return Some(fault);
+                }
+            }
+        }
+        // The chunk's own block comes first, and is blamed by default.
+        let others = blocks.iter().skip(1).filter(|block| **block != blocks[0]);
+        others.copied().find_map(|block| self.block(from, block).err())
     }
 }

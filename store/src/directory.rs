@@ -7,11 +7,13 @@
 //! blocks    stored bytes, no gaps: a block begins where the one before ends
 //! directory per block: kind and encoding(u8) chunks(u8) stored bytes(u32), then
 //!             per chunk: id(32) flags(u8) [plain bytes(u32)] [pages(u32)] [reference(32)]
+//!               [owners(u8) ids(32 each), then per shared page: owner(u8) page(u8)]
 //!             or, of an index: root(32) plain bytes(u32)
 //! trailer   directory's offset(u64) blocks(u32) chunks(u32) BLAKE3 of the directory(32) "KCPS"
 //! ```
 //! All numbers are little endian. Since offsets are sums of lengths, no directory can point elsewhere. A chunk
-//! whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out.
+//! whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out; likewise for what it
+//! refers to, and the chunks that its shared pages are stored with.
 
 use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX, PACK_RECORDS_MAX};
 use sustain_proto::{ChunkId, IndexRoot};
@@ -19,16 +21,18 @@ use sustain_proto::{ChunkId, IndexRoot};
 use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChunk};
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pack_ends::{HEADER_BYTES, Reader, TRAILER_BYTES, Trailer};
-use crate::pages::PageMap;
+use crate::pages::{PAGES_MAX, Page, PageMap, SharedPage};
 
 const BLOCK_BYTES: usize = 6;
 /// A chunk's entry at its shortest, and at its longest.
 const CHUNK_BYTES_MIN: usize = 33;
-const CHUNK_ENTRY_BYTES_MAX: usize = 73;
+const CHUNK_ENTRY_BYTES_MAX: usize = 73 + 1 + PAGES_MAX * 34;
 const INDEX_ENTRY_BYTES: usize = 36;
 const FLAG_FULL: u8 = 1;
 const FLAG_ALL_DATA: u8 = 2;
 const FLAG_REFERS: u8 = 4;
+const FLAG_SHARES: u8 = 8;
+const FLAGS: u8 = FLAG_FULL | FLAG_ALL_DATA | FLAG_REFERS | FLAG_SHARES;
 const KIND_INDEX: u8 = 0x10;
 const NO_REFERENCE: u32 = u32::MAX;
 
@@ -54,6 +58,8 @@ struct PackedChunk {
     plain_bytes: u32,
     pages: PageMap,
     reference: u32,
+    /// Number of its first shared page in the pack.
+    shared: u32,
     block: u32,
 }
 
@@ -63,6 +69,8 @@ pub(crate) struct PackDirectory {
     blocks: Vec<Block>,
     chunks: Vec<PackedChunk>,
     references: Vec<ChunkId>,
+    /// The shared pages of all chunks, one after the other.
+    shared: Vec<SharedPage>,
     /// The indexes, with their blocks' numbers.
     indexes: Vec<(IndexRoot, u32)>,
     /// Bytes of the entries, encoded.
@@ -87,16 +95,32 @@ fn flags(chunk: &StoredChunk) -> u8 {
     if chunk.reference.is_some() {
         flags |= FLAG_REFERS;
     }
+    if !chunk.shared.is_empty() {
+        flags |= FLAG_SHARES;
+    }
     flags
 }
 
-fn chunk_entry_bytes(flags: u8) -> usize {
+/// The chunks that shared pages are stored with, each once.
+fn owners(shared: &[SharedPage]) -> Vec<ChunkId> {
+    let mut owners: Vec<ChunkId> = Vec::new();
+    for page in shared {
+        if !owners.contains(&page.chunk) {
+            owners.push(page.chunk);
+        }
+    }
+    owners
+}
+
+fn chunk_entry_bytes(chunk: &StoredChunk) -> usize {
+    let flags = flags(chunk);
     let field =
         |flag: u8, present: bool, bytes: usize| if (flags & flag != 0) == present { bytes } else { 0 };
     CHUNK_BYTES_MIN
         + field(FLAG_FULL, false, 4)
         + field(FLAG_ALL_DATA, false, 4)
         + field(FLAG_REFERS, true, 32)
+        + field(FLAG_SHARES, true, 1 + 32 * owners(&chunk.shared).len() + 2 * chunk.shared.len())
 }
 
 impl PackDirectory {
@@ -132,7 +156,7 @@ impl PackDirectory {
     fn push_chunks(&mut self, block: Block, chunks: &[StoredChunk]) {
         self.encoded_bytes += BLOCK_BYTES;
         for chunk in chunks {
-            self.encoded_bytes += chunk_entry_bytes(flags(chunk));
+            self.encoded_bytes += chunk_entry_bytes(chunk);
             let reference = match chunk.reference {
                 None => NO_REFERENCE,
                 Some(id) => {
@@ -141,8 +165,9 @@ impl PackDirectory {
                 }
             };
             let StoredChunk { id, plain_bytes, pages, .. } = *chunk;
-            let block = self.blocks.len() as u32;
-            self.chunks.push(PackedChunk { id, plain_bytes, pages, reference, block });
+            let (block, shared) = (self.blocks.len() as u32, self.shared.len() as u32);
+            self.shared.extend_from_slice(&chunk.shared);
+            self.chunks.push(PackedChunk { id, plain_bytes, pages, reference, shared, block });
         }
         self.blocks.push(block);
     }
@@ -166,9 +191,16 @@ impl PackDirectory {
 
     /// A chunk, by its number.
     pub(crate) fn chunk(&self, number: u32) -> StoredChunk {
-        let PackedChunk { id, plain_bytes, pages, reference, .. } = self.chunks[number as usize];
+        let PackedChunk { id, plain_bytes, pages, reference, shared, .. } = self.chunks[number as usize];
         let reference = self.references.get(reference as usize).copied();
-        StoredChunk { id, plain_bytes, pages, reference }
+        let shared = &self.shared[shared as usize..][..pages.count(Page::Shared)];
+        StoredChunk { id, plain_bytes, pages, reference, shared: shared.to_vec() }
+    }
+
+    /// Whether a chunk can be read by itself: its block has no other, and it needs none.
+    pub(crate) fn is_alone(&self, chunk: u32) -> bool {
+        let PackedChunk { pages, reference, block, .. } = self.chunks[chunk as usize];
+        self.chunks_of(block).len() == 1 && reference == NO_REFERENCE && pages.count(Page::Shared) == 0
     }
 
     /// The number of the block that holds a chunk.
@@ -180,6 +212,11 @@ impl PackDirectory {
     pub(crate) fn chunks_of(&self, block: u32) -> std::ops::Range<u32> {
         let block = self.blocks[block as usize];
         block.first..block.first + block.chunks
+    }
+
+    /// The chunks with which this pack's share pages.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.shared.iter().map(|page| page.chunk)
     }
 
     /// What counts against the limit on a pack's records.
@@ -271,6 +308,16 @@ fn encode_chunk(chunk: &StoredChunk, bytes: &mut Vec<u8>) {
     if let Some(reference) = chunk.reference {
         bytes.extend_from_slice(reference.as_bytes());
     }
+    if flags & FLAG_SHARES != 0 {
+        let owners = owners(&chunk.shared);
+        // At most as many as a chunk has pages.
+        bytes.push(owners.len() as u8);
+        owners.iter().for_each(|owner| bytes.extend_from_slice(owner.as_bytes()));
+        for page in &chunk.shared {
+            let owner = owners.iter().take_while(|owner| **owner != page.chunk).count();
+            bytes.extend_from_slice(&[owner as u8, page.page]);
+        }
+    }
 }
 
 /// Reads a block's entry, and returns how many bytes the block has in the file.
@@ -323,7 +370,7 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Result<StoredChunk, String> {
     let [flags] = reader.take()?;
     let plain_bytes = if flags & FLAG_FULL != 0 { CHUNK_BYTES as u32 } else { reader.number()? };
     let bytes = plain_bytes as usize;
-    if bytes == 0 || bytes > CHUNK_BYTES || flags & !(FLAG_FULL | FLAG_ALL_DATA | FLAG_REFERS) != 0 {
+    if bytes == 0 || bytes > CHUNK_BYTES || flags & !FLAGS != 0 {
         return Err("a chunk has an impossible length".to_owned());
     }
     let pages = if flags & FLAG_ALL_DATA != 0 {
@@ -334,7 +381,31 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Result<StoredChunk, String> {
     let refers = flags & FLAG_REFERS != 0;
     let reference = if refers { Some(ChunkId::from_bytes(reader.take()?)) } else { None };
     pages.check(bytes, refers)?;
-    Ok(StoredChunk { id, plain_bytes, pages, reference })
+    let count = pages.count(Page::Shared);
+    if (count > 0) != (flags & FLAG_SHARES != 0) {
+        return Err("a chunk's shared pages are not where they should be".to_owned());
+    }
+    let shared = if count > 0 { decode_shared(reader, count)? } else { Vec::new() };
+    Ok(StoredChunk { id, plain_bytes, pages, reference, shared })
+}
+
+fn decode_shared(reader: &mut Reader<'_>, count: usize) -> Result<Vec<SharedPage>, String> {
+    let [owners] = reader.take()?;
+    if usize::from(owners) > count {
+        return Err("a chunk shares pages with more chunks than it has pages".to_owned());
+    }
+    let owners: Vec<ChunkId> =
+        (0..owners).map(|_| reader.take().map(ChunkId::from_bytes)).collect::<Result<_, _>>()?;
+    let page = |_| {
+        let [owner, page] = reader.take()?;
+        let chunk = *owners.get(usize::from(owner)).ok_or("a chunk shares a page with no chunk")?;
+        if usize::from(page) < PAGES_MAX {
+            Ok(SharedPage { chunk, page })
+        } else {
+            Err("a chunk shares a page past another's end".to_owned())
+        }
+    };
+    (0..count).map(page).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ fn id(number: u8) -> ChunkId {
 }
 
 fn chunk(number: u8, plain_bytes: u32, bits: u32, reference: Option<u8>) -> StoredChunk {
-    StoredChunk { id: id(number), plain_bytes, pages: PageMap::from_bits(bits), reference: reference.map(id) }
+    let pages = PageMap::from_bits(bits);
+    let page = |page| SharedPage { chunk: id(50 + page % 2), page };
+    let shared = (0..pages.count(Page::Shared) as u8).map(page).collect();
+    StoredChunk { id: id(number), plain_bytes, pages, reference: reference.map(id), shared }
 }
 
 /// A directory, and the bytes of its blocks.
@@ -27,7 +30,7 @@ fn filled(blocks: &[(BlockContent<'_>, Encoding, usize)]) -> (PackDirectory, u64
 
 fn sample() -> (PackDirectory, u64) {
     let whole = chunk(1, CHUNK_BYTES as u32, PageMap::all_data(CHUNK_BYTES).bits(), None);
-    let delta = [chunk(2, CHUNK_BYTES as u32, 0b10_01, Some(1)), chunk(3, 5_000, 0b00_10, Some(1))];
+    let delta = [chunk(2, CHUNK_BYTES as u32, 0b11_11_10_11_01, Some(1)), chunk(3, 5_000, 0b00_10, Some(1))];
     filled(&[
         (BlockContent::Chunks(&[whole]), Encoding::Zstd, 10),
         (BlockContent::Chunks(&delta), Encoding::Delta, 20),

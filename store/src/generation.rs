@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sustain_proto::{IndexRoot, Manifest, SnapshotId, SnapshotIndex, chunk_bytes_at};
+use sustain_proto::{ChunkId, IndexRoot, Manifest, SnapshotId, SnapshotIndex, chunk_bytes_at};
 
 use crate::ReadError;
 use crate::catalogue::{BlockPlace, Catalogue};
@@ -141,28 +141,43 @@ pub(crate) fn check_whole(
                     region.name
                 ));
             }
-            if blocks.insert(catalogue.block_of(place)) {
-                check_references(catalogue, catalogue.block_of(place))?;
-            }
+            check_references(catalogue, catalogue.block_of(place), &mut blocks)?;
         }
     }
     Ok(())
 }
 
-/// Checks that what a block's chunks refer to is in a listed pack, and refers to nothing itself.
-fn check_references(catalogue: &Catalogue, block: BlockPlace) -> Result<(), String> {
-    for reference in catalogue.chunks_of(block).filter_map(|(_, chunk)| chunk.reference) {
-        match catalogue.chunk(&reference).map(|place| catalogue.entry(place)) {
-            None => {
-                return Err(format!(
-                    "no listed pack holds chunk {}, which is referred to",
-                    reference.short()
-                ));
+/// Checks that what a block's chunks refer to is in a listed pack and stands alone, and that what they share is
+/// stored in one, and that the blocks of that are likewise.
+fn check_references(
+    catalogue: &Catalogue,
+    block: BlockPlace,
+    blocks: &mut BTreeSet<BlockPlace>,
+) -> Result<(), String> {
+    let absent = |id: &ChunkId| format!("no listed pack holds chunk {}, which is needed", id.short());
+    let mut waiting = vec![block];
+    while let Some(block) = waiting.pop() {
+        if !blocks.insert(block) {
+            continue;
+        }
+        for (_, chunk) in catalogue.chunks_of(block) {
+            if let Some(reference) = chunk.reference {
+                let place = catalogue.chunk(&reference).ok_or_else(|| absent(&reference))?;
+                if !catalogue.is_alone(place) {
+                    return Err(format!(
+                        "chunk {} is referred to, and does not stand alone",
+                        reference.short()
+                    ));
+                }
             }
-            Some(entry) if entry.reference.is_some() => {
-                return Err(format!("chunk {} is referred to, and refers to another", reference.short()));
+            for page in chunk.shared {
+                let place = catalogue.chunk(&page.chunk).ok_or_else(|| absent(&page.chunk))?;
+                let owner = catalogue.entry(place);
+                if owner.pages.data_range(owner.plain_bytes as usize, page.page.into()).is_none() {
+                    return Err(format!("chunk {} does not store a page that is shared", page.chunk.short()));
+                }
+                waiting.push(catalogue.block_of(place));
             }
-            Some(_) => {}
         }
     }
     Ok(())

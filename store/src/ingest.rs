@@ -12,10 +12,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
 use sustain_proto::{ChunkId, ChunkKey, Region, RegionIndex, chunk_bytes_at, chunk_count, is_zero};
 
-use crate::block::Encoder;
+use crate::block::{Encoder, StoredChunk};
 use crate::catalogue::Catalogue;
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::pack_writer::PackSink;
+use crate::pages::{PAGES_MAX, Page, Previous, SharedPage};
 use crate::parallel::{Pace, for_each_batch};
 use crate::store::Shared;
 use crate::{Fault, PushError, RegionSource, limits};
@@ -30,6 +31,8 @@ pub(crate) struct Known<'a> {
     pub(crate) key: &'a ChunkKey,
     /// What the base has of the region, to be referred to; none if the push makes a base itself.
     pub(crate) base: Option<&'a RegionIndex>,
+    /// What the parent has of it, whose pages need not be stored again.
+    pub(crate) parent: Option<&'a RegionIndex>,
     pub(crate) pace: Pace,
 }
 
@@ -44,10 +47,16 @@ struct Output<'a> {
     new: &'a mut HashSet<ChunkId>,
 }
 
+/// Reads what the base and the parent have.
+struct Readers {
+    base: ChunkReader,
+    parent: ChunkReader,
+}
+
 struct Worker {
     plain: Vec<u8>,
     encoder: Encoder,
-    reader: ChunkReader,
+    readers: Readers,
     found: Vec<(u64, ChunkId)>,
 }
 
@@ -66,7 +75,8 @@ pub(crate) fn ingest(
     let found_count = AtomicU64::new(0);
     let make = || {
         let encoder = Encoder::new(known.shared.zstd_level, limits::ZSTD_DELTA_LEVEL).map_err(no_memory)?;
-        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, reader: ChunkReader::new()?, found: Vec::new() })
+        let readers = Readers { base: ChunkReader::new()?, parent: ChunkReader::new()? };
+        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, readers, found: Vec::new() })
     };
     let work = |worker: &mut Worker, batch: Range<u64>| {
         for position in spans.positions(batch) {
@@ -78,7 +88,7 @@ pub(crate) fn ingest(
             let id = known.key.chunk_id(plain);
             worker.found.push((position, id));
             if known.catalogue.chunk(&id).is_none() {
-                add_chunk(known, &output, &mut worker.encoder, &mut worker.reader, position, id, plain)?;
+                add_chunk(known, &output, &mut worker.encoder, &mut worker.readers, position, id, plain)?;
             }
         }
         let found = worker.found.len() as u64;
@@ -113,7 +123,7 @@ fn add_chunk(
     known: &Known<'_>,
     output: &Mutex<Output<'_>>,
     encoder: &mut Encoder,
-    reader: &mut ChunkReader,
+    readers: &mut Readers,
     position: u64,
     id: ChunkId,
     plain: &[u8],
@@ -124,25 +134,42 @@ fn add_chunk(
     }
     let Some(base) = known.base else {
         // A base's chunks are read by themselves.
-        encoder.add(id, plain, None);
+        encoder.add(id, plain, None, None);
         return store_block(output, encoder);
     };
-    let reference = base.get(&position).copied().flatten();
-    encoder.add(id, plain, reference.and_then(|of| Some((of, read_reference(known, reader, of)?))));
+    let at = |index: &RegionIndex| index.get(&position).copied().flatten();
+    let alone = |id: &ChunkId| known.catalogue.chunk(id).is_some_and(|place| known.catalogue.is_alone(place));
+    let base = at(base).filter(alone);
+    // What is in the base is referred to as that.
+    let parent = known.parent.and_then(at).filter(|parent| Some(*parent) != base);
+    let reference = base.and_then(|id| Some((id, read(known, &mut readers.base, id)?.1)));
+    let previous = parent.and_then(|id| read(known, &mut readers.parent, id));
+    let previous = previous.map(|(chunk, plain)| Previous { plain, stored: stored_pages(&chunk) });
+    encoder.add(id, plain, reference, previous.as_ref());
     if encoder.is_full() { store_block(output, encoder) } else { Ok(()) }
 }
 
-/// The base's chunk. Where it can't be read, the new one is stored whole.
-fn read_reference<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, id: ChunkId) -> Option<&'r [u8]> {
+/// A chunk that is here. Where it can't be read, the new one is stored as if there were none.
+fn read<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, id: ChunkId) -> Option<(StoredChunk, &'r [u8])> {
     let Known { shared, catalogue, key, .. } = *known;
-    let place = catalogue.chunk(&id).filter(|place| catalogue.is_alone(*place))?;
+    let place = catalogue.chunk(&id)?;
     match reader.chunk(Chunks { shared, catalogue, key: Some(key) }, place) {
-        Ok(plain) => Some(plain),
+        Ok(plain) => Some((catalogue.entry(place), plain)),
         Err(error) => {
-            tracing::warn!(chunk = %id.short(), %error, "a chunk of the base is not referred to");
+            tracing::warn!(chunk = %id.short(), %error, "a chunk that was stored before is not made use of");
             None
         }
     }
+}
+
+/// Where each page of a chunk is stored.
+fn stored_pages(chunk: &StoredChunk) -> [Option<SharedPage>; PAGES_MAX] {
+    let mut shared = chunk.shared.iter();
+    std::array::from_fn(|page| match chunk.pages.get(page) {
+        Page::Data => Some(SharedPage { chunk: chunk.id, page: page as u8 }),
+        Page::Shared => shared.next().copied(),
+        Page::Zero | Page::Same => None,
+    })
 }
 
 fn store_block(output: &Mutex<Output<'_>>, encoder: &mut Encoder) -> Result<(), Fault> {

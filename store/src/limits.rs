@@ -30,6 +30,13 @@ pub const ZSTD_DELTA_LEVEL: i32 = 3;
 /// whole block and what all its chunks refer to.
 pub const BLOCK_CHUNKS_MAX: usize = 16;
 
+/// Decoded blocks that a reader of chunks keeps, of up to 1 MiB each: a chunk's own, and those that it shares pages
+/// with. A guess.
+pub const BLOCKS_KEPT: usize = 8;
+
+/// Packs that a reader of chunks keeps open. A guess.
+pub const PACKS_KEPT_OPEN: usize = 8;
+
 /// Bytes gathered before a pack's file is written to.
 pub const PACK_BUFFER_BYTES: usize = 1 << 20;
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use sustain_proto::{IndexRoot, PackId, PackRef, SnapshotIndex};
+use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef, SnapshotIndex};
 
 use crate::Fault;
 use crate::block::Encoder;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{BlockPlace, Catalogue};
 use crate::limits;
 use crate::pack_writer::PackSink;
 
@@ -22,18 +22,31 @@ pub(crate) fn append_index(
 }
 
 /// The packs that a manifest lists: those that hold its index and the chunks that this names, but not
-/// those of its base, and the new ones.
+/// those of its base, and the new ones. `shared` are the chunks with which the new ones' chunks share pages.
 pub(crate) fn list_packs(
     catalogue: &Catalogue,
     base_packs: Option<&BTreeSet<PackId>>,
     stored: &SnapshotIndex,
     root: IndexRoot,
     new: &[PackRef],
+    shared: &BTreeSet<ChunkId>,
 ) -> Vec<PackRef> {
     let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
-    let packs = chunks.filter_map(|chunk| catalogue.chunk(chunk)).map(|place| place.pack);
-    let index = catalogue.index(&root).map(|place| place.pack);
-    let numbers: HashSet<u32> = packs.chain(index).collect();
+    let mut waiting: Vec<BlockPlace> =
+        chunks.filter_map(|chunk| catalogue.chunk(chunk)).map(|place| catalogue.block_of(place)).collect();
+    let mut numbers: HashSet<u32> = catalogue.index(&root).map(|place| place.pack).into_iter().collect();
+    let mut blocks = HashSet::new();
+    // A block's chunks need others' blocks, the new ones too.
+    waiting.extend(
+        shared.iter().filter_map(|chunk| catalogue.chunk(chunk)).map(|place| catalogue.block_of(place)),
+    );
+    while let Some(block) = waiting.pop() {
+        if blocks.insert(block) {
+            numbers.insert(block.pack);
+            let needed = catalogue.needed_by(block).filter_map(|chunk| catalogue.chunk(&chunk));
+            waiting.extend(needed.map(|place| catalogue.block_of(place)));
+        }
+    }
     let mut numbers: Vec<u32> = numbers.into_iter().collect();
     numbers.sort_unstable();
     let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);

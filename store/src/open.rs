@@ -243,7 +243,7 @@ fn probe_pack(disk: &dyn Disk, layout: &Layout, pack: &PackRef, key: &ChunkKey) 
     let number = (0..directory.blocks().len() as u32).find(|block| {
         // One that can be read by itself.
         let chunks = directory.chunks_of(*block);
-        chunks.len() == 1 && directory.chunk(chunks.start).reference.is_none()
+        chunks.len() == 1 && directory.is_alone(chunks.start)
     })?;
     let (block, chunk) =
         (directory.blocks()[number as usize], directory.chunk(directory.chunks_of(number).start));
@@ -251,6 +251,6 @@ fn probe_pack(disk: &dyn Disk, layout: &Layout, pack: &PackRef, key: &ChunkKey) 
     file.stored(&block, &mut stored).ok()?;
     Decoder::new().ok()?.decode(block.encoding, &stored, &[], &mut data).ok()?;
     let mut plain = vec![0; chunk.plain_bytes as usize];
-    chunk.pages.assemble(&data, &[], &mut plain).ok()?;
+    chunk.pages.assemble(&data, &[], &[], &mut plain).ok()?;
     Some(key.chunk_id(&plain) == chunk.id)
 }

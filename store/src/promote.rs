@@ -160,7 +160,7 @@ fn write_whole(
     let from = Chunks { shared, catalogue, key: Some(&key) };
     let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared)?);
     for place in places {
-        encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None);
+        encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None, None);
         append(&mut encoder, sink)?;
     }
     Ok(())
@@ -253,7 +253,7 @@ impl Rewriting<'_> {
                 let reference = self.reference(&mut references, name, *position)?;
                 let place = old.catalogue.chunk(&chunk).ok_or_else(|| missing(&old.snapshot, chunk))?;
                 let plain = reader.chunk(self.chunks(&old.catalogue), place)?;
-                encoder.add(chunk, plain, reference);
+                encoder.add(chunk, plain, reference, None);
                 if encoder.is_full() {
                     append(&mut encoder, &mut sink)?;
                 }

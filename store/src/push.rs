@@ -242,7 +242,8 @@ impl Push {
         sync_packs(&packs)?;
         let base_packs = self.parent.as_ref().map(|parent| &parent.base_packs);
         let new: Vec<PackRef> = packs.iter().map(|pack| pack.reference).collect();
-        let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &new);
+        let shared = packs.iter().flat_map(|pack| pack.directory.owners()).collect();
+        let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &new, &shared);
         let (manifest, id, encoded) = self.describe(index_root, listed)?;
         self.publish(id, manifest, encoded, packs, chunks_new)
     }

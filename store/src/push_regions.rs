@@ -97,7 +97,8 @@ impl Push {
         let none = RegionIndex::new();
         let base = self.parent.as_ref().map(|parent| parent.base_index.regions.get(&region.name));
         let base = base.map(|region| region.unwrap_or(&none));
-        let known = Known { shared, catalogue, key, base, pace: self.pace };
+        let parent = self.parent.as_ref().and_then(|parent| parent.index.regions.get(&region.name));
+        let known = Known { shared, catalogue, key, base, parent, pace: self.pace };
         let stored = ingest(&known, region, source, spans, &mut self.sink, &mut self.new);
         let stored = stored.and_then(|ingested| {
             if self.sink.finished_count() > MANIFEST_PACKS_MAX {

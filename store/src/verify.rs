@@ -230,9 +230,8 @@ impl Verify<'_> {
         let from = Chunks { shared: self.shared, catalogue, key: self.key.as_ref() };
         for block in 0..catalogue.packs()[pack as usize].1.blocks().len() as u32 {
             let block = BlockPlace { pack, block };
-            let references = || catalogue.chunks_of(block).filter_map(|(_, chunk)| chunk.reference);
-            // What it refers to is in another pack: if that can't be read, it is that one which is named.
-            if references().any(|reference| catalogue.chunk(&reference).is_none()) {
+            // What it needs is in another pack: if that can't be read, it is that one which is named.
+            if !self.can_read(catalogue, block) {
                 continue;
             }
             for (place, _) in catalogue.chunks_of(block) {
@@ -240,6 +239,19 @@ impl Verify<'_> {
             }
         }
         Ok(())
+    }
+
+    fn can_read(&self, catalogue: &Catalogue, block: BlockPlace) -> bool {
+        let mut needed = catalogue.needed_by(block);
+        needed.all(|chunk| {
+            let place = catalogue.chunk(&chunk);
+            let block = place.map(|place| catalogue.block_of(place));
+            block.is_some_and(|block| {
+                catalogue.chunks_of(block).all(|(_, chunk)| {
+                    chunk.reference.is_none_or(|reference| catalogue.chunk(&reference).is_some())
+                })
+            })
+        })
     }
 
     fn manifests(&self, state: &State) -> Result<(), VerifyError> {
