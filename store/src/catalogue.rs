@@ -1,6 +1,6 @@
 //! Catalogues: where each record of a set of packs is; and the cache of packs' directories behind them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef};
@@ -73,6 +73,8 @@ pub(crate) struct Place {
 pub(crate) struct Catalogue {
     packs: Vec<(PackRef, Arc<PackDirectory>)>,
     known: BTreeMap<PackId, u32>,
+    /// Packs that were not here when they were added.
+    foreign: BTreeSet<u32>,
     chunks: HashMap<ChunkId, Place>,
     indexes: HashMap<IndexRoot, Place>,
 }
@@ -97,6 +99,29 @@ impl Catalogue {
             return Ok(());
         }
         let directory = shared.directory(&pack)?;
+        self.insert(pack, directory);
+        Ok(())
+    }
+
+    /// Adds a pack that is not here, by a directory that nobody has compared with it.
+    pub(crate) fn add_foreign(&mut self, pack: PackRef, directory: Arc<PackDirectory>) {
+        if !self.known.contains_key(&pack.id) {
+            let number = self.insert(pack, directory);
+            self.foreign.insert(number);
+        }
+    }
+
+    /// Whether a record's pack was not here when it was added.
+    pub(crate) fn is_foreign(&self, place: Place) -> bool {
+        self.foreign.contains(&place.pack)
+    }
+
+    /// The packs that were not here when they were added.
+    pub(crate) fn foreign(&self) -> impl Iterator<Item = PackRef> + '_ {
+        self.foreign.iter().map(|number| self.packs[*number as usize].0)
+    }
+
+    fn insert(&mut self, pack: PackRef, directory: Arc<PackDirectory>) -> u32 {
         // A store of more than 2^32 packs can't be listed by manifests.
         let number = self.packs.len() as u32;
         for (record, entry) in directory.entries.iter().enumerate() {
@@ -112,7 +137,7 @@ impl Catalogue {
         }
         self.known.insert(pack.id, number);
         self.packs.push((pack, directory));
-        Ok(())
+        number
     }
 
     pub(crate) fn chunk(&self, id: &ChunkId) -> Option<Place> {

@@ -66,6 +66,11 @@ pub(crate) fn check_header(bytes: &[u8; HEADER_BYTES]) -> Result<(), String> {
 }
 
 impl PackDirectory {
+    /// The number of a record.
+    pub(crate) fn find(&self, kind: RecordKind, id: &[u8; 32]) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.kind == kind && entry.id == *id)
+    }
+
     /// The bytes of directory and trailer, to follow the records.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_BYTES + TRAILER_BYTES);

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId, chunk_bytes_at};
+use sustain_proto::{ChunkId, ChunkKey, PackRef, Region, RegionName, SnapshotId, chunk_bytes_at};
 
+use crate::catalogue::Place;
+use crate::directory::Entry;
 use crate::generation::{Whole, visible, with_base};
 use crate::ingest::no_memory;
 use crate::pack_file::PackFile;
@@ -25,7 +27,7 @@ pub enum ChunkRead {
 /// A snapshot whose chunks can be read in any order, from several threads. While it lives, no rebase removes
 /// the packs that it reads.
 pub struct SnapshotReader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) whole: Whole,
     key: ChunkKey,
     _pin: Pin,
@@ -34,7 +36,7 @@ pub struct SnapshotReader {
 }
 
 /// What a read needs besides the snapshot.
-struct Scratch {
+pub(crate) struct Scratch {
     decoder: Decoder,
     stored: Vec<u8>,
     pack: Option<(u32, PackFile)>,
@@ -46,22 +48,38 @@ impl fmt::Debug for SnapshotReader {
     }
 }
 
+impl Scratch {
+    pub(crate) fn new() -> Result<Self, Fault> {
+        Ok(Self { decoder: Decoder::new().map_err(no_memory)?, stored: Vec::new(), pack: None })
+    }
+}
+
 impl Store {
     /// Opens a snapshot for reading single chunks. Its index is read and checked here.
     ///
     /// # Errors
     /// If the snapshot is not here, or its index is damaged.
     pub fn open_snapshot(&self, id: SnapshotId) -> Result<SnapshotReader, ReadError> {
-        let shared = self.shared.clone();
+        SnapshotReader::open(&self.shared, id)
+    }
+}
+
+impl SnapshotReader {
+    pub(crate) fn open(shared: &Arc<Shared>, id: SnapshotId) -> Result<Self, ReadError> {
         let state = shared.state();
         let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
         let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
         // Pinned before the state is let go, so that no rebase can remove them in between.
         let pin = shared.pins.pin(packs);
         drop(state);
+        let whole = Whole::load(shared, &base, &snapshot)?;
+        Ok(Self::new(shared, whole, pin)?)
+    }
+
+    /// The reader of what was loaded, whose packs are pinned.
+    pub(crate) fn new(shared: &Arc<Shared>, whole: Whole, pin: Pin) -> Result<Self, Fault> {
         let key = shared.key_to_read()?;
-        let whole = Whole::load(&shared, &base, &snapshot)?;
-        Ok(SnapshotReader { shared, whole, key, _pin: pin, idle: Mutex::default() })
+        Ok(Self { shared: shared.clone(), whole, key, _pin: pin, idle: Mutex::default() })
     }
 }
 
@@ -104,33 +122,53 @@ impl SnapshotReader {
         let Some(chunk) = chunk.flatten() else { return Ok(ChunkRead::Zero) };
         // Opening has checked that the catalogue has every chunk.
         let place = self.whole.catalogue.chunk(&chunk).ok_or_else(outside)?;
-        let entry = self.whole.catalogue.entry(place);
         let mut scratch = self.take()?;
+        buf.copy_from_slice(self.record(place, &mut scratch)?);
+        self.put(scratch);
+        Ok(ChunkRead::Data)
+    }
+
+    /// The packs that were not here when the snapshot was opened and still are not.
+    #[must_use]
+    pub fn packs_elsewhere(&self) -> Vec<PackRef> {
+        let state = self.shared.state();
+        self.whole.catalogue.foreign().filter(|pack| !state.packs.contains_key(&pack.id)).collect()
+    }
+
+    /// The plain bytes of a chunk, checked.
+    pub(crate) fn record<'a>(&self, place: Place, scratch: &'a mut Scratch) -> Result<&'a [u8], ReadError> {
+        let catalogue = &self.whole.catalogue;
+        let entry = if catalogue.is_foreign(place) { self.arrived(place)? } else { catalogue.entry(place) };
         let pack = match scratch.pack.take() {
             Some((number, pack)) if number == place.pack => pack,
             _ => {
-                let id = self.whole.catalogue.pack(place).id;
+                let id = catalogue.pack(place).id;
                 PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?
             }
         };
-        buf.copy_from_slice(pack.record(
-            &entry,
-            Some(&self.key),
-            &mut scratch.decoder,
-            &mut scratch.stored,
-        )?);
+        let Scratch { decoder, stored, .. } = scratch;
+        let plain = pack.record(&entry, Some(&self.key), decoder, stored)?;
         scratch.pack = Some((place.pack, pack));
-        self.put(scratch);
-        Ok(ChunkRead::Data)
+        Ok(plain)
+    }
+
+    /// Where a chunk is in a pack that was not here when the snapshot was opened, by the pack's own directory: the one
+    /// that was given may have been false.
+    fn arrived(&self, place: Place) -> Result<Entry, ReadError> {
+        let (pack, given) = (self.whole.catalogue.pack(place), self.whole.catalogue.entry(place));
+        let elsewhere = || ReadError::Elsewhere { pack, chunk: ChunkId::from_bytes(given.id) };
+        if !self.shared.state().packs.contains_key(&pack.id) {
+            return Err(elsewhere());
+        }
+        let directory = self.shared.directory(&pack)?;
+        directory.find(given.kind, &given.id).map(|number| directory.entries[number]).ok_or_else(elsewhere)
     }
 
     fn take(&self) -> Result<Scratch, Fault> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(scratch) => Ok(scratch),
-            None => {
-                Ok(Scratch { decoder: Decoder::new().map_err(no_memory)?, stored: Vec::new(), pack: None })
-            }
+            None => Scratch::new(),
         }
     }
 

@@ -3,18 +3,18 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use sustain_proto::limits::CHUNK_BYTES;
-use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId};
+use sustain_proto::{Region, RegionName, SnapshotId};
 
 use crate::catalogue::Place;
 use crate::error::io_kind;
-use crate::generation::{Whole, visible, with_base};
-use crate::pack_file::PackFile;
+use crate::generation::Whole;
 use crate::parallel::{Pace, for_each_batch};
-use crate::record::Decoder;
+use crate::reader::{Scratch, SnapshotReader};
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
 
@@ -81,16 +81,8 @@ struct Job {
     position: u64,
 }
 
-struct Worker {
-    decoder: Decoder,
-    stored: Vec<u8>,
-    pack: Option<(u32, PackFile)>,
-}
-
 struct Restore<'a> {
-    shared: &'a Shared,
-    whole: &'a Whole,
-    key: ChunkKey,
+    reader: &'a SnapshotReader,
     /// None: everything is read and checked, and nothing is written. A region without a file is left out.
     files: Option<Vec<Option<File>>>,
     jobs: Vec<Job>,
@@ -111,7 +103,27 @@ impl Store {
         target: &dyn RestoreTarget,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
-        let outcome = restore(&self.shared, id, Some(target), progress, Pace::Full).and_then(|report| {
+        match self.open_snapshot(id) {
+            Ok(reader) => reader.restore(target, progress),
+            Err(error) => {
+                target.abandon();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl SnapshotReader {
+    /// As [`Store::restore`]. Of a snapshot of which not all is here, the target leaves out the regions that can wait.
+    ///
+    /// # Errors
+    /// As for [`Store::restore`], or if what is wanted is not here.
+    pub fn restore(
+        &self,
+        target: &dyn RestoreTarget,
+        progress: &dyn Progress,
+    ) -> Result<RestoreReport, RestoreError> {
+        let outcome = restore(self, Some(target), progress, Pace::Full).and_then(|report| {
             target.finish().map_err(|source| RestoreError::Finish { source })?;
             Ok(report)
         });
@@ -123,9 +135,10 @@ impl Store {
 }
 
 /// Reads and checks all that a restore would, before what could replace it is dropped.
-pub(crate) fn check_restorable(shared: &Shared, id: SnapshotId) -> Result<(), ReadError> {
+pub(crate) fn check_restorable(shared: &Arc<Shared>, id: SnapshotId) -> Result<(), ReadError> {
+    let reader = SnapshotReader::open(shared, id)?;
     // A rebase runs beside the VM that it is for.
-    match restore(shared, id, None, &NoProgress, Pace::Behind) {
+    match restore(&reader, None, &NoProgress, Pace::Behind) {
         Ok(_) => Ok(()),
         Err(RestoreError::Read(error)) => Err(error),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
@@ -134,20 +147,12 @@ pub(crate) fn check_restorable(shared: &Shared, id: SnapshotId) -> Result<(), Re
 }
 
 fn restore(
-    shared: &Shared,
-    id: SnapshotId,
+    reader: &SnapshotReader,
     target: Option<&dyn RestoreTarget>,
     progress: &dyn Progress,
     pace: Pace,
 ) -> Result<RestoreReport, RestoreError> {
-    let state = shared.state();
-    let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
-    let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
-    // Pinned before the state is let go, so that no rebase can remove them in between.
-    let _pin = shared.pins.pin(packs);
-    drop(state);
-    let key = shared.key_to_read()?;
-    let whole = Whole::load(shared, &base, &snapshot)?;
+    let snapshot = &reader.whole.snapshot;
     let regions = &snapshot.manifest.regions;
     let files = match target {
         Some(target) => {
@@ -156,11 +161,11 @@ fn restore(
         None => None,
     };
     let wanted = |region: usize| files.as_ref().is_none_or(|files| files[region].is_some());
-    let jobs = jobs(&whole, regions, wanted);
-    let restore = Restore { shared, whole: &whole, key, files, jobs, written: AtomicU64::new(0), progress };
+    let jobs = jobs(&reader.whole, regions, wanted);
+    let restore = Restore { reader, files, jobs, written: AtomicU64::new(0), progress };
     restore.run(pace)?;
     Ok(RestoreReport {
-        snapshot: id,
+        snapshot: snapshot.id,
         bytes_out: snapshot.manifest.bytes(),
         bytes_written: restore.written.into_inner(),
         chunks: restore.jobs.len() as u64,
@@ -196,39 +201,28 @@ fn jobs(whole: &Whole, regions: &[Region], wanted: impl Fn(usize) -> bool) -> Ve
 
 impl Restore<'_> {
     fn run(&self, pace: Pace) -> Result<(), RestoreError> {
-        let total = self.jobs.iter().map(|job| u64::from(self.whole.catalogue.entry(job.place).plain_bytes));
+        let catalogue = &self.reader.whole.catalogue;
+        let total = self.jobs.iter().map(|job| u64::from(catalogue.entry(job.place).plain_bytes));
         self.progress.total(total.sum());
-        let make = || {
-            let decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
-            Ok(Worker { decoder, stored: Vec::new(), pack: None })
-        };
-        for_each_batch(pace, self.jobs.len() as u64, limits::BATCH_POSITIONS, make, |worker, batch| {
-            self.work(worker, batch)
+        let make = || Ok(Scratch::new()?);
+        for_each_batch(pace, self.jobs.len() as u64, limits::BATCH_POSITIONS, make, |scratch, batch| {
+            self.work(scratch, batch)
         })?;
         Ok(())
     }
 
-    fn work(&self, worker: &mut Worker, batch: Range<u64>) -> Result<(), RestoreError> {
+    fn work(&self, scratch: &mut Scratch, batch: Range<u64>) -> Result<(), RestoreError> {
         if self.progress.cancelled() {
             return Err(RestoreError::Cancelled);
         }
         let mut bytes = 0;
         for job in &self.jobs[batch.start as usize..batch.end as usize] {
-            let entry = self.whole.catalogue.entry(job.place);
-            let pack = match worker.pack.take() {
-                Some((number, pack)) if number == job.place.pack => pack,
-                _ => {
-                    let id = self.whole.catalogue.pack(job.place).id;
-                    PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?
-                }
-            };
-            let plain = pack.record(&entry, Some(&self.key), &mut worker.decoder, &mut worker.stored)?;
+            let plain = self.reader.record(job.place, scratch)?;
             if let Some(file) = self.files.as_ref().and_then(|files| files[job.region as usize].as_ref()) {
                 file.write_all_at(plain, job.position * CHUNK_BYTES as u64)
                     .map_err(|source| self.target_error(job, source))?;
             }
             bytes += plain.len() as u64;
-            worker.pack = Some((job.place.pack, pack));
         }
         self.written.fetch_add(bytes, Ordering::Relaxed);
         self.progress.advance(bytes);
@@ -236,7 +230,7 @@ impl Restore<'_> {
     }
 
     fn target_error(&self, job: &Job, source: std::io::Error) -> RestoreError {
-        let region = self.whole.snapshot.manifest.regions[job.region as usize].name.clone();
+        let region = self.reader.whole.snapshot.manifest.regions[job.region as usize].name.clone();
         RestoreError::Target { region, source }
     }
 }

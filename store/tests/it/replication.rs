@@ -5,12 +5,12 @@ use sustain_store::{DirectoryTarget, ErrorKind, ImportError, KeySource, NoProgre
 
 use crate::common::*;
 
-fn open(dir: &tempfile::TempDir) -> Store {
+pub(crate) fn open(dir: &tempfile::TempDir) -> Store {
     let options = StoreOptions { key: KeySource::Given([3; 32]), create: true, ..StoreOptions::default() };
     Store::open(dir.path(), options).unwrap()
 }
 
-fn copy_pack(from: &Store, to: &Store, id: PackId) {
+pub(crate) fn copy_pack(from: &Store, to: &Store, id: PackId) {
     let reader = from.read_pack(id).unwrap();
     let mut bytes = vec![0; reader.len() as usize];
     reader.read_at(0, &mut bytes).unwrap();
