@@ -34,7 +34,7 @@ impl Lane {
     pub const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Control => b"sustain-control/1",
-            Self::Bulk => b"sustain-bulk/1",
+            Self::Bulk => b"sustain-bulk/2",
             Self::Forward => b"sustain-forward/2",
         }
     }
@@ -177,6 +177,8 @@ pub enum Request {
         id: PackId,
         /// First byte wanted: a broken transfer goes on where it stopped.
         offset: u64,
+        /// How many are wanted; fewer come where the pack ends. A part of a pack is sent before whole ones.
+        bytes: u64,
     },
     /// Forward: connect this stream to the service; raw bytes follow both ways.
     Connect {
@@ -211,7 +213,10 @@ impl Request {
             }
             Self::PutPack { bytes, .. } => at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX),
             Self::HavePacks { ids } => check_packs(ids),
-            Self::GetPack { offset, .. } => at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX),
+            Self::GetPack { offset, bytes, .. } => {
+                at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX)?;
+                at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX)
+            }
             Self::Poll { .. }
             | Self::Claim { .. }
             | Self::Snapshots { .. }
@@ -259,7 +264,7 @@ pub enum Response {
     },
     /// To `GetPack`: the bytes follow, raw.
     Pack {
-        /// Bytes of the whole pack; what follows is this less the offset.
+        /// Bytes of the whole pack; what follows is this less the offset, or as much as was asked for.
         bytes: u64,
     },
     /// To `Connect`: raw bytes follow.

@@ -137,7 +137,7 @@ fn kinds_of_messages() {
         Request::Snapshots { service: service.clone() },
         Request::GetManifest { id: SnapshotId::from_bytes([0x33; 32]) },
         Request::HavePacks { ids: Vec::new() },
-        Request::GetPack { id: pack, offset: 0 },
+        Request::GetPack { id: pack, offset: 0, bytes: 1 },
         Request::Connect { service: service.clone(), guest_port: NonZeroU16::MIN },
     ];
     assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);

@@ -151,7 +151,8 @@ fn sizes_in_requests_are_checked() {
     let bytes = limits::PACK_BYTES_MAX + 1;
     let expected = WireError { what: "bytes of a pack", max: limits::PACK_BYTES_MAX, found: bytes };
     assert_eq!(Request::PutPack { id, bytes }.check(), Err(expected));
-    assert!(Request::GetPack { id, offset: bytes }.check().is_err());
+    assert!(Request::GetPack { id, offset: bytes, bytes: 1 }.check().is_err());
+    assert!(Request::GetPack { id, offset: 1, bytes }.check().is_err());
     let manifests = vec![vec![7; limits::MANIFEST_BYTES_MAX + 1]];
     assert!(Request::Offer { manifests }.check().is_err());
 }

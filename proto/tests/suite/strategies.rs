@@ -144,7 +144,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         service().prop_map(|service| Request::Snapshots { service }),
         snapshot_id().prop_map(|id| Request::GetManifest { id }),
         packs().prop_map(|ids| Request::HavePacks { ids }),
-        (pack_id(), bytes()).prop_map(|(id, offset)| Request::GetPack { id, offset }),
+        (pack_id(), bytes(), bytes()).prop_map(|(id, offset, bytes)| Request::GetPack { id, offset, bytes }),
         (service(), any::<std::num::NonZeroU16>())
             .prop_map(|(service, guest_port)| Request::Connect { service, guest_port }),
     ]
