@@ -40,6 +40,13 @@ pub trait VmDriver: Send + Sync {
     /// If the spec is impossible, the host lacks something, or the VM doesn't come up.
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError>;
 
+    /// The regions of such a VM's snapshots that a restored VM runs without: their chunks come when it needs them, by
+    /// [`PreparedVm::set_disk`]. A driver that has no such leaves this as it is.
+    fn lazy_regions(&self, spec: &VmSpec) -> Vec<RegionName> {
+        let _ = spec;
+        Vec::new()
+    }
+
     /// Makes the files that a snapshot is restored into. What can be started of the VM starts while they are
     /// filled; it goes on by [`PreparedVm::resume`], or ends with the handle.
     ///
