@@ -1,7 +1,7 @@
 //! A snapshot of which a part is here, and the rest on peers: its chunks come one by one when they are needed.
 //!
-//! A chunk is looked up in the directory of the very peer that is asked for it, so that a peer whose directory and bytes
-//! don't yield the chunk is the one that lied.
+//! A chunk is looked up in the directory of the very peer that is asked for it, so that a peer whose directory and
+//! bytes don't yield the chunk is the one that lied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

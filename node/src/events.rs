@@ -71,6 +71,17 @@ pub enum Happening {
         /// How many other nodes have synced it.
         copies: usize,
     },
+    /// What a restore of a snapshot takes is here. The rest is fetched while its VM runs.
+    Startable {
+        /// The service.
+        service: ServiceName,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Bytes that came from other nodes.
+        bytes_fetched: u64,
+        /// Bytes that are still on other nodes.
+        bytes_left: u64,
+    },
     /// A snapshot was made whole in the local store.
     Gathered {
         /// The service.

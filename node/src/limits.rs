@@ -36,6 +36,12 @@ pub const REBASE_POSTPONED_MAX: u32 = 1_000;
 /// guest stands meanwhile, and its disk then tries anew.
 pub const MEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// First and longest pause before another try to fetch the rest of a snapshot whose VM runs. It runs without, but takes
+/// no snapshots meanwhile.
+pub const REST_RETRY_MIN: Duration = Duration::from_secs(1);
+/// See [`REST_RETRY_MIN`].
+pub const REST_RETRY_MAX: Duration = Duration::from_secs(30);
+
 /// How long a request of a reader of events may wait for the next one.
 pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
 

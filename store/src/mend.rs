@@ -1,6 +1,8 @@
 //! Getting rid of damaged packs, so that they can be received again.
 
-use sustain_proto::{PackId, PackRef, RegionName};
+use std::collections::BTreeSet;
+
+use sustain_proto::{ChunkId, PackId, PackRef, RegionName};
 
 use crate::pack_file::PackFile;
 use crate::reader::SnapshotReader;
@@ -34,10 +36,18 @@ impl Store {
 }
 
 impl SnapshotReader {
-    /// The pack that holds the chunk at a position, if it is not zero.
+    /// The chunk at a position, if it is not zero, and the pack that holds it.
     #[must_use]
-    pub fn pack_of(&self, region: &RegionName, position: u64) -> Option<PackRef> {
+    pub fn chunk_of(&self, region: &RegionName, position: u64) -> Option<(PackRef, ChunkId)> {
         let chunk = (*self.whole.index.regions.get(region)?.get(&position)?)?;
-        Some(self.whole.catalogue.pack(self.whole.catalogue.chunk(&chunk)?))
+        Some((self.whole.catalogue.pack(self.whole.catalogue.chunk(&chunk)?), chunk))
+    }
+
+    /// The packs that were here when the snapshot was opened.
+    #[must_use]
+    pub fn packs_here(&self) -> Vec<PackRef> {
+        let foreign: BTreeSet<PackId> = self.whole.catalogue.foreign().map(|pack| pack.id).collect();
+        let packs = self.whole.catalogue.packs().iter().map(|(pack, _)| *pack);
+        packs.filter(|pack| !foreign.contains(&pack.id)).collect()
     }
 }

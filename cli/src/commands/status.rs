@@ -36,6 +36,14 @@ fn words(status: &NodeStatus) -> String {
     rows.extend(status.services.iter().map(|service| service_row(status, service)));
     text.push('\n');
     text.push_str(&text::table(&rows));
+    for service in &status.services {
+        if let Some(left) = service.bytes_left {
+            let (name, left) = (&service.service, text::bytes(left));
+            text.push_str(&format!(
+                "\n{name}: {left} of the restored disk come later; no snapshots until then\n"
+            ));
+        }
+    }
     text
 }
 

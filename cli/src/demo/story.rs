@@ -117,6 +117,14 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
         Happening::Durable { seq, copies, .. } => {
             Some(("durable", format!("snapshot {seq} is durable, on {copies} other nodes")))
         }
+        Happening::Startable { snapshot, bytes_fetched, bytes_left, .. } => {
+            let (fetched, left) = (text::bytes(*bytes_fetched), text::bytes(*bytes_left));
+            let id = snapshot.short();
+            Some((
+                "startable",
+                format!("snapshot {id} can be restored, {fetched} fetched, {left} come later"),
+            ))
+        }
         Happening::Gathered { bytes_fetched, snapshot, .. } => {
             let fetched = text::bytes(*bytes_fetched);
             Some(("gathered", format!("snapshot {} is whole, {fetched} fetched", snapshot.short())))

@@ -314,7 +314,7 @@ impl Machine {
     fn gathered(&mut self, term: Term) {
         let State::Gathering(reign) = self.state else { return };
         let Some(snapshot) = reign.parent.filter(|_| reign.term == term) else { return };
-        self.enter(State::Restoring(reign), Some(term), "the snapshot is whole");
+        self.enter(State::Restoring(reign), Some(term), "the snapshot can be restored");
         self.actions.push(Action::Prepare { term, snapshot });
     }
 

@@ -1,11 +1,10 @@
 //! The actions of a service's state machine, turned into I/O.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use sustain_gossip::Started;
 use sustain_proto::wire::{Heartbeat, Message, Request, Response};
 use sustain_proto::{SnapshotId, Term, TermOrigin};
-use sustain_store::NoProgress;
 
 use super::driver::Driver;
 use super::handle::{Command, Target};
@@ -21,7 +20,10 @@ impl Driver {
             Action::Poll { round, lost } => self.poll(round, lost),
             Action::Claim { term, origin } => self.claim(term, origin),
             Action::Gather { term, snapshot } => self.gather(term, snapshot),
-            Action::Prepare { term, snapshot } => self.tell_vm(term, VmCommand::Prepare { term, snapshot }),
+            Action::Prepare { term, snapshot } => {
+                let remote = self.startable.take().filter(|(of, _)| *of == term).map(|(_, remote)| remote);
+                self.tell_vm(term, VmCommand::Prepare { term, snapshot, remote });
+            }
             Action::Resume { term, origin, parent } => {
                 self.tell_vm(term, VmCommand::Resume { term, origin, parent });
             }
@@ -30,8 +32,8 @@ impl Driver {
                 if let Some(gather) = self.gather.take() {
                     gather.abort();
                 }
-                self.ports = None;
-                self.vm_pid = None;
+                self.startable = None;
+                self.vm_gone();
                 if !self.vm.tell(VmCommand::Stop) {
                     tracing::error!(service = %self.service, "the VM's thread can't be told to stop the VM");
                 }
@@ -91,19 +93,25 @@ impl Driver {
     fn gather(&mut self, term: Term, snapshot: SnapshotId) {
         let (cluster, own) = (self.cluster.clone(), self.own.clone());
         let (events, service) = (self.events.clone(), self.service.clone());
+        let lazy = self.lazy_regions.clone();
         let task = self.tasks.spawn(async move {
-            let event = match cluster.gather(snapshot, Arc::new(NoProgress)).await {
-                Ok(report) => {
+            let command = match cluster.gather_to_start(snapshot, lazy).await {
+                Ok(Started { report, remote: None }) => {
                     let bytes_fetched = report.bytes_fetched;
                     events.add(Happening::Gathered { service, snapshot, bytes_fetched });
-                    Event::Gathered { term }
+                    Command::Event(Event::Gathered { term })
+                }
+                Ok(Started { report, remote: Some(remote) }) => {
+                    let (bytes_fetched, bytes_left) = (report.bytes_fetched, remote.bytes_left());
+                    events.add(Happening::Startable { service, snapshot, bytes_fetched, bytes_left });
+                    Command::Startable { term, remote: remote.into() }
                 }
                 Err(error) => {
                     events.add(Happening::Problem { service: Some(service), what: error_chain(&error) });
-                    Event::GatherFailed { term, snapshot }
+                    Command::Event(Event::GatherFailed { term, snapshot })
                 }
             };
-            let _ = own.send(Command::Event(event)).await;
+            let _ = own.send(command).await;
         });
         self.gather = Some(task.abort_handle());
     }

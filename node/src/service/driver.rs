@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sustain_gossip::Cluster;
-use sustain_proto::{NodeId, ServiceName, SnapshotId};
+use sustain_gossip::{Cluster, RemoteSnapshot};
+use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term};
 use sustain_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
+use super::rest::RestProgress;
 use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::{self, Monotonic};
 use crate::events::{EventLog, Happening};
@@ -79,6 +80,11 @@ pub(super) struct Driver {
     pub(super) ports: Option<Ports>,
     pub(super) vm_pid: Option<u32>,
     pub(super) gather: Option<AbortHandle>,
+    pub(super) lazy_regions: Vec<RegionName>,
+    /// What was gathered to start from, until the VM is prepared.
+    pub(super) startable: Option<(Term, Arc<RemoteSnapshot>)>,
+    /// How much of the restored snapshot is still elsewhere.
+    pub(super) rest: Option<Arc<RestProgress>>,
     pub(super) pauses_ms: Vec<f64>,
     pub(super) snapshots_taken: u64,
     pub(super) taken_at_ms: Option<u64>,
@@ -100,6 +106,7 @@ impl Driver {
     fn new(parts: ServiceParts, commands: Commands) -> std::io::Result<Self> {
         let clock = Monotonic::start();
         let store = parts.vm.store.clone();
+        let lazy_regions = parts.vm.driver.lazy_regions(&parts.vm.spec);
         let (vm, notes) = VmThread::start(parts.vm)?;
         Ok(Self {
             service: parts.machine.service.clone(),
@@ -118,6 +125,9 @@ impl Driver {
             ports: None,
             vm_pid: None,
             gather: None,
+            lazy_regions,
+            startable: None,
+            rest: None,
             pauses_ms: Vec::new(),
             snapshots_taken: 0,
             taken_at_ms: None,
@@ -181,6 +191,10 @@ impl Driver {
                     self.mark_durable(snapshot, level);
                 }
             }
+            Command::Startable { term, remote } => {
+                self.startable = Some((term, remote));
+                self.handle(Event::Gathered { term });
+            }
             Command::Poll { from, lost, answer } => {
                 let _ = answer.send(self.machine.ballot(self.clock.now_ms()));
                 self.handle(Event::Polled { from, lost });
@@ -205,15 +219,15 @@ impl Driver {
         match note {
             VmNote::Event(event) => {
                 if matches!(event, Event::Exited { .. } | Event::StartFailed { .. } | Event::Stopped) {
-                    self.ports = None;
-                    self.vm_pid = None;
+                    self.vm_gone();
                     self.close_channel();
                 }
                 self.handle(event);
             }
-            VmNote::Running { ports, pid, channel } => {
+            VmNote::Running { ports, pid, channel, rest } => {
                 self.ports = Some(ports);
                 self.vm_pid = Some(pid);
+                self.rest = rest;
                 match channel {
                     Some(OpenChannel { term, link, restored }) => self.open_channel(term, link, restored),
                     None => self.close_channel(),
@@ -226,8 +240,15 @@ impl Driver {
                 self.events.add(Happening::Woken { service, report: report.into() });
             }
             VmNote::Restored { snapshot, seq } => {
+                self.taken_at_ms = Some(self.clock.now_ms());
                 let service = self.service.clone();
                 self.events.add(Happening::Restored { service, snapshot, seq });
+            }
+            VmNote::Whole { snapshot, bytes_fetched } => {
+                self.rest = None;
+                let service = self.service.clone();
+                self.events.add(Happening::Gathered { service, snapshot, bytes_fetched });
+                self.refresh();
             }
             VmNote::Snapshot(note) => self.snapshot_taken(*note),
             VmNote::Rebased { base, newest, dropped } => {
@@ -238,6 +259,12 @@ impl Driver {
             }
             VmNote::Problem(what) => self.problem(what),
         }
+    }
+
+    pub(super) fn vm_gone(&mut self) {
+        self.ports = None;
+        self.vm_pid = None;
+        self.rest = None;
     }
 
     pub(super) fn problem(&self, what: String) {

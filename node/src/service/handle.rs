@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use sustain_gossip::RemoteSnapshot;
 use sustain_proto::wire::{Ballot, SnapshotSummary};
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_vmdriver::PortForward;
@@ -43,6 +44,11 @@ impl Ports {
 /// What the service's task is asked or told.
 pub(super) enum Command {
     Event(Event),
+    /// What restoring a snapshot takes is here, and the rest elsewhere.
+    Startable {
+        term: Term,
+        remote: Arc<RemoteSnapshot>,
+    },
     Poll {
         from: NodeId,
         lost: Option<Term>,

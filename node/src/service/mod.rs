@@ -3,10 +3,12 @@
 
 mod actions;
 mod driver;
+mod fill;
 mod forward;
 mod guest_channel;
 mod handle;
 mod mend;
+mod rest;
 mod status;
 mod vm_running;
 mod vm_thread;

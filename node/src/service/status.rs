@@ -33,9 +33,13 @@ pub struct ServiceStatus {
     pub vm_pid: Option<u32>,
     /// Snapshots taken here since the node started.
     pub snapshots_taken: u64,
-    /// Milliseconds since the newest of those was taken: what the service would lose if this node were lost
-    /// before the next one is durable. None if it runs elsewhere.
+    /// Milliseconds since the newest of those was taken, or since the VM was restored: what the service would lose if
+    /// this node were lost before the next one is durable. None if it runs elsewhere.
     pub snapshot_age_ms: Option<u64>,
+    /// Bytes of the snapshot that the VM was restored from that are still being fetched; none once it is whole here. No
+    /// snapshot is taken before.
+    #[serde(default)]
+    pub bytes_left: Option<u64>,
     /// Median pause of the guest in milliseconds, over those.
     pub pause_ms_median: Option<f64>,
     /// Snapshots of the service that are whole in this node's store.
@@ -64,6 +68,7 @@ impl Driver {
                 .vm_pid
                 .and(self.taken_at_ms)
                 .map(|at| self.clock.now_ms().saturating_sub(at)),
+            bytes_left: self.rest.as_ref().map(|rest| rest.bytes_left()),
             pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),
             snapshots_held: self.snapshots_held,
         }

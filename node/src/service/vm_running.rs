@@ -8,6 +8,7 @@ use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Pace, Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
+use super::rest::Rest;
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
 use crate::limits;
@@ -26,6 +27,15 @@ pub(super) struct Running {
     deltas: u32,
     /// Snapshots in a row that could not be taken because an earlier one is not done with.
     skipped: u64,
+    /// What is still fetched of the snapshot that it was restored from.
+    rest: Option<Rest>,
+}
+
+/// Until the parent is whole, a snapshot would be a base, of all memory and all of the disk.
+#[derive(Debug, thiserror::Error)]
+#[error("the rest of snapshot {seq} is still being fetched")]
+struct StillFetching {
+    seq: u64,
 }
 
 /// Passes the regions of a paused VM on to the store.
@@ -53,6 +63,7 @@ impl Running {
         origin: Option<TermOrigin>,
         parent: Option<SnapshotId>,
         interval: Duration,
+        rest: Option<Rest>,
     ) -> Self {
         let seq = origin.map_or(0, |origin| origin.seq);
         Self {
@@ -65,6 +76,7 @@ impl Running {
             due: Instant::now() + interval,
             deltas: 0,
             skipped: 0,
+            rest,
         }
     }
 
@@ -139,6 +151,10 @@ impl Running {
         &mut self,
         settings: &VmSettings,
     ) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
+        if self.rest.as_ref().is_some_and(|rest| !rest.is_whole()) {
+            return Err(StillFetching { seq: self.seq }.into());
+        }
+        self.rest = None;
         let push = settings.store.begin_push(PushRequest {
             service: settings.service.clone(),
             lineage: PushLineage::Explicit {
@@ -202,9 +218,10 @@ impl Running {
     }
 }
 
-/// Whether a snapshot was refused because the VM can't have one taken just now.
+/// Whether a snapshot was put off because the VM can't have one taken just now.
 fn is_busy(error: &(dyn Error + Send + Sync + 'static)) -> bool {
-    error.downcast_ref::<SnapshotError>().is_some_and(|error| error.kind() == ErrorKind::Busy)
+    error.is::<StillFetching>()
+        || error.downcast_ref::<SnapshotError>().is_some_and(|error| error.kind() == ErrorKind::Busy)
 }
 
 /// The newest durable snapshot of a reign and of what it continues, unless it is a base already.

@@ -59,8 +59,8 @@ impl BlockSource for SnapshotBlocks {
             Ok(content) => return Ok(content),
             Err(error) => error,
         };
-        let pack = self.reader.pack_of(&self.region, chunk);
-        let (Some(mend), Some(pack)) = (&self.mend, pack) else { return Err(unavailable(&error)) };
+        let held = self.reader.chunk_of(&self.region, chunk);
+        let (Some(mend), Some((pack, _))) = (&self.mend, held) else { return Err(unavailable(&error)) };
         let mend = mend.lock().unwrap_or_else(PoisonError::into_inner);
         // Another reader of the pack may have had it mended meanwhile.
         if let Ok(content) = self.read(chunk, buffer) {
