@@ -122,7 +122,7 @@ pub(crate) async fn fetch_chunk(
 ) -> Result<Vec<u8>, ChunkError> {
     // It is never closed.
     let _place = snapshot.places.acquire().await;
-    let mut reason = "there is none that did not lie".to_owned();
+    let mut reason = "there is no other node".to_owned();
     let is_lost = |peer: &NodeId| !member.reach.reachable(peer);
     let peers = lock(&snapshot.sources).order(member.asking_order(), is_lost);
     for peer in peers {

@@ -20,14 +20,14 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// The peers to ask, in turn: none that lied; those that can be reached and did not fail first, of them the
-    /// quickest. Among equals the given order stays.
+    /// The peers to ask, in turn: those that can be reached and neither lied nor failed, of them the quickest. Who lied
+    /// comes last: what it has besides may be good, and is checked all the same. Among equals the given order stays.
     pub(crate) fn order(&self, peers: Vec<NodeId>, is_lost: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
         let source = |peer: &NodeId| self.peers.get(peer).copied().unwrap_or_default();
-        let mut peers: Vec<NodeId> = peers.into_iter().filter(|peer| !source(peer).lied).collect();
+        let mut peers = peers;
         peers.sort_by_key(|peer| {
-            let Source { latency_ms, failures, .. } = source(peer);
-            (is_lost(peer), failures, latency_ms.is_none(), latency_ms)
+            let Source { latency_ms, failures, lied } = source(peer);
+            (is_lost(peer), lied, failures, latency_ms.is_none(), latency_ms)
         });
         peers
     }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_and_steady_come_first_and_liars_never() {
+    fn the_quick_and_steady_come_first_and_liars_last() {
         let all: Vec<NodeId> = (0..5).map(node).collect();
         let mut sources = Sources::default();
         let order = |sources: &Sources, lost: Option<u8>| {
@@ -76,6 +76,6 @@ mod tests {
         sources.answered(node(3), 400);
         sources.answered(node(0), 1);
         sources.lied(node(1));
-        assert_eq!(order(&sources, None), [0, 2, 3, 4], "200 ms now, and what failed has answered since");
+        assert_eq!(order(&sources, None), [0, 2, 3, 4, 1], "210 ms now, and what failed has answered since");
     }
 }

@@ -11,6 +11,7 @@ mod files;
 mod guest_channel;
 mod guest_demo;
 mod guest_disk_failover;
+mod guest_disk_neighbours;
 mod guest_endings;
 mod guest_failover;
 mod guest_mail;

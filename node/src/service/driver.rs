@@ -17,7 +17,6 @@ use tokio_util::task::TaskTracker;
 
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
-use super::rest::RestProgress;
 use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::{self, Monotonic};
 use crate::events::{EventLog, Happening};
@@ -83,8 +82,8 @@ pub(super) struct Driver {
     pub(super) lazy_regions: Vec<RegionName>,
     /// What was gathered to start from, until the VM is prepared.
     pub(super) startable: Option<(Term, Arc<RemoteSnapshot>)>,
-    /// How much of the restored snapshot is still elsewhere.
-    pub(super) rest: Option<Arc<RestProgress>>,
+    /// The restored snapshot, while a part of it is elsewhere.
+    pub(super) rest: Option<Arc<RemoteSnapshot>>,
     pub(super) pauses_ms: Vec<f64>,
     pub(super) snapshots_taken: u64,
     pub(super) taken_at_ms: Option<u64>,

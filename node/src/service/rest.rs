@@ -8,12 +8,12 @@
 //! ```
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sustain_gossip::RemoteSnapshot;
 use sustain_proto::{RegionName, SnapshotId};
-use sustain_store::{ChunkRead, Progress, ReadError, error_chain};
+use sustain_store::{ChunkRead, NoProgress, ReadError, error_chain};
 use sustain_vmdriver::REGION_DISK;
 use sustain_vmdriver::disk::{BlockSource, ChunkContent, Unavailable};
 use tokio::sync::mpsc;
@@ -44,34 +44,11 @@ enum Source {
     Whole(Arc<dyn BlockSource>),
 }
 
-/// How much is still elsewhere.
-#[derive(Debug)]
-pub(super) struct RestProgress {
-    left: AtomicU64,
-}
-
 /// The fetching. Dropping it ends it.
 pub(super) struct Rest {
     whole: Arc<AtomicBool>,
-    progress: Arc<RestProgress>,
+    remote: Arc<RemoteSnapshot>,
     task: AbortHandle,
-}
-
-impl RestProgress {
-    pub(super) fn bytes_left(&self) -> u64 {
-        self.left.load(Ordering::Relaxed)
-    }
-}
-
-impl Progress for RestProgress {
-    fn total(&self, bytes: u64) {
-        self.left.store(bytes, Ordering::Relaxed);
-    }
-
-    fn advance(&self, bytes: u64) {
-        let less = |left: u64| Some(left.saturating_sub(bytes));
-        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
 }
 
 impl RestBlocks {
@@ -110,15 +87,15 @@ impl RestBlocks {
 impl Rest {
     /// Fetches all that is not here, for as long as it takes.
     pub(super) fn fetch(blocks: RestBlocks, notes: mpsc::Sender<VmNote>) -> Self {
-        let left = AtomicU64::new(blocks.remote.bytes_left());
-        let (whole, progress) = (Arc::new(AtomicBool::new(false)), Arc::new(RestProgress { left }));
+        let (whole, remote) = (Arc::new(AtomicBool::new(false)), blocks.remote.clone());
         let runtime = blocks.mender.runtime.clone();
-        let task = runtime.spawn(fetch(blocks, notes, progress.clone(), whole.clone())).abort_handle();
-        Self { whole, progress, task }
+        let task = runtime.spawn(fetch(blocks, notes, whole.clone())).abort_handle();
+        Self { whole, remote, task }
     }
 
-    pub(super) fn progress(&self) -> Arc<RestProgress> {
-        self.progress.clone()
+    /// What is fetched.
+    pub(super) fn remote(&self) -> Arc<RemoteSnapshot> {
+        self.remote.clone()
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -132,17 +109,12 @@ impl Drop for Rest {
     }
 }
 
-async fn fetch(
-    blocks: RestBlocks,
-    notes: mpsc::Sender<VmNote>,
-    progress: Arc<RestProgress>,
-    whole: Arc<AtomicBool>,
-) {
+async fn fetch(blocks: RestBlocks, notes: mpsc::Sender<VmNote>, whole: Arc<AtomicBool>) {
     let snapshot = blocks.snapshot;
     let cluster = blocks.mender.cluster.clone();
     let mut pause = limits::REST_RETRY_MIN;
     let report = loop {
-        let error = match cluster.gather(snapshot, progress.clone()).await {
+        let error = match cluster.gather(snapshot, Arc::new(NoProgress)).await {
             Ok(report) => break report,
             Err(error) => error_chain(&error),
         };

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::fill::{Filled, Filler};
 use super::handle::Ports;
-use super::rest::{Rest, RestProgress};
+use super::rest::Rest;
 use super::vm_running::Running;
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
@@ -54,7 +54,7 @@ pub(super) enum VmNote {
         ports: Ports,
         pid: u32,
         channel: Option<OpenChannel>,
-        rest: Option<Arc<RestProgress>>,
+        rest: Option<Arc<RemoteSnapshot>>,
     },
     /// All of the snapshot that the VM was restored from is here now.
     Whole {
@@ -269,8 +269,8 @@ impl Owner {
         rest: Option<Rest>,
     ) {
         let channel = self.open_channel(term, origin, &mut *vm);
-        let (ports, pid, progress) = (Ports::new(vm.forwards()), vm.pid(), rest.as_ref().map(Rest::progress));
-        self.say(VmNote::Running { ports, pid, channel, rest: progress });
+        let (ports, pid, remote) = (Ports::new(vm.forwards()), vm.pid(), rest.as_ref().map(Rest::remote));
+        self.say(VmNote::Running { ports, pid, channel, rest: remote });
         self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval, rest));
         self.say(VmNote::Event(Event::Running { term }));
     }
