@@ -1,4 +1,4 @@
-//! A VM whose disk is still on other nodes: the node that takes over has an empty store, and the packs of the disk can't
+//! A VM whose disk is still on other nodes: the node that takes over has an empty store, and a pack of the disk can't
 //! come whole. The guest reads its disk all the same, chunk by chunk.
 
 use std::fs::File;
