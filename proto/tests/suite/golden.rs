@@ -119,6 +119,14 @@ fn a_frame() {
     assert_eq!(hex(&frame), expected.concat());
 }
 
+#[test]
+fn a_request_for_a_part_of_a_pack() {
+    let id_of = PackId::from_bytes([0x77; 32]);
+    let frame = encode_frame(&Request::GetPack { id: id_of, offset: 300, bytes: 5 }, 1_000).unwrap();
+    let expected = ["5355536d0100", "08", &id("77"), "ac02", "05"];
+    assert_eq!(hex(&frame[FRAME_HEADER_BYTES..]), expected.concat());
+}
+
 /// What kind of message a body is, is its first byte: a new kind goes to the end.
 #[test]
 fn kinds_of_messages() {
