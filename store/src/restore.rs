@@ -14,9 +14,10 @@ use crate::error::io_kind;
 use crate::generation::{Whole, visible, with_base};
 use crate::pack_file::PackFile;
 use crate::parallel::{Pace, for_each_batch};
+use crate::rebase::RebaseError;
 use crate::record::Decoder;
 use crate::store::{Shared, Store};
-use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
+use crate::{ErrorKind, Fault, Progress, ReadError, RestoreTarget, limits};
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -123,12 +124,17 @@ impl Store {
 }
 
 /// Reads and checks all that a restore would, before what could replace it is dropped.
-pub(crate) fn check_restorable(shared: &Shared, id: SnapshotId) -> Result<(), ReadError> {
+pub(crate) fn check_restorable(
+    shared: &Shared,
+    id: SnapshotId,
+    progress: &dyn Progress,
+) -> Result<(), RebaseError> {
     // A rebase runs beside the VM that it is for.
-    match restore(shared, id, None, &NoProgress, Pace::Behind) {
+    match restore(shared, id, None, progress, Pace::Behind) {
         Ok(_) => Ok(()),
-        Err(RestoreError::Read(error)) => Err(error),
+        Err(RestoreError::Read(error)) => Err(error.into()),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
+        Err(RestoreError::Cancelled) => Err(RebaseError::Cancelled),
         Err(error) => Err(Fault::damaged(shared.layout.root(), error).into()),
     }
 }
