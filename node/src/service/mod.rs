@@ -7,6 +7,9 @@ mod forward;
 mod guest_channel;
 mod handle;
 mod mend;
+mod rebasing;
+#[cfg(test)]
+mod rebasing_tests;
 mod status;
 mod vm_running;
 mod vm_thread;

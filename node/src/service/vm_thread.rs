@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::handle::Ports;
 use super::mend::Mender;
-use super::vm_running::Running;
+use super::vm_running::{Running, Saving};
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
 use sustain_store::error_chain;
@@ -150,7 +150,7 @@ impl VmThread {
 enum Held {
     Nothing,
     Prepared { term: Term, vm: Box<dyn PreparedVm> },
-    Running(Running),
+    Running(Box<Running>),
 }
 
 struct Owner {
@@ -326,7 +326,10 @@ impl Owner {
     ) {
         let channel = self.open_channel(term, origin, &mut *vm);
         self.say(VmNote::Running { ports: Ports::new(vm.forwards()), pid: vm.pid(), channel });
-        self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval));
+        let VmSettings { service, store, interval, rebase_after, .. } = &self.settings;
+        let (service, store) = (service.clone(), store.clone());
+        let saving = Saving { service, store, interval: *interval, rebase_after: *rebase_after };
+        self.vm = Held::Running(Box::new(Running::new(vm, term, origin, parent, saving)));
         self.say(VmNote::Event(Event::Running { term }));
     }
 
@@ -348,7 +351,7 @@ impl Owner {
     fn take_snapshot(&mut self) -> Result<u64, String> {
         let Held::Running(running) = &mut self.vm else { return Err("the VM does not run".to_owned()) };
         let mut notes = Vec::new();
-        let outcome = running.take_snapshot(&self.settings, &mut notes);
+        let outcome = running.take_snapshot(&mut notes);
         notes.into_iter().for_each(|note| self.say(note));
         outcome
     }
@@ -357,12 +360,17 @@ impl Owner {
         let Held::Running(running) = &mut self.vm else { return };
         if let Some(how) = running.exited() {
             let term = running.term();
-            self.vm = Held::Nothing;
+            let lost = std::mem::replace(&mut self.vm, Held::Nothing);
             self.say(VmNote::Problem(format!("the VM is lost: {how}")));
             self.say(VmNote::Event(Event::Exited { term }));
+            // Last: a rebase beside it is waited for.
+            drop(lost);
             return;
         }
         let (due, woken) = (running.due_in().is_zero(), running.wake_report());
+        let mut notes = Vec::new();
+        running.finish_rebase(&mut notes);
+        notes.into_iter().for_each(|note| self.say(note));
         if let Some(report) = woken {
             self.say(VmNote::Woken(report));
         }
