@@ -27,6 +27,8 @@ pub(crate) enum Request {
     Fold {
         layer: u64,
     },
+    /// Fetch what is not here yet, from now on.
+    Prefetch,
     /// End, in good order.
     Stop,
 }
@@ -91,6 +93,7 @@ mod tests {
         assert_eq!(text(&Request::Freeze { layer: 7 }), r#"{"freeze":{"layer":7}}"#);
         assert_eq!(text(&Request::Fold { layer: 7 }), r#"{"fold":{"layer":7}}"#);
         assert_eq!(text(&Request::Status), r#""status""#);
+        assert_eq!(text(&Request::Prefetch), r#""prefetch""#);
         let reply = encode(&Reply::Frozen { active: 8 }).unwrap();
         assert_eq!(reply, b"\x17\0\0\0{\"frozen\":{\"active\":8}}");
         assert_eq!(length([0x17, 0, 0, 0]), Some(0x17));

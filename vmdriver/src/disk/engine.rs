@@ -1,7 +1,7 @@
 //! A disk at work: the volume, and what goes on behind it.
 //!
 //! Two threads: one makes the next layer before it is needed, one folds frozen layers once it is told that
-//! nobody needs them any more.
+//! nobody needs them any more. A third fetches a restored disk's chunks, once it is told that now is the time.
 
 use std::fs::File;
 use std::io;
@@ -27,6 +27,7 @@ pub(crate) struct Engine {
     orders: Mutex<Orders>,
     ordered: Condvar,
     stop: AtomicBool,
+    prefetching: AtomicBool,
     syncs: bool,
 }
 
@@ -61,6 +62,7 @@ impl Engine {
             orders,
             ordered: Condvar::new(),
             stop: AtomicBool::new(false),
+            prefetching: AtomicBool::new(false),
             syncs: description.syncs,
         }))
     }
@@ -78,12 +80,25 @@ impl Engine {
         };
         spawn("disk-prepare", Self::run_prepare)?;
         spawn("disk-fold", Self::run_fold)?;
-        spawn("disk-prefetch", |engine| {
-            if let Base::Lazy(lazy) = engine.volume.base() {
-                lazy.prefetch(&engine.stop);
-            }
-        })?;
         Ok(())
+    }
+
+    /// Begins to fetch all of a restored disk. More than once is as good as once.
+    ///
+    /// # Errors
+    /// If no thread is to be had.
+    pub(crate) fn prefetch(self: &Arc<Self>) -> io::Result<()> {
+        let Base::Lazy(lazy) = self.volume.base() else { return Ok(()) };
+        if self.prefetching.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (engine, lazy) = (Arc::clone(self), Arc::clone(lazy));
+        let run = move || lazy.prefetch(&engine.stop);
+        let spawned = std::thread::Builder::new().name("disk-prefetch".into()).spawn(run);
+        if spawned.is_err() {
+            self.prefetching.store(false, Ordering::SeqCst);
+        }
+        spawned.map(drop)
     }
 
     pub(crate) fn volume(&self) -> &Arc<Volume> {
