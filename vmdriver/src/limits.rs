@@ -132,7 +132,13 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// already; only a child that was left behind could hold it up.
 pub const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most bytes that are kept of what a program of the command driver writes to its standard output.
+/// Bytes of what `run-in-guest` writes that are handed over at a time: a pipe of Linux holds as much.
+pub const COMMAND_PART_BYTES: usize = 64 << 10;
+
+/// Such parts that wait to be taken; then the program waits.
+pub const COMMAND_PARTS_WAITING: usize = 4;
+
+/// Most bytes that are kept of what the other programs of the command driver write to their standard output.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// How long the program `check` may take.
