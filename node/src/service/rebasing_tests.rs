@@ -13,6 +13,9 @@ use sustain_vmdriver::{
 use super::vm_running::{Running, Saving};
 use super::vm_thread::VmNote;
 
+/// What each snapshot says it took after its pause.
+const AFTER: Duration = Duration::from_millis(700);
+
 /// A VM's memory, one page of which changes from snapshot to snapshot.
 struct Memory {
     bytes: Vec<u8>,
@@ -56,7 +59,7 @@ impl Vm for Memory {
         let changed = (self.saved > 1).then_some(changed);
         let ram = RegionName::new("ram").unwrap();
         sink.region(&ram, self, changed).map_err(|source| SnapshotError::Sink { region: ram, source })?;
-        Ok(SnapshotTimings::default())
+        Ok(SnapshotTimings { after_ms: AFTER.as_secs_f64() * 1e3, ..SnapshotTimings::default() })
     }
 
     fn committed(&mut self) {}
@@ -154,6 +157,17 @@ fn snapshots_go_on_while_a_rebase_is_prepared_and_follow_it() {
     let to = bench.folder.path().join("out");
     bench.store.restore(last, &DirectoryTarget::new(&to), &NoProgress).unwrap();
     assert_eq!(std::fs::metadata(to.join("ram")).unwrap().len(), 4 << 20);
+}
+
+/// The guest was told when its snapshot was stored, seconds after it was taken where much had changed.
+#[test]
+fn a_snapshot_is_as_old_as_its_pause_and_not_as_its_commit() {
+    let bench = Bench::new();
+    let mut running = bench.running(1 << 20, 100);
+    let (begun, mut notes) = (Instant::now(), Vec::new());
+    running.take_snapshot(&mut notes).unwrap();
+    let Some(VmNote::Snapshot(note)) = notes.first() else { panic!("no snapshot") };
+    assert!(note.resumed_at + AFTER >= begun && note.resumed_at + AFTER <= Instant::now());
 }
 
 /// The VM is stopped while a rebase is under way: another one must be possible at once, and nothing be left.

@@ -165,12 +165,16 @@ impl Running {
         // that was committed, or the one that it was restored from.
         let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
         let timings = self.vm.snapshot(scope, &mut Ingest(&mut push))?;
+        let now = Instant::now();
+        // What came of the snapshot after the pause took its time.
+        let after = Duration::try_from_secs_f64(timings.after_ms / 1e3).unwrap_or_default();
+        let resumed_at = now.checked_sub(after).unwrap_or(now);
         let report = push.commit()?;
         self.vm.committed();
         self.parent = Some(report.snapshot);
         self.seq = report.seq;
         self.deltas += 1;
-        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, seconds: 0.0 })
+        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, resumed_at, seconds: 0.0 })
     }
 
     /// P10: bounds what the deltas of a generation take, and what a manifest lists. The newest *durable*

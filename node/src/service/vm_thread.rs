@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use std::{io, thread};
 
 use sustain_gossip::Cluster;
@@ -91,6 +92,8 @@ pub(super) struct OpenChannel {
 pub(super) struct SnapshotNote {
     pub(super) report: sustain_store::PushReport,
     pub(super) pause_ms: f64,
+    /// When the guest went on after it.
+    pub(super) resumed_at: Instant,
     pub(super) seconds: f64,
 }
 
