@@ -88,14 +88,14 @@ pub enum CheckError {
     /// Too little memory left. Starting anyway would end in the system killing processes.
     #[error(
         "service {service} needs {needed_bytes} bytes of memory, QEMU's own included; \
-         the host has {available_bytes} left"
+         the host, or the control group that this runs in, has {available_bytes} left"
     )]
     Memory {
         /// Whose VM.
         service: ServiceName,
         /// Guest memory and QEMU's own.
         needed_bytes: u64,
-        /// What the host has.
+        /// What the host has, or a control group leaves of it.
         available_bytes: u64,
     },
     /// The host's memory can't be looked up.

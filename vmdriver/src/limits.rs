@@ -132,6 +132,9 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// already; only a child that was left behind could hold it up.
 pub const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Most control groups above one another that are looked at for a limit of memory. systemd nests about five.
+pub const CGROUP_DEPTH_MAX: usize = 64;
+
 /// Bytes of what `run-in-guest` writes that are handed over at a time: a pipe of Linux holds as much.
 pub const COMMAND_PART_BYTES: usize = 64 << 10;
 
