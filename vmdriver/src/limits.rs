@@ -222,6 +222,13 @@ pub const FOLD_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// while a read waits, so it is short; a chunk from a neighbour takes tens of milliseconds.
 pub const DEMAND_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a snapshot waits for a moment in which no read waits for a chunk; the guest runs meanwhile.
+pub const DISK_STILL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A read that has waited for its chunk for longer than this is taken to be out of reach, and no snapshot is
+/// begun: the pause would last as long as it does. A chunk from a neighbour takes tens of milliseconds.
+pub const DISK_WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// Pause between two tries to get a chunk that a guest waits for.
 pub const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -65,6 +65,8 @@ pub struct DiskStatus {
     pub chunks_here: u64,
     /// Chunks of a restored disk in all; 0 if it does not come from a snapshot.
     pub chunks: u64,
+    /// For how long the read has waited for a chunk that waits longest, in ms; none if none waits.
+    pub waiting_ms: Option<u64>,
     /// Why something can't be done at present, although it is tried again.
     pub trouble: Option<String>,
 }

@@ -130,13 +130,9 @@ impl Engine {
         let folding = lock(&self.orders).trouble.clone();
         let stack = self.volume.stack();
         let (data, zero) = stack.active().map().count();
-        let (chunks_here, chunks) = match self.volume.base() {
-            Base::Image { .. } => (0, 0),
-            Base::Lazy(lazy) => lazy.progress(),
-        };
-        let fetching = match self.volume.base() {
-            Base::Image { .. } => None,
-            Base::Lazy(lazy) => lazy.trouble(),
+        let ((chunks_here, chunks), waiting, fetching) = match self.volume.base() {
+            Base::Image { .. } => ((0, 0), None, None),
+            Base::Lazy(lazy) => (lazy.progress(), lazy.waiting(), lazy.trouble()),
         };
         DiskStatus {
             active: stack.active().id(),
@@ -145,6 +141,7 @@ impl Engine {
             lower_bytes: stack.lower().map().count().0 * DISK_BLOCK_BYTES,
             chunks_here,
             chunks,
+            waiting_ms: waiting.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             trouble: fetching.or(folding),
         }
     }
