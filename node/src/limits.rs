@@ -32,6 +32,9 @@ pub const VM_WATCH: Duration = Duration::from_millis(100);
 /// snapshot usually adds one.
 pub const REBASE_POSTPONED_MAX: u32 = 1_000;
 
+/// A rebase that failed is tried again once the generation has grown by this share of what makes one due. A guess.
+pub const REBASE_RETRY_SHARE: u32 = 4;
+
 /// How long a restore, or a disk under a running guest, waits for the other nodes to send damaged packs again. The
 /// guest stands meanwhile, and its disk then tries anew.
 pub const MEND_TIMEOUT: Duration = Duration::from_secs(30);

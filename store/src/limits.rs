@@ -19,6 +19,10 @@ pub const NICE_BEHIND: i32 = 10;
 /// Level of zstd. Design's measurements: 280 MB/s a core on guest memory, and later levels gain little.
 pub const ZSTD_LEVEL: i32 = 1;
 
+/// How long a rebase that is ready waits for a push that is going on. A guess: most take less than a second, and
+/// one that takes longer leaves no pause to wait for.
+pub const REBASE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Bytes gathered before a pack's file is written to.
 pub const PACK_BUFFER_BYTES: usize = 1 << 20;
 

@@ -5,19 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sustain_proto::limits::CAME_FROM_MAX;
-use sustain_proto::{ChunkId, ChunkKey, Lineage, PackId, PackRef, SnapshotId, SnapshotIndex, SnapshotKind};
+use sustain_proto::{ChunkId, Lineage, PackId, PackRef, SnapshotId, SnapshotIndex, SnapshotKind};
 
 use crate::catalogue::{Catalogue, Place};
 use crate::generation::{Whole, with_base};
 use crate::listing::{append_index, list_packs};
 use crate::pack_file::PackFile;
 use crate::pack_writer::{FinishedPack, NewRecord, PackSink};
+use crate::publish::sync_packs;
 use crate::rebase::RebaseError;
 use crate::record::{Decoder, RecordKind};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::whole::difference;
-use crate::{Fault, limits};
+use crate::{Fault, Progress, limits};
 
 /// Which snapshots of a service a promotion drops, and which it keeps under new ids.
 #[derive(Debug)]
@@ -69,35 +70,81 @@ pub(crate) struct Plan {
     pub(crate) packs: Vec<FinishedPack>,
 }
 
-/// Writes the packs of the new generation and describes its snapshots. Nothing is visible yet.
-pub(crate) fn plan(
-    shared: &Shared,
-    state: &State,
-    promoted: &Arc<Snapshot>,
-    fate: &Fate,
-) -> Result<Plan, RebaseError> {
-    let (base, snapshot) = with_base(state, promoted)?;
-    let whole = Whole::load(shared, &base, &snapshot)?;
-    let (kept, mut packs) = write_base_packs(shared, &whole)?;
-    let mut listed = kept;
-    listed.extend(packs.iter().map(|pack| pack.reference));
-    let new_base = describe_base(&whole, listed)?;
-    let mut ids = BTreeMap::from([(promoted.id, new_base.id)]);
-    let mut plan = vec![Planned { old: promoted.id, new: new_base.clone() }];
-    for old in &fate.rewritten {
-        let (base, old) = with_base(state, old)?;
-        let old = Whole::load(shared, &base, &old)?;
-        let new = rewrite(shared, &whole.index, &new_base, &old, &ids, &mut packs)?;
-        ids.insert(old.snapshot.id, new.id);
-        plan.push(Planned { old: old.snapshot.id, new });
+/// A new generation in the making: its base, and what was described against it so far. Nothing is visible yet.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    promoted: SnapshotId,
+    base: Arc<Snapshot>,
+    base_index: SnapshotIndex,
+    /// Old ids and what they became, the base among them.
+    described: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    packs: Vec<FinishedPack>,
+    /// How many of the packs are synced.
+    synced: usize,
+}
+
+impl Draft {
+    /// Writes the packs of the new base, which takes long, and describes it.
+    pub(crate) fn begin(
+        shared: &Shared,
+        state: &State,
+        promoted: &Arc<Snapshot>,
+        progress: &dyn Progress,
+    ) -> Result<Self, RebaseError> {
+        let (base, snapshot) = with_base(state, promoted)?;
+        let whole = Whole::load(shared, &base, &snapshot)?;
+        let (mut listed, packs) = write_base_packs(shared, &whole, progress)?;
+        listed.extend(packs.iter().map(|pack| pack.reference));
+        let base = describe_base(&whole, listed)?;
+        let described = BTreeMap::from([(promoted.id, base.clone())]);
+        Ok(Self { promoted: promoted.id, base, base_index: whole.index, described, packs, synced: 0 })
     }
-    Ok(Plan { snapshots: plan, packs })
+
+    /// Describes snapshots that were not yet, oldest first, against the new base.
+    pub(crate) fn extend(
+        &mut self,
+        shared: &Shared,
+        state: &State,
+        snapshots: &[Arc<Snapshot>],
+    ) -> Result<(), RebaseError> {
+        for old in snapshots {
+            if !self.described.contains_key(&old.id) {
+                let (base, old) = with_base(state, old)?;
+                let old = Whole::load(shared, &base, &old)?;
+                let new = self.rewrite(shared, &old)?;
+                self.described.insert(old.snapshot.id, new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs the packs that were written since the last time.
+    pub(crate) fn sync(&mut self) -> Result<(), Fault> {
+        sync_packs(&self.packs[self.synced..])?;
+        self.synced = self.packs.len();
+        Ok(())
+    }
+
+    /// The base and these snapshots, which were all described. Packs for others, which are gone meanwhile, are
+    /// left out.
+    pub(crate) fn finish(mut self, snapshots: &[Arc<Snapshot>]) -> Plan {
+        let kept = std::iter::once(self.promoted).chain(snapshots.iter().map(|snapshot| snapshot.id));
+        let mut planned = Vec::new();
+        for old in kept {
+            planned.extend(self.described.remove(&old).map(|new| Planned { old, new }));
+        }
+        let listed: BTreeSet<PackId> =
+            planned.iter().flat_map(|p| p.new.manifest.packs.iter().map(|pack| pack.id)).collect();
+        self.packs.retain(|pack| listed.contains(&pack.reference.id));
+        Plan { snapshots: planned, packs: self.packs }
+    }
 }
 
 /// Keeps the packs that are alive enough, and copies what lives in the others.
 fn write_base_packs(
     shared: &Shared,
     whole: &Whole,
+    progress: &dyn Progress,
 ) -> Result<(Vec<PackRef>, Vec<FinishedPack>), RebaseError> {
     let live: BTreeSet<Place> = whole
         .index
@@ -121,7 +168,7 @@ fn write_base_packs(
         }
     }
     let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
-    copy_records(shared, &whole.catalogue, &shared.key_to_read()?, &moved, &mut sink)?;
+    copy_records(shared, &whole.catalogue, &moved, &mut sink, progress)?;
     let (root, encoded) = whole.index.encode().map_err(RebaseError::Index)?;
     // If a kept pack holds this very index already, listing that pack is enough.
     let stored = whole.catalogue.index(&root).map(|place| whole.catalogue.pack(place));
@@ -135,21 +182,25 @@ fn write_base_packs(
 fn copy_records(
     shared: &Shared,
     catalogue: &Catalogue,
-    key: &ChunkKey,
     places: &[Place],
     sink: &mut PackSink,
-) -> Result<(), Fault> {
+    progress: &dyn Progress,
+) -> Result<(), RebaseError> {
+    let key = shared.key_to_read()?;
     let mut decoder = Decoder::new().map_err(crate::ingest::no_memory)?;
     let mut stored = Vec::new();
     let mut open: Option<(PackId, PackFile)> = None;
     for place in places {
+        if progress.cancelled() {
+            return Err(RebaseError::Cancelled);
+        }
         let id = catalogue.pack(*place).id;
         let file = match open.take() {
             Some((pack, file)) if pack == id => file,
             _ => PackFile::open(shared.disk.as_ref(), &shared.layout, &id)?,
         };
         let entry = catalogue.entry(*place);
-        file.record(&entry, Some(key), &mut decoder, &mut stored)?;
+        file.record(&entry, Some(&key), &mut decoder, &mut stored)?;
         sink.append(NewRecord {
             kind: RecordKind::Chunk,
             id: entry.id,
@@ -176,44 +227,41 @@ fn describe_base(whole: &Whole, packs: Vec<PackRef>) -> Result<Arc<Snapshot>, Re
     Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.level }))
 }
 
-/// Describes a snapshot against the new base: same contents, another index.
-fn rewrite(
-    shared: &Shared,
-    base_index: &SnapshotIndex,
-    base: &Snapshot,
-    old: &Whole,
-    ids: &BTreeMap<SnapshotId, SnapshotId>,
-    packs: &mut Vec<FinishedPack>,
-) -> Result<Arc<Snapshot>, RebaseError> {
-    let mut delta = difference(base_index, &old.index, &old.snapshot.manifest.regions);
-    let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
-    // Snapshots without a change between them share one index.
-    let shares = |pack: &&FinishedPack| {
-        let mut entries = pack.directory.entries.iter();
-        entries.any(|entry| entry.kind == RecordKind::Index && entry.id == *index_root.as_bytes())
-    };
-    let mut new: Vec<PackRef> = packs.iter().find(shares).map(|pack| pack.reference).into_iter().collect();
-    if old.catalogue.index(&index_root).is_none() && new.is_empty() {
-        let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
-        append_index(&mut sink, index_root, &encoded, shared.zstd_level)?;
-        let written = sink.finish()?;
-        new.extend(written.iter().map(|pack| pack.reference));
-        packs.extend(written);
+impl Draft {
+    /// Describes a snapshot against the new base: same contents, another index.
+    fn rewrite(&mut self, shared: &Shared, old: &Whole) -> Result<Arc<Snapshot>, RebaseError> {
+        let mut delta = difference(&self.base_index, &old.index, &old.snapshot.manifest.regions);
+        let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
+        // Snapshots without a change between them share one index.
+        let shares = |pack: &&FinishedPack| {
+            let mut entries = pack.directory.entries.iter();
+            entries.any(|entry| entry.kind == RecordKind::Index && entry.id == *index_root.as_bytes())
+        };
+        let mut new: Vec<PackRef> =
+            self.packs.iter().find(shares).map(|pack| pack.reference).into_iter().collect();
+        if old.catalogue.index(&index_root).is_none() && new.is_empty() {
+            let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
+            append_index(&mut sink, index_root, &encoded, shared.zstd_level)?;
+            let written = sink.finish()?;
+            new.extend(written.iter().map(|pack| pack.reference));
+            self.packs.extend(written);
+        }
+        // What the base's packs hold need not be looked for in those of the old generation.
+        let in_base = base_chunks(&self.base_index);
+        for chunks in delta.regions.values_mut() {
+            chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !in_base.contains(&chunk)));
+        }
+        let base_packs: BTreeSet<PackId> = self.base.manifest.packs.iter().map(|pack| pack.id).collect();
+        let mut manifest = old.snapshot.manifest.clone();
+        manifest.kind = SnapshotKind::Delta { base: self.base.id };
+        let renamed = |id: &SnapshotId| self.described.get(id).map_or(*id, |new| new.id);
+        manifest.parents = manifest.parents.iter().map(renamed).collect();
+        manifest.index_root = index_root;
+        new.retain(|pack| !base_packs.contains(&pack.id));
+        manifest.packs = list_packs(&old.catalogue, Some(&base_packs), &delta, index_root, &new);
+        let (id, encoded) = manifest.encode()?;
+        Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.snapshot.level }))
     }
-    // What the base's packs hold need not be looked for in those of the old generation.
-    let in_base = base_chunks(base_index);
-    for chunks in delta.regions.values_mut() {
-        chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !in_base.contains(&chunk)));
-    }
-    let base_packs: BTreeSet<PackId> = base.manifest.packs.iter().map(|pack| pack.id).collect();
-    let mut manifest = old.snapshot.manifest.clone();
-    manifest.kind = SnapshotKind::Delta { base: base.id };
-    manifest.parents = manifest.parents.iter().map(|id| ids.get(id).copied().unwrap_or(*id)).collect();
-    manifest.index_root = index_root;
-    new.retain(|pack| !base_packs.contains(&pack.id));
-    manifest.packs = list_packs(&old.catalogue, Some(&base_packs), &delta, index_root, &new);
-    let (id, encoded) = manifest.encode()?;
-    Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.snapshot.level }))
 }
 
 fn base_chunks(index: &SnapshotIndex) -> BTreeSet<ChunkId> {

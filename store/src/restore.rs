@@ -15,8 +15,9 @@ use crate::error::io_kind;
 use crate::generation::Whole;
 use crate::parallel::{Pace, for_each_batch};
 use crate::reader::{Scratch, SnapshotReader};
+use crate::rebase::RebaseError;
 use crate::store::{Shared, Store};
-use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
+use crate::{ErrorKind, Fault, Progress, ReadError, RestoreTarget, limits};
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -135,13 +136,18 @@ impl SnapshotReader {
 }
 
 /// Reads and checks all that a restore would, before what could replace it is dropped.
-pub(crate) fn check_restorable(shared: &Arc<Shared>, id: SnapshotId) -> Result<(), ReadError> {
+pub(crate) fn check_restorable(
+    shared: &Arc<Shared>,
+    id: SnapshotId,
+    progress: &dyn Progress,
+) -> Result<(), RebaseError> {
     let reader = SnapshotReader::open(shared, id)?;
     // A rebase runs beside the VM that it is for.
-    match restore(&reader, None, &NoProgress, Pace::Behind) {
+    match restore(&reader, None, progress, Pace::Behind) {
         Ok(_) => Ok(()),
-        Err(RestoreError::Read(error)) => Err(error),
+        Err(RestoreError::Read(error)) => Err(error.into()),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
+        Err(RestoreError::Cancelled) => Err(RebaseError::Cancelled),
         Err(error) => Err(Fault::damaged(shared.layout.root(), error).into()),
     }
 }

@@ -169,7 +169,7 @@ pub struct CheckReport {
     pub qemu_version: String,
     /// How instructions will be run: never [`Accel::Auto`].
     pub accel: Accel,
-    /// Bytes of memory that the host has left.
+    /// Bytes of memory that the host has left, or that the control group leaves of it that this runs in.
     pub memory_available_bytes: u64,
     /// How writes to guest memory will be found; none where there is none to be looked at.
     pub tracking: Option<TrackingReport>,

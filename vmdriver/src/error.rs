@@ -88,14 +88,14 @@ pub enum CheckError {
     /// Too little memory left. Starting anyway would end in the system killing processes.
     #[error(
         "service {service} needs {needed_bytes} bytes of memory, QEMU's own included; \
-         the host has {available_bytes} left"
+         the host, or the control group that this runs in, has {available_bytes} left"
     )]
     Memory {
         /// Whose VM.
         service: ServiceName,
         /// Guest memory and QEMU's own.
         needed_bytes: u64,
-        /// What the host has.
+        /// What the host has, or a control group leaves of it.
         available_bytes: u64,
     },
     /// The host's memory can't be looked up.
@@ -265,6 +265,9 @@ pub enum SnapshotError {
     /// The VM stands because its disk can't be read or written now.
     #[error("the VM stands, waiting for its disk: no snapshot is taken of it")]
     Stalled,
+    /// The guest reads blocks of its disk that can't be had now: it would stand until they are.
+    #[error("the guest waits for blocks of its disk that are out of reach: no snapshot is taken meanwhile")]
+    Unreachable,
     /// The guest's disk.
     #[error("can't take the guest's disk")]
     Disk {
@@ -346,7 +349,7 @@ impl SnapshotError {
             Self::Exited { .. } => ErrorKind::Gone,
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
             Self::Disk { source } => source.kind(),
-            Self::Busy | Self::Stalled => ErrorKind::Busy,
+            Self::Busy | Self::Stalled | Self::Unreachable => ErrorKind::Busy,
             _ => ErrorKind::Failed,
         }
     }

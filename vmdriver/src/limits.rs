@@ -132,7 +132,16 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// already; only a child that was left behind could hold it up.
 pub const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most bytes that are kept of what a program of the command driver writes to its standard output.
+/// Most control groups above one another that are looked at for a limit of memory. systemd nests about five.
+pub const CGROUP_DEPTH_MAX: usize = 64;
+
+/// Bytes of what `run-in-guest` writes that are handed over at a time: a pipe of Linux holds as much.
+pub const COMMAND_PART_BYTES: usize = 64 << 10;
+
+/// Such parts that wait to be taken; then the program waits.
+pub const COMMAND_PARTS_WAITING: usize = 4;
+
+/// Most bytes that are kept of what the other programs of the command driver write to their standard output.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// How long the program `check` may take.
@@ -212,6 +221,13 @@ pub const FOLD_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a guest's read waits for a chunk before the VM is paused instead. A VM can't be snapshotted
 /// while a read waits, so it is short; a chunk from a neighbour takes tens of milliseconds.
 pub const DEMAND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a snapshot waits for a moment in which no read waits for a chunk; the guest runs meanwhile.
+pub const DISK_STILL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A read that has waited for its chunk for longer than this is taken to be out of reach, and no snapshot is
+/// begun: the pause would last as long as it does. A chunk from a neighbour takes tens of milliseconds.
+pub const DISK_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Pause between two tries to get a chunk that a guest waits for.
 pub const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(100);

@@ -3,13 +3,14 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sustain_proto::RegionName;
 
 use crate::disk::{BlockSource, Disk, DiskError, DiskOptions, DiskOrigin, raw_image, remove_folder};
 use crate::driver::{REGION_DISK, SnapshotScope, SnapshotSink};
 use crate::error::{SnapshotError, StartError};
-use crate::limits::FROZEN_LAYERS_MAX;
+use crate::limits::{DISK_STILL_PATIENCE, DISK_WAIT_MAX, FROZEN_LAYERS_MAX, POLL_INTERVAL};
 use crate::spec::VmSpec;
 
 /// The disk's folder in the VM's.
@@ -59,10 +60,23 @@ pub fn remove_left_behind(run_dir: &Path) -> io::Result<()> {
 /// Whether the disk can be frozen, asked before the VM is paused for nothing.
 pub(crate) fn check(disk: &mut Disk) -> Result<(), SnapshotError> {
     disk.settle();
-    match disk.status() {
-        Ok(status) if status.frozen.len() >= FROZEN_LAYERS_MAX => Err(SnapshotError::Busy),
-        Ok(_) => Ok(()),
-        Err(source) => Err(SnapshotError::Disk { source }),
+    let status = disk.status().map_err(|source| SnapshotError::Disk { source })?;
+    if status.frozen.len() >= FROZEN_LAYERS_MAX { Err(SnapshotError::Busy) } else { still(disk) }
+}
+
+/// Waits for a moment in which no read waits for a block of a restored disk: QEMU pauses a VM only when all requests
+/// to its disk are done, and the guest would stand for as long as the block takes. Where reads come all the
+/// time, those count that take longer than a fetch does that goes well.
+pub(crate) fn still(disk: &Disk) -> Result<(), SnapshotError> {
+    let began = Instant::now();
+    loop {
+        let status = disk.status().map_err(|source| SnapshotError::Disk { source })?;
+        let Some(waiting_ms) = status.waiting_ms else { return Ok(()) };
+        if began.elapsed() >= DISK_STILL_PATIENCE {
+            let is_long = u128::from(waiting_ms) > DISK_WAIT_MAX.as_millis();
+            return if is_long { Err(SnapshotError::Unreachable) } else { Ok(()) };
+        }
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -102,8 +102,7 @@ impl Cluster {
     }
 
     fn logs(&self) -> String {
-        let log = |node| std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
-        (0..self.nodes.len()).map(|node| format!("--- node-{}\n{}", node + 1, log(node))).collect()
+        (0..self.nodes.len()).map(|node| format!("--- node-{}\n{}", node + 1, self.log(node))).collect()
     }
 
     pub(crate) fn server(&self, except: Option<usize>) -> usize {
@@ -145,6 +144,17 @@ impl Cluster {
         let mut process = self.nodes[node].take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// What a node has logged.
+    pub(crate) fn log(&self, node: usize) -> String {
+        std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default()
+    }
+
+    /// Sends a node's process a signal.
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
+        let process = self.nodes[node].as_ref().unwrap().id();
+        kill_process(Pid::from_raw(i32::try_from(process).unwrap()).unwrap(), signal).unwrap();
     }
 
     /// Kills the server's node with SIGKILL, and its VM, should that not have gone with it.

@@ -20,7 +20,7 @@ fn view() -> ChannelView {
         level: 1,
         all_on_line_unix_ms: Some(1_000),
         taken_unix_ms: Some(2_000),
-        taken_guest_unix_ms: None,
+        taken_ago_ms: Some(300),
     }
 }
 
@@ -68,7 +68,7 @@ fn what_is_known_is_answered_at_once() {
         (&json!("server"), &json!([1, "x"]), &json!(41))
     );
     assert_eq!(said(r#"{"ask":"all-on-line"}"#), json!({ "ask": "all-on-line", "unix_ms": 1_000 }));
-    let last = json!({ "ask": "last-snapshot", "seq": 41, "unix_ms": 2_000, "guest_unix_ms": null });
+    let last = json!({ "ask": "last-snapshot", "seq": 41, "unix_ms": 2_000, "ago_ms": 300 });
     assert_eq!(said(r#"{"ask":"last-snapshot"}"#), last);
 }
 

@@ -277,7 +277,8 @@ impl Driver {
         self.pauses_ms.push(note.pause_ms);
         self.snapshots_taken += 1;
         self.taken_at_ms = Some(self.clock.now_ms());
-        self.last_times.taken_unix_ms = Some(clock::wall_ms());
+        let taken_unix_ms = clock::wall_ms().saturating_sub(clock::since_ms(note.resumed_at));
+        self.last_times.taken = Some((taken_unix_ms, note.resumed_at));
         let report = note.report;
         self.cluster.spread(report.snapshot, self.tolerance);
         self.events.add(Happening::Snapshot {

@@ -2,6 +2,7 @@
 //! wishes to the guest and to the VM's thread.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use sustain_proto::{SnapshotId, Term};
 use sustain_vmdriver::{ChannelInput, ChannelLink};
@@ -28,8 +29,8 @@ pub(super) struct GuestChannel {
 pub(super) struct LastTimes {
     /// All candidates were on line.
     pub(super) all_on_line_unix_ms: Option<u64>,
-    /// A snapshot was taken.
-    pub(super) taken_unix_ms: Option<u64>,
+    /// A snapshot was taken; and, by a clock that never jumps, the guest went on after it.
+    pub(super) taken: Option<(u64, Instant)>,
 }
 
 impl Driver {
@@ -103,10 +104,8 @@ impl Driver {
             durable_seq: watermark.as_ref().and_then(|heartbeat| heartbeat.durable).map(durable_seq),
             level: watermark.as_ref().map_or(0, |heartbeat| heartbeat.level),
             all_on_line_unix_ms: self.last_times.all_on_line_unix_ms,
-            taken_unix_ms: self.last_times.taken_unix_ms,
-            // A guest with an agent has this host's clock from its restore on; what became of it since, only
-            // the guest knows.
-            taken_guest_unix_ms: None,
+            taken_unix_ms: self.last_times.taken.map(|(unix_ms, _)| unix_ms),
+            taken_ago_ms: self.last_times.taken.map(|(_, resumed)| clock::since_ms(resumed)),
         }
     }
 

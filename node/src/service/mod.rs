@@ -8,6 +8,9 @@ mod forward;
 mod guest_channel;
 mod handle;
 mod mend;
+mod rebasing;
+#[cfg(test)]
+mod rebasing_tests;
 mod rest;
 mod status;
 mod vm_running;

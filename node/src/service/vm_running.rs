@@ -4,31 +4,43 @@ use std::error::Error;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
-use sustain_store::{Pace, Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
+use sustain_proto::{RegionName, ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_store::{Pace, Push, PushError, PushLineage, PushRequest, RegionSource, SnapshotInfo, Store};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
+use super::rebasing::Rebasing;
 use super::rest::Rest;
-use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
+use super::vm_thread::{SnapshotNote, VmNote};
 use crate::clock;
 use crate::limits;
 use crate::logic::Event;
 use sustain_store::error_chain;
 
+/// Where a VM's snapshots go, and how often.
+pub(super) struct Saving {
+    pub(super) service: ServiceName,
+    pub(super) store: Store,
+    pub(super) interval: Duration,
+    pub(super) rebase_after: u32,
+}
+
 /// A VM, and which snapshot comes next.
 pub(super) struct Running {
+    saving: Saving,
     vm: Box<dyn Vm>,
     term: Term,
     origin: Option<TermOrigin>,
     parent: Option<SnapshotId>,
     seq: u64,
-    interval: Duration,
     due: Instant,
     deltas: u32,
     /// Snapshots in a row that could not be taken because an earlier one is not done with.
     skipped: u64,
     /// What is still fetched of the snapshot that it was restored from.
     rest: Option<Rest>,
+    rebasing: Option<Rebasing>,
+    /// After a rebase that failed: how many deltas there are to be before the next one.
+    rebase_at: u32,
 }
 
 /// Until the parent is whole, a snapshot would be a base, of all memory and all of the disk.
@@ -62,7 +74,7 @@ impl Running {
         term: Term,
         origin: Option<TermOrigin>,
         parent: Option<SnapshotId>,
-        interval: Duration,
+        saving: Saving,
         rest: Option<Rest>,
     ) -> Self {
         let seq = origin.map_or(0, |origin| origin.seq);
@@ -72,11 +84,13 @@ impl Running {
             origin,
             parent,
             seq,
-            interval,
-            due: Instant::now() + interval,
+            due: Instant::now() + saving.interval,
+            saving,
             deltas: 0,
             skipped: 0,
             rest,
+            rebasing: None,
+            rebase_at: 0,
         }
     }
 
@@ -99,6 +113,9 @@ impl Running {
     }
 
     pub(super) fn stop(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // Dropped after the VM, so that the VM does not wait for it.
+        let rebasing = self.rebasing;
+        rebasing.iter().for_each(Rebasing::give_up);
         Ok(self.vm.stop()?)
     }
 
@@ -109,26 +126,22 @@ impl Running {
 
     /// Takes one snapshot, and returns its number. A failure is noted, and the guest runs on: the next one is
     /// tried in time.
-    pub(super) fn take_snapshot(
-        &mut self,
-        settings: &VmSettings,
-        notes: &mut Vec<VmNote>,
-    ) -> Result<u64, String> {
+    pub(super) fn take_snapshot(&mut self, notes: &mut Vec<VmNote>) -> Result<u64, String> {
         let started = Instant::now();
-        let outcome = self.try_snapshot(settings);
+        let outcome = self.try_snapshot();
         // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
-        self.due = Instant::now().max(self.due + self.interval);
+        self.due = Instant::now().max(self.due + self.saving.interval);
         match outcome {
             Ok(mut note) => {
                 if self.skipped > 0 {
-                    tracing::info!(service = %settings.service, skipped = self.skipped, "snapshots go on");
+                    tracing::info!(service = %self.saving.service, skipped = self.skipped, "snapshots go on");
                     self.skipped = 0;
                 }
                 note.seconds = started.elapsed().as_secs_f64();
                 let seq = note.report.seq;
                 notes.push(VmNote::Snapshot(Box::new(note)));
                 notes.push(VmNote::Event(Event::Taken { seq }));
-                self.rebase_if_due(settings, notes);
+                self.rebase_if_due(notes);
                 Ok(seq)
             }
             Err(error) => {
@@ -147,16 +160,13 @@ impl Running {
         }
     }
 
-    fn try_snapshot(
-        &mut self,
-        settings: &VmSettings,
-    ) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
+    fn try_snapshot(&mut self) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
         if self.rest.as_ref().is_some_and(|rest| !rest.is_whole()) {
             return Err(StillFetching { seq: self.seq }.into());
         }
         self.rest = None;
-        let push = settings.store.begin_push(PushRequest {
-            service: settings.service.clone(),
+        let push = self.saving.store.begin_push(PushRequest {
+            service: self.saving.service.clone(),
             lineage: PushLineage::Explicit {
                 term: self.term,
                 origin: self.origin,
@@ -171,57 +181,84 @@ impl Running {
         // that was committed, or the one that it was restored from.
         let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
         let timings = self.vm.snapshot(scope, &mut Ingest(&mut push))?;
+        let now = Instant::now();
+        // What came of the snapshot after the pause took its time.
+        let after = Duration::try_from_secs_f64(timings.after_ms / 1e3).unwrap_or_default();
+        let resumed_at = now.checked_sub(after).unwrap_or(now);
         let report = push.commit()?;
         self.vm.committed();
         self.parent = Some(report.snapshot);
         self.seq = report.seq;
         self.deltas += 1;
-        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, seconds: 0.0 })
+        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, resumed_at, seconds: 0.0 })
     }
 
     /// P10: bounds what the deltas of a generation take, and what a manifest lists. The newest *durable*
     /// snapshot becomes the base: what older ones the others hold must not be dropped here for the sake of
-    /// one that nobody else has. While nothing becomes durable, the rebase waits.
-    fn rebase_if_due(&mut self, settings: &VmSettings, notes: &mut Vec<VmNote>) {
-        if self.deltas < settings.rebase_after {
+    /// one that nobody else has. While nothing becomes durable, the rebase waits. It reads all of that snapshot,
+    /// so it is prepared on another thread, and snapshots go on.
+    fn rebase_if_due(&mut self, notes: &mut Vec<VmNote>) {
+        if self.rebasing.is_some() || self.deltas < self.saving.rebase_after.max(self.rebase_at) {
             return;
         }
-        let promoted = match self.newest_durable(settings) {
+        let promoted = match self.newest_durable() {
             Ok(None) if self.deltas < limits::REBASE_POSTPONED_MAX => return,
             Ok(promoted) => promoted,
-            Err(error) => {
-                return notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error))));
-            }
+            Err(error) => return self.rebase_failed(&error, notes),
         };
         if promoted.is_none() {
             let what =
                 "nothing becomes durable, and the generation is full: older snapshots are dropped here";
             notes.push(VmNote::Problem(what.to_owned()));
         }
-        match settings.store.rebase(&settings.service, promoted.or(self.parent)) {
+        let (store, service) = (self.saving.store.clone(), self.saving.service.clone());
+        match Rebasing::start(store, service, promoted.or(self.parent)) {
+            Ok(rebasing) => self.rebasing = Some(rebasing),
+            Err(error) => self.rebase_failed(&error, notes),
+        }
+    }
+
+    /// Makes a rebase that was prepared come true, between two snapshots.
+    pub(super) fn finish_rebase(&mut self, notes: &mut Vec<VmNote>) {
+        let Some(outcome) = self.rebasing.as_mut().and_then(Rebasing::outcome) else { return };
+        self.rebasing = None;
+        // Nobody else pushes for this VM, so there is nothing to wait for.
+        match outcome.and_then(|prepared| prepared.commit(Duration::ZERO)) {
             Ok(report) => {
                 let renamed = |old: SnapshotId| {
                     report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
                 };
                 self.parent = self.parent.and_then(renamed).or(Some(report.base));
                 self.deltas = u32::try_from(report.kept.len().saturating_sub(1)).unwrap_or(u32::MAX);
+                self.rebase_at = 0;
                 let newest = self.parent.unwrap_or(report.base);
                 notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
-            Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error)))),
+            Err(error) => self.rebase_failed(&error, notes),
         }
     }
 
-    fn newest_durable(&self, settings: &VmSettings) -> Result<Option<SnapshotId>, sustain_store::ReadError> {
-        let list = settings.store.snapshots(Some(&settings.service))?;
+    /// It is tried again after some more snapshots: each time it reads a whole one.
+    fn rebase_failed(&mut self, error: &dyn Error, notes: &mut Vec<VmNote>) {
+        self.rebase_at = self
+            .deltas
+            .saturating_add(self.saving.rebase_after / limits::REBASE_RETRY_SHARE)
+            .saturating_add(1);
+        notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(error))));
+    }
+
+    fn newest_durable(&self) -> Result<Option<SnapshotId>, sustain_store::ReadError> {
+        let list = self.saving.store.snapshots(Some(&self.saving.service))?;
         Ok(to_promote(&list, &self.term, self.origin))
     }
 }
 
-/// Whether a snapshot was put off because the VM can't have one taken just now.
+/// Whether a snapshot was put off because the VM, or the store, can't have one taken just now.
 fn is_busy(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let store_busy = |error: &PushError| error.kind() == sustain_store::ErrorKind::Busy;
     error.is::<StillFetching>()
         || error.downcast_ref::<SnapshotError>().is_some_and(|error| error.kind() == ErrorKind::Busy)
+        || error.downcast_ref::<PushError>().is_some_and(store_busy)
 }
 
 /// The newest durable snapshot of a reign and of what it continues, unless it is a base already.
@@ -236,7 +273,7 @@ fn to_promote(list: &[SnapshotInfo], term: &Term, origin: Option<TermOrigin>) ->
 
 #[cfg(test)]
 mod tests {
-    use sustain_proto::{NodeId, ServiceName};
+    use sustain_proto::NodeId;
 
     use super::*;
 

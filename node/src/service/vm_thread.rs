@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use std::{io, thread};
 
 use sustain_gossip::{Cluster, RemoteSnapshot};
@@ -19,7 +20,7 @@ use tokio::sync::mpsc;
 use super::fill::{Filled, Filler};
 use super::handle::Ports;
 use super::rest::Rest;
-use super::vm_running::Running;
+use super::vm_running::{Running, Saving};
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
 use sustain_store::error_chain;
@@ -98,6 +99,8 @@ pub(super) struct OpenChannel {
 pub(super) struct SnapshotNote {
     pub(super) report: sustain_store::PushReport,
     pub(super) pause_ms: f64,
+    /// When the guest went on after it.
+    pub(super) resumed_at: Instant,
     pub(super) seconds: f64,
 }
 
@@ -157,7 +160,7 @@ impl VmThread {
 enum Held {
     Nothing,
     Prepared { term: Term, filled: Filled },
-    Running(Running),
+    Running(Box<Running>),
 }
 
 struct Owner {
@@ -271,7 +274,10 @@ impl Owner {
         let channel = self.open_channel(term, origin, &mut *vm);
         let (ports, pid, remote) = (Ports::new(vm.forwards()), vm.pid(), rest.as_ref().map(Rest::remote));
         self.say(VmNote::Running { ports, pid, channel, rest: remote });
-        self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval, rest));
+        let VmSettings { service, store, interval, rebase_after, .. } = &self.settings;
+        let (service, store) = (service.clone(), store.clone());
+        let saving = Saving { service, store, interval: *interval, rebase_after: *rebase_after };
+        self.vm = Held::Running(Box::new(Running::new(vm, term, origin, parent, saving, rest)));
         self.say(VmNote::Event(Event::Running { term }));
     }
 
@@ -293,7 +299,7 @@ impl Owner {
     fn take_snapshot(&mut self) -> Result<u64, String> {
         let Held::Running(running) = &mut self.vm else { return Err("the VM does not run".to_owned()) };
         let mut notes = Vec::new();
-        let outcome = running.take_snapshot(&self.settings, &mut notes);
+        let outcome = running.take_snapshot(&mut notes);
         notes.into_iter().for_each(|note| self.say(note));
         outcome
     }
@@ -302,12 +308,17 @@ impl Owner {
         let Held::Running(running) = &mut self.vm else { return };
         if let Some(how) = running.exited() {
             let term = running.term();
-            self.vm = Held::Nothing;
+            let lost = std::mem::replace(&mut self.vm, Held::Nothing);
             self.say(VmNote::Problem(format!("the VM is lost: {how}")));
             self.say(VmNote::Event(Event::Exited { term }));
+            // Last: a rebase beside it is waited for.
+            drop(lost);
             return;
         }
         let (due, woken) = (running.due_in().is_zero(), running.wake_report());
+        let mut notes = Vec::new();
+        running.finish_rebase(&mut notes);
+        notes.into_iter().for_each(|note| self.say(note));
         if let Some(report) = woken {
             self.say(VmNote::Woken(report));
         }

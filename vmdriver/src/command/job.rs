@@ -52,8 +52,6 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) stdout: Vec<u8>,
-    /// The last of its standard error.
-    pub(super) stderr: String,
     /// When it said `paused` and `resumed`.
     pub(super) paused: Option<Instant>,
     pub(super) resumed: Option<Instant>,
@@ -91,7 +89,7 @@ impl Call {
         line
     }
 
-    fn launch(&self, stdout: OwnedFd, answers: bool) -> io::Result<Job> {
+    pub(super) fn launch(&self, stdout: OwnedFd, answers: bool) -> io::Result<Job> {
         let console = match &self.log {
             Some((folder, name)) => Some(ConsoleFile::create_named(folder, name)?),
             None => None,
@@ -110,15 +108,6 @@ impl Call {
 
     /// Runs it to its end. Whatever happens, nothing of its group is left.
     pub(super) fn run(&self, patience: Duration) -> Result<Finished, ProgramError> {
-        let (report, finished) = self.run_any(patience)?;
-        if report.code == Some(0) {
-            return Ok(finished);
-        }
-        Err(ProgramError::Failed { path: self.program.clone(), report: Box::new(report) })
-    }
-
-    /// As [`Call::run`], whatever its exit code is.
-    pub(super) fn run_any(&self, patience: Duration) -> Result<(ExitReport, Finished), ProgramError> {
         let failed = |source| ProgramError::Start { path: self.program.clone(), source };
         let (output, theirs) = pipe().map_err(failed)?;
         let (sender, answer) = mpsc::sync_channel(1);
@@ -129,12 +118,14 @@ impl Call {
         let Some(report) = job.process.wait(patience) else {
             return Err(ProgramError::TimedOut { path: self.program.clone(), patience });
         };
-        let stderr = job.process.tail();
         drop(job);
         // Only something that left the group could keep the output open now.
         let answer = answer.recv_timeout(limits::OUTPUT_END_TIMEOUT).unwrap_or_default();
         let Answer { stdout, paused, resumed } = answer;
-        Ok((report, Finished { stdout, stderr, paused, resumed }))
+        if report.code == Some(0) {
+            return Ok(Finished { stdout, paused, resumed });
+        }
+        Err(ProgramError::Failed { path: self.program.clone(), report: Box::new(report) })
     }
 }
 
@@ -151,6 +142,11 @@ impl Job {
     /// Waits for its end.
     pub(super) fn wait(&self, patience: Duration) -> Option<ExitReport> {
         self.process.wait(patience)
+    }
+
+    /// The last of its standard error.
+    pub(super) fn tail(&self) -> String {
+        self.process.tail()
     }
 
     /// Lets a group go on that was left standing.
@@ -186,7 +182,7 @@ impl Drop for Job {
 }
 
 /// A pipe whose ends no child gets but on purpose: the one to read from, the one to write to.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
@@ -273,11 +269,9 @@ mod tests {
 
     #[test]
     fn an_answer_has_its_words_and_their_times_and_a_bound() {
-        let finished = shell("echo paused; sleep 0.05; echo resumed; echo more; echo log >&2")
-            .run(Duration::from_secs(20))
-            .unwrap();
+        let finished =
+            shell("echo paused; sleep 0.05; echo resumed; echo more").run(Duration::from_secs(20)).unwrap();
         assert_eq!(finished.stdout, b"paused\nresumed\nmore\n");
-        assert_eq!(finished.stderr, "log");
         assert!(finished.resumed.unwrap() - finished.paused.unwrap() >= Duration::from_millis(40));
         let much = shell("head -c 3000000 /dev/zero").run(Duration::from_secs(20)).unwrap();
         assert_eq!(much.stdout.len(), limits::COMMAND_OUTPUT_BYTES_MAX);

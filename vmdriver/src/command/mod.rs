@@ -17,6 +17,7 @@ mod job;
 mod prepared;
 mod programs;
 mod regions;
+mod stream;
 mod vm;
 
 use std::path::{Path, PathBuf};

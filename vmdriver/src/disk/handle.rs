@@ -192,6 +192,14 @@ impl Disk {
         self.supervisor.process()
     }
 
+    /// Has all chunks of a restored disk fetched that are not here yet, in their order. Until then it fetches
+    /// only what is read, which leaves the machine to what else a restore has to do.
+    pub fn prefetch(&self) {
+        if self.source.is_some() {
+            self.supervisor.prefetch();
+        }
+    }
+
     /// How it is doing.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,13 @@ struct Flight {
     landed: Condvar,
 }
 
+/// Reads that wait for a chunk, by the order in which they came, and since when.
+#[derive(Debug, Default)]
+struct Waits {
+    came: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
 /// The cache and where the rest comes from.
 pub(crate) struct Lazy {
     cache: Layer,
@@ -43,8 +50,7 @@ pub(crate) struct Lazy {
     source: Box<dyn BlockSource>,
     flights: Mutex<BTreeMap<u64, Arc<Flight>>>,
     fetched: AtomicU64,
-    /// Reads that wait.
-    demand: AtomicUsize,
+    waits: Mutex<Waits>,
     patience: Duration,
     last_trouble: Mutex<Option<String>>,
 }
@@ -65,7 +71,7 @@ impl Lazy {
             source,
             flights: Mutex::new(BTreeMap::new()),
             fetched: AtomicU64::new(data + zero),
-            demand: AtomicUsize::new(0),
+            waits: Mutex::default(),
             patience,
             last_trouble: Mutex::new(None),
         })
@@ -83,6 +89,11 @@ impl Lazy {
     /// Why a chunk was last not to be had, if the last try failed.
     pub(crate) fn trouble(&self) -> Option<String> {
         lock(&self.last_trouble).clone()
+    }
+
+    /// For how long the read has waited that waits longest; none if none waits.
+    pub(crate) fn waiting(&self) -> Option<Duration> {
+        lock(&self.waits).since.values().next().map(Instant::elapsed)
     }
 
     /// Fills the buffer, waiting for what is not here.
@@ -117,9 +128,15 @@ impl Lazy {
         if known != Unit::Absent {
             return Ok(known);
         }
-        self.demand.fetch_add(1, Ordering::SeqCst);
+        let ticket = {
+            let mut waits = lock(&self.waits);
+            waits.came += 1;
+            let ticket = waits.came;
+            waits.since.insert(ticket, Instant::now());
+            ticket
+        };
         let result = self.demand(chunk);
-        self.demand.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.waits).since.remove(&ticket);
         result.map(|()| self.cache.map().get(chunk))
     }
 
@@ -208,7 +225,7 @@ impl Lazy {
             if self.cache.map().get(chunk) != Unit::Absent {
                 return Ok(true);
             }
-            if self.demand.load(Ordering::SeqCst) > 0 {
+            if self.waiting().is_some() {
                 std::thread::sleep(crate::limits::POLL_INTERVAL);
             } else if self.fetch(chunk, true)? {
                 return Ok(true);

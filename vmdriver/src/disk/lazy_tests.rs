@@ -110,12 +110,13 @@ fn readers_of_one_chunk_share_one_fetch() {
         }
         assert_eq!(asked.recv().unwrap(), 7);
         // All four wait, one of them for the source.
-        while lazy.demand.load(Ordering::SeqCst) < 4 {
+        while lock(&lazy.waits).since.len() < 4 {
             std::thread::yield_now();
         }
+        assert!(lazy.waiting().is_some());
         open_gate.send(()).unwrap();
     });
-    assert_eq!(*lock(&source.asked), [7]);
+    assert_eq!((lock(&source.asked).as_slice(), lazy.waiting()), ([7].as_slice(), None));
 }
 
 #[test]

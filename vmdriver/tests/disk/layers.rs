@@ -119,6 +119,11 @@ fn blocks_come_when_they_are_needed_and_the_rest_meanwhile() {
     assert_eq!(frozen.changed(), Some(std::slice::from_ref(&(8_192..12_288))));
     assert!(all(&frozen) == model);
     disk.taken(layer);
+    // A restore fills the guest's memory meanwhile, and what nobody asks for would compete with it.
+    let here = disk.status().unwrap().chunks_here;
+    assert!(here < 8, "{here} chunks are here, and three were asked for");
+    disk.prefetch();
+    // The next process is told too.
     kill_server(&disk);
     wait_for("everything", || disk.status().unwrap().chunks_here == 40);
     source.fails.store(true, Ordering::SeqCst);

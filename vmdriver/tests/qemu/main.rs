@@ -5,6 +5,7 @@
 
 mod consistency;
 mod disk;
+mod early_client;
 mod endings;
 mod hanging;
 mod incompatible;
