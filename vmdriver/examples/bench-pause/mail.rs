@@ -1,27 +1,20 @@
 //! The mail guest under postal's load: memory, devices and disk together.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sustain_proto::ServiceName;
 use sustain_store::Pace;
 use sustain_vmdriver::disk::DiskOptions;
-use sustain_vmdriver::{
-    DiskSpec, GuestCommand, PortForward, QemuDriver, SnapshotTimings, Vm, VmDriver, VmSpec,
-};
+use sustain_vmdriver::{GuestCommand, QemuDriver, SnapshotTimings, Vm, VmDriver, VmSpec};
 
 use crate::client::{Pinger, connect};
+use crate::load::{CPUS, Load, disk_server, hear, port, spec, wait_for_banner};
 use crate::{Bench, Figures, Outcome, median, quantile};
 
 const MEMORY_MIB: u64 = 384;
-const CPUS: u32 = 2;
-/// The guest boots within 25 to 50 s under emulation.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 /// From the first mail to the first snapshot: until the load is what it will be.
 const WARM_UP: Duration = Duration::from_secs(10);
 /// The longest pauses are shown with all their parts.
@@ -29,81 +22,6 @@ const SLOWEST_SHOWN: usize = 5;
 /// Mails that were accepted: delivered, or in Postfix's queue.
 const COUNT_MAILS: &str =
     "cd /var/spool/postfix && find ~user1/Maildir ~user2/Maildir incoming active -type f | wc -l";
-
-fn spec(guest: &Path) -> Outcome<VmSpec> {
-    let mut spec = VmSpec::new(ServiceName::new("bench-mail")?, guest.join("vmlinuz"));
-    spec.initramfs = Some(guest.join("initramfs.cpio.gz"));
-    spec.memory_bytes = MEMORY_MIB << 20;
-    spec.cpus = CPUS;
-    spec.disk = Some(DiskSpec { image: guest.join("disk.raw") });
-    for guest_port in [25, 143] {
-        spec.forwards.push(PortForward { host: "127.0.0.1:0".parse()?, guest_port });
-    }
-    Ok(spec)
-}
-
-fn port(vm: &dyn Vm, guest_port: u16) -> Outcome<SocketAddr> {
-    let found = vm.forwards().iter().find(|forward| forward.guest_port == guest_port);
-    Ok(found.ok_or("the VM forwards no such port")?.host)
-}
-
-/// The program that serves disks, beside this one's folder.
-fn disk_server() -> Outcome<PathBuf> {
-    let program = std::env::current_exe()?;
-    let folder = program.ancestors().nth(2).ok_or("this program has no folder")?;
-    let server = folder.join("sustain-disk-server");
-    if server.exists() { Ok(server) } else { Err(format!("{} is missing", server.display()).into()) }
-}
-
-/// postal at work; dropping it ends it.
-struct Load {
-    process: Child,
-    log: PathBuf,
-}
-
-impl Load {
-    fn start(smtp: SocketAddr, rate: u32, scratch: &Path) -> Outcome<Self> {
-        std::fs::write(scratch.join("users"), "user1@mail.test\nuser2@mail.test\n")?;
-        let log = scratch.join("postal.out");
-        // As in the paper: mails of up to 10 KB of random text.
-        let mut command = Command::new("postal");
-        command.args(["-m", "10", "-t", "5", "-c", "3", "-r", &rate.to_string()]);
-        command.arg(format!("[{}]{}", smtp.ip(), smtp.port())).arg("users");
-        // It leaves a log of its own where it runs.
-        command.current_dir(scratch);
-        command.stdin(Stdio::null()).stdout(File::create(&log)?).stderr(Stdio::null());
-        let process = command.spawn().map_err(|error| format!("postal: {error}: apt-get install postal"))?;
-        Ok(Self { process, log })
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn hear(lines: &mut BufReader<TcpStream>) -> std::io::Result<String> {
-    let mut line = String::new();
-    match lines.read_line(&mut line)? {
-        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(line),
-    }
-}
-
-/// Waits until the mail server greets.
-fn wait_for_banner(smtp: SocketAddr) -> Outcome<()> {
-    let deadline = Instant::now() + BOOT_TIMEOUT;
-    while Instant::now() < deadline {
-        let line = connect(smtp, Duration::from_secs(2)).and_then(|stream| hear(&mut BufReader::new(stream)));
-        if line.is_ok_and(|line| line.starts_with("220 ")) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err("the mail server does not come up".into())
-}
 
 /// A client who is logged in, and asks whether there is anything new.
 struct Imap {
@@ -146,7 +64,7 @@ fn count_mails(vm: &mut dyn Vm) -> Outcome<u64> {
 
 /// Measures, and prints the table and the last line.
 pub(crate) fn measure(bench: &mut Bench, guest: &Path, scratch: &Path) -> Outcome<()> {
-    let spec = spec(guest)?;
+    let spec = spec(guest, MEMORY_MIB)?;
     let driver =
         QemuDriver::new().with_disks(DiskOptions { server: vec![disk_server()?.into()], syncs: false });
     let report = driver.check(&spec)?;

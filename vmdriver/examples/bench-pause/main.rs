@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose output is its purpose")]
 
 mod client;
+mod load;
 mod mail;
 mod options;
 mod rivals;
