@@ -98,6 +98,19 @@ test-mail: guest-mail ## Save and restore the mail guest, and lose its server tw
 	cargo test -p sustain-vmdriver --test mail $(CARGO_FLAGS) -- --include-ignored --nocapture
 	cargo test -p sustain-cli --test suite $(CARGO_FLAGS) -- --ignored --nocapture guest_mail
 
+.PHONY: bench-data
+bench-data: guest-mail ## Make the states that the store is measured with: the mail guest's, under load (about 4 minutes)
+	command -v postal > /dev/null || { echo "postal is missing: apt-get install postal" >&2; exit 1; }
+	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --bins --example bench-data
+	$(TARGET_DIR)/debug/examples/bench-data --guest $(or $(SUSTAIN_GUEST_MAIL_DIR),target/guest-mail) \
+		--to $(TARGET_DIR)/bench-data
+
+.PHONY: bench-encodings
+bench-encodings: ## Compare ways to store what changed between those states
+	test -d $(TARGET_DIR)/bench-data || $(MAKE) bench-data
+	cargo build $(CARGO_FLAGS) -p sustain-store --example bench-encodings
+	$(TARGET_DIR)/debug/examples/bench-encodings $(TARGET_DIR)/bench-data
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew
 	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail
