@@ -57,7 +57,8 @@ pub(crate) struct DefinitionArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     tolerance: u32,
 
-    /// What the service may be put through while the cluster is cut in two: 0, 1, 2, 3, or `cannot`
+    /// What the service may be put through while the cluster is cut in two: 0, 1, 2, 3, or `cannot`; `check` says
+    /// what of it is built
     #[arg(long = "type", value_name = "TYPE", default_value = "1")]
     kind: ServiceType,
 

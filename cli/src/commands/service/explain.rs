@@ -54,7 +54,8 @@ struct PortReport {
 
 /// Looks at everything. `served` says that this node's daemon has the service's ports already.
 pub(super) fn explain(config: &Config, service: &ServiceConfig, served: bool) -> Explanation {
-    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let mut problems = Vec::new();
+    let mut warnings: Vec<String> = service.kind.today().map(str::to_owned).into_iter().collect();
     let vm = service.vm.as_ref();
     let image = vm.and_then(|vm| vm.disk.as_deref());
     let disk =
