@@ -206,3 +206,24 @@ fn what_has_no_size_is_refused_and_a_pipe_is_not_waited_for() {
         );
     }
 }
+
+/// A store whose snapshots all lacked a file once said that there was none, and how to take the first one.
+#[test]
+fn snapshots_that_lack_a_file_are_damaged_and_not_absent() {
+    let bench = Bench::new();
+    let path = bench.write("ram", &noise(1, 200_000));
+    let first = bench.push("s", &[("ram", &path)]);
+    patch(&path, 0, b"changed");
+    bench.push("s", &[("ram", &path)]);
+    let pack = first["packs"][0]["id"].as_str().unwrap().to_owned();
+    let packs = files_below(&bench.store().join("packs"));
+    fs::remove_file(packs.iter().find(|file| file.to_str().unwrap().contains(&pack)).unwrap()).unwrap();
+    for command in ["log", "rebase"] {
+        let output = bench.run(&[command, "s"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(13), "{command}: {said}");
+        assert!(said.contains("hint: `snapctl verify`"), "{command}: {said}");
+    }
+    let said = String::from_utf8_lossy(&bench.run(&["log", "s"]).stderr).into_owned();
+    assert!(said.contains("2 snapshots of s can't be read"), "{said}");
+}
