@@ -227,3 +227,34 @@ fn snapshots_that_lack_a_file_are_damaged_and_not_absent() {
     let said = String::from_utf8_lossy(&bench.run(&["log", "s"]).stderr).into_owned();
     assert!(said.contains("2 snapshots of s can't be read"), "{said}");
 }
+
+/// A rebase that the user ended once said nothing at all. When the signal comes before the command listens, or after
+/// it is done, there is nothing to say: so it is tried until one comes in between.
+#[test]
+fn an_interrupted_rebase_says_so_and_loses_nothing() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let bench = Bench::new();
+    let path = bench.write("ram", &noise(1, 16 << 20));
+    let mut said = String::new();
+    for (round, delay_ms) in
+        [20_u64, 40, 60, 80, 100, 130, 160, 200, 250].into_iter().cycle().take(90).enumerate()
+    {
+        // So much that the rebase has half a base to write.
+        patch(&path, 0, &noise(round as u64 + 2, 8 << 20));
+        bench.push("s", &[("ram", &path)]);
+        let mut rebase = snapctl();
+        rebase.arg("--store").arg(bench.store()).args(["rebase", "s"]).stdout(Stdio::null());
+        let process = rebase.stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        let _ = kill_process(Pid::from_child(&process), Signal::INT);
+        let output = process.wait_with_output().unwrap();
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.code() == Some(130) {
+            break;
+        }
+    }
+    assert!(said.contains("interrupted; nothing was lost"), "no signal came in time: {said}");
+    assert_eq!(bench.json(&["verify"])["bad"].as_array().unwrap().len(), 0);
+    let out = bench.gather("s@latest", "out");
+    assert_eq!(fs::read(out.join("ram")).unwrap(), fs::read(&path).unwrap());
+}
