@@ -31,13 +31,13 @@ fn planned(bench: &Bench) -> Vec<PathBuf> {
     (1..=3).map(|node| dir.join(format!("node-{node}/config.toml"))).collect()
 }
 
-fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = snapctl().args(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn disk(bench: &Bench) -> String {
+pub(crate) fn disk(bench: &Bench) -> String {
     let path = bench.path("disk.qcow2").to_str().unwrap().to_owned();
     let arguments = ["create", "-q", "-f", "qcow2", &path, "64M"];
     assert!(Command::new("qemu-img").args(arguments).status().unwrap().success());
