@@ -90,6 +90,14 @@ fn a_disk_image_becomes_a_service_on_all_nodes_and_is_taken_away_again() {
     let (_, listed, _) = run(&["service", "ls", "--config", paths[0]]);
     assert!(listed.contains("mail     1     qemu"), "{listed}");
 
+    // What is missing is told once, though two look for it.
+    fs::remove_file(&disk).unwrap();
+    let (code, checked, _) = run(&["--json", "service", "check", "mail", "--config", paths[0]]);
+    let checked: Value = serde_json::from_str(&checked).unwrap();
+    let problems = checked[0]["problems"].as_array().unwrap();
+    assert_eq!((code, problems.len()), (Some(1), 1), "{problems:?}");
+    assert!(problems[0].as_str().unwrap().contains("can't read the disk image"), "{problems:?}");
+
     let (code, said, errors) = run(&["service", "rm", "mail", "--config", paths[0], "--config", paths[1]]);
     assert_eq!(code, Some(0), "{errors}");
     assert!(said.contains("its snapshots stay in"), "{said}");
