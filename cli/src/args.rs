@@ -20,7 +20,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config", help_heading = GLOBAL)]
     pub(crate) store: Option<PathBuf>,
 
-    /// Talk to the daemon with this configuration [default: $SUSTAIN_CONFIG,
+    /// Talk to the daemon with this configuration; service add, rm and check take several [default: $SUSTAIN_CONFIG,
     /// ~/.config/sustain/config.toml, /etc/sustain/config.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Vec<PathBuf>,

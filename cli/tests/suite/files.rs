@@ -176,12 +176,14 @@ fn a_rebase_onto_a_damaged_snapshot_is_refused_and_drops_nothing() {
     assert_eq!(fs::read(out.join("ram")).unwrap(), before);
 }
 
-/// `@latest` once gave an older snapshot when a pack of the newest was missing.
+/// `@latest` once gave an older snapshot when a pack of the newest was missing, a rebase promoted it, and `log` said
+/// nothing of the other.
 #[test]
 fn an_older_snapshot_is_never_taken_for_the_newest_when_a_file_of_that_is_missing() {
     let bench = Bench::new();
     let path = bench.write("ram", &noise(1, 200_000));
-    bench.push("s", &[("ram", &path)]);
+    let older = bench.push("s", &[("ram", &path)]);
+    let before = fs::read(&path).unwrap();
     fs::write(&path, noise(2, 200_000)).unwrap();
     let newest = bench.push("s", &[("ram", &path)]);
     let pack = newest["packs"][0]["id"].as_str().unwrap().to_owned();
@@ -191,6 +193,13 @@ fn an_older_snapshot_is_never_taken_for_the_newest_when_a_file_of_that_is_missin
     let output = bench.run(&["gather", "s@latest", "--to", out.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(13), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!out.join("ram").exists());
+    let rebase = bench.run(&["rebase", "s"]);
+    assert_eq!(rebase.status.code(), Some(13), "{}", String::from_utf8_lossy(&rebase.stderr));
+    let log = bench.run(&["log", "s"]);
+    let said = String::from_utf8_lossy(&log.stderr).into_owned();
+    assert!(log.status.success() && said.contains("warning: 1 more snapshot can't be read"), "{said}");
+    let out = bench.gather(older["snapshot"].as_str().unwrap(), "older");
+    assert_eq!(fs::read(out.join("ram")).unwrap(), before, "nothing is dropped");
 }
 
 #[test]
