@@ -183,6 +183,14 @@ impl Store {
         Ok(list)
     }
 
+    /// How many snapshots of a service are known here and can't be read, because files that they need are missing.
+    #[must_use]
+    pub fn snapshots_incomplete(&self, service: &ServiceName) -> usize {
+        let state = self.shared.state();
+        let all = state.all_of_service(service);
+        all.iter().filter(|snapshot| !state.is_whole(snapshot)).count()
+    }
+
     /// A snapshot's manifest, decoded and as the bytes that its id names.
     ///
     /// # Errors

@@ -233,7 +233,8 @@ fn choose(
     promote: Option<SnapshotId>,
 ) -> Result<Arc<Snapshot>, RebaseError> {
     let Some(id) = promote else {
-        let newest = state.of_service(service).pop();
+        // Among all: one whose files are missing is damaged, and an older one must not be taken for the newest.
+        let newest = state.all_of_service(service).pop();
         return newest.ok_or_else(|| ReadError::NotFound { selector: format!("{service}@latest") }.into());
     };
     let snapshot = visible(state, id)?;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use sustain_proto::human::Size;
 use sustain_proto::{RegionName, ServiceName};
 
 use crate::command::ProgramError;
@@ -87,8 +88,10 @@ pub enum CheckError {
     },
     /// Too little memory left. Starting anyway would end in the system killing processes.
     #[error(
-        "service {service} needs {needed_bytes} bytes of memory, QEMU's own included; \
-         the host, or the control group that this runs in, has {available_bytes} left"
+        "service {service} needs {} of memory, QEMU's own included; the host, or the control group that this runs in, \
+         has {} left",
+        Size(*needed_bytes),
+        Size(*available_bytes)
     )]
     Memory {
         /// Whose VM.

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 use sustain_node::operations::{self, Failure};
 use sustain_proto::ServiceName;
+use sustain_proto::human::counted;
 
 use super::push::to_value;
 use crate::output::Output;
@@ -19,7 +20,16 @@ pub(crate) struct LogArgs {
 
 pub(crate) fn run(args: LogArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let value: Value = match choice.place(false)? {
-        Place::Folder(store) => to_value(&operations::log(&store, &args.service)?)?,
+        Place::Folder(store) => {
+            let listed = operations::log(&store, &args.service)?;
+            let incomplete = store.snapshots_incomplete(&args.service) as u64;
+            if incomplete > 0 {
+                let more = counted(incomplete, "more snapshot", "more snapshots");
+                output
+                    .message(&format!("warning: {more} can't be read: files are missing (`snapctl verify`)"));
+            }
+            to_value(&listed)?
+        }
         Place::Daemon(client) => client.get(&format!("/v1/log?service={}", args.service))?,
     };
     output.result(&value, words)?;

@@ -4,6 +4,7 @@ use clap::Args;
 use sustain_node::ServiceStatus;
 use sustain_node::admin::{NodeStatus, PeerView};
 use sustain_node::operations::Failure;
+use sustain_proto::human::counted;
 
 use crate::output::Output;
 use crate::text;
@@ -72,7 +73,7 @@ fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
         service.server.map_or_else(|| "-".to_owned(), name),
         number(service.running_seq),
         number(service.durable_seq),
-        format!("{} losses", service.level),
+        counted(service.level.into(), "loss", "losses"),
         service.snapshots_held.to_string(),
         service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
         service.listen.map_or_else(|| "-".to_owned(), |listen| listen.to_string()),

@@ -5,6 +5,7 @@ mod judge;
 mod story;
 mod visitor;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sustain_node::clock::wall_ms;
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) keep: bool,
     /// The guest.
     pub(crate) guest: GuestArgs,
+    /// The folder with its kernel.
+    pub(crate) folder: PathBuf,
 }
 
 /// How long the guest may take to boot: half a minute under emulation on a busy machine, and as much again.

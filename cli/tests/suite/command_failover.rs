@@ -81,6 +81,12 @@ fn a_plain_process_survives_the_loss_of_its_node() {
         snapctl().args(["service", "rm", "counter", "--config"]).arg(cluster.config(server)).output();
     let refused = refused.unwrap();
     assert_eq!(refused.status.code(), Some(11), "{}", String::from_utf8_lossy(&refused.stderr));
+    // It is nobody's VM, and its rebases need no files under another name.
+    let mut rebase = snapctl();
+    let rebase = rebase.args(["rebase", "counter", "--config"]).arg(cluster.config(server)).output().unwrap();
+    let said = String::from_utf8_lossy(&rebase.stderr).into_owned();
+    assert!(rebase.status.code() == Some(2) && said.contains("its server rebases it by itself"), "{said}");
+    assert!(said.contains("hint: `rebase-after`") && !said.contains("VM"), "{said}");
     let listed = cluster.at(server, &["service", "ls"]).unwrap();
     assert_eq!((&listed[0]["role"], &listed[0]["driver"]), (&"server".into(), &"command".into()));
     let checked = cluster.at(server, &["service", "check"]).unwrap();

@@ -16,6 +16,7 @@ mod guest_endings;
 mod guest_failover;
 mod guest_mail;
 mod service;
+mod service_refusals;
 mod support;
 mod usage;
 
