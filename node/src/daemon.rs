@@ -183,6 +183,7 @@ impl Daemon {
                 guest_port: forward.guest_port,
                 cluster: self.cluster.clone(),
                 target: handle.target(),
+                newest: handle.newest(),
                 places: places.clone(),
             };
             let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());

@@ -16,7 +16,7 @@ pub(crate) fn example(bench: &Bench) -> PathBuf {
 }
 
 /// Four nodes that run the example.
-fn start(programs: &Path) -> Cluster {
+pub(crate) fn start(programs: &Path) -> Cluster {
     let mut cluster = Cluster::planned(4, &[]);
     let mut add = snapctl();
     add.args(["--json", "service", "add", "counter", "--interval", "250ms", "--forward", "8080:80"]);
@@ -33,7 +33,7 @@ fn start(programs: &Path) -> Cluster {
 }
 
 /// Counts until what was counted is durable; returns the count and what the process calls itself.
-fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
+pub(crate) fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
     let (_, id) = cluster.wait("the first answer", || cluster.ask(3, "/count"));
     let mut counted = 0;
     for _ in 0..20 {

@@ -14,6 +14,7 @@ mod guest_disk_failover;
 mod guest_endings;
 mod guest_failover;
 mod guest_mail;
+mod held_clients;
 mod service;
 mod support;
 mod usage;

@@ -152,6 +152,12 @@ impl Machine {
         self.greatest
     }
 
+    /// Where a term branched off, if that is known.
+    #[must_use]
+    pub fn origin(&self, term: &Term) -> Option<TermOrigin> {
+        self.lineage.origin(term).flatten()
+    }
+
     /// The state, for status and tests.
     #[must_use]
     pub fn state(&self) -> &State {

@@ -7,6 +7,7 @@ use sustain_proto::wire::{Heartbeat, Message, Request, Response};
 use sustain_proto::{SnapshotId, Term, TermOrigin};
 use sustain_store::NoProgress;
 
+use super::client::Followed;
 use super::driver::Driver;
 use super::handle::{Command, Target};
 use super::vm_thread::VmCommand;
@@ -37,12 +38,13 @@ impl Driver {
                 }
             }
             Action::Follow { term } => {
-                let target = match term {
+                let followed = term.map(|term| Followed { term, origin: self.machine.origin(&term) });
+                let target = match followed {
                     None => Target::Nowhere,
-                    Some(term) if term.node == self.cluster.node_id() => {
-                        self.ports.clone().map_or(Target::Nowhere, Target::Here)
+                    Some(own) if own.term.node == self.cluster.node_id() => {
+                        self.ports.clone().map_or(Target::Nowhere, |ports| Target::Here(own, ports))
                     }
-                    Some(term) => Target::Node(term.node),
+                    Some(other) => Target::Node(other),
                 };
                 self.target.send_replace(target);
             }

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::Newest;
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
 use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
@@ -50,6 +51,7 @@ pub(crate) struct Commands {
     inbox: mpsc::Receiver<Command>,
     own: mpsc::Sender<Command>,
     target: watch::Sender<Target>,
+    newest: watch::Sender<Option<Newest>>,
 }
 
 impl ServiceHandle {
@@ -57,8 +59,9 @@ impl ServiceHandle {
     pub(crate) fn new(name: ServiceName) -> (Self, Commands) {
         let (commands, inbox) = mpsc::channel(limits::SERVICE_QUEUE);
         let (sender, target) = watch::channel(Target::Nowhere);
-        let ends = Commands { inbox, own: commands.clone(), target: sender };
-        (Self { name, commands, target }, ends)
+        let (newest_sender, newest) = watch::channel(None);
+        let ends = Commands { inbox, own: commands.clone(), target: sender, newest: newest_sender };
+        (Self { name, commands, target, newest }, ends)
     }
 }
 
@@ -76,6 +79,7 @@ pub(super) struct Driver {
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) own: mpsc::Sender<Command>,
     pub(super) target: watch::Sender<Target>,
+    pub(super) newest: watch::Sender<Option<Newest>>,
     pub(super) ports: Option<Ports>,
     pub(super) vm_pid: Option<u32>,
     pub(super) gather: Option<AbortHandle>,
@@ -115,6 +119,7 @@ impl Driver {
             inbox: commands.inbox,
             own: commands.own,
             target: commands.target,
+            newest: commands.newest,
             ports: None,
             vm_pid: None,
             gather: None,
@@ -165,6 +170,9 @@ impl Driver {
         for action in actions {
             self.act(action);
         }
+        let mark = self.machine.watermark();
+        let newest = mark.map(|mark| Newest { term: mark.term, seq: mark.running_seq });
+        self.newest.send_if_modified(|before| std::mem::replace(before, newest) != newest);
     }
 
     fn obey(&mut self, command: Command) {

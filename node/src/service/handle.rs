@@ -10,6 +10,7 @@ use sustain_vmdriver::PortForward;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ServiceStatus;
+use super::client::{Followed, Newest};
 use crate::logic::Event;
 
 /// Where clients are sent.
@@ -18,9 +19,19 @@ pub(crate) enum Target {
     /// There is no server now.
     Nowhere,
     /// The VM runs here, and its ports are reached like this.
-    Here(Ports),
+    Here(Followed, Ports),
     /// Another node serves.
-    Node(NodeId),
+    Node(Followed),
+}
+
+impl Target {
+    /// The reign of the server, if there is one.
+    pub(crate) fn followed(&self) -> Option<Followed> {
+        match self {
+            Self::Nowhere => None,
+            Self::Here(followed, _) | Self::Node(followed) => Some(*followed),
+        }
+    }
 }
 
 /// The ports of a VM that runs on this node.
@@ -71,6 +82,7 @@ pub(crate) struct ServiceHandle {
     pub(super) name: ServiceName,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) target: watch::Receiver<Target>,
+    pub(super) newest: watch::Receiver<Option<Newest>>,
 }
 
 impl ServiceHandle {
@@ -122,5 +134,11 @@ impl ServiceHandle {
     #[must_use]
     pub(crate) fn target(&self) -> watch::Receiver<Target> {
         self.target.clone()
+    }
+
+    /// The newest snapshot that the server is known to have taken.
+    #[must_use]
+    pub(crate) fn newest(&self) -> watch::Receiver<Option<Newest>> {
+        self.newest.clone()
     }
 }

@@ -2,8 +2,11 @@
 //! port where its clients come in.
 
 mod actions;
+mod client;
 mod driver;
 mod forward;
+#[cfg(test)]
+mod forward_tests;
 mod guest_channel;
 mod handle;
 mod mend;
