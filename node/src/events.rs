@@ -134,7 +134,9 @@ impl EventLog {
     /// Notes an event, at the current time, and logs it.
     pub fn add(&self, what: Happening) {
         match &what {
-            Happening::Problem { what, .. } => tracing::warn!(problem = %what),
+            Happening::Problem { service, what } => {
+                tracing::warn!(service = service.as_ref().map(ServiceName::as_str), problem = %what);
+            }
             Happening::Snapshot { .. } | Happening::Durable { .. } => tracing::debug!(event = ?what),
             _ => tracing::info!(event = ?what),
         }

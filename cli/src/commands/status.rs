@@ -1,9 +1,9 @@
 //! `snapctl status`: a node, its peers and its services.
 
 use clap::Args;
-use sustain_node::ServiceStatus;
 use sustain_node::admin::{NodeStatus, PeerView};
 use sustain_node::operations::Failure;
+use sustain_node::{Problem, ServiceStatus};
 
 use crate::output::Output;
 use crate::text;
@@ -35,7 +35,17 @@ fn words(status: &NodeStatus) -> String {
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(status.services.iter().map(|service| service_row(status, service)));
     text.push('\n');
-    text.push_str(&text::table(&rows));
+    let table = text::table(&rows);
+    let problems =
+        std::iter::once(None).chain(status.services.iter().map(|service| service.problem.as_ref()));
+    for (line, problem) in table.lines().zip(problems) {
+        text.push_str(line);
+        text.push('\n');
+        if let Some(Problem { what, age_ms }) = problem {
+            let age = text::seconds(*age_ms as f64 / 1_000.0);
+            text.push_str(&format!("  problem: {what} (for {age})\n"));
+        }
+    }
     text
 }
 

@@ -15,6 +15,7 @@ mod guest_endings;
 mod guest_failover;
 mod guest_mail;
 mod held_clients;
+mod problems;
 mod service;
 mod support;
 mod usage;

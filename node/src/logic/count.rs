@@ -9,6 +9,7 @@ use sustain_proto::{NodeId, Term, TermOrigin};
 use super::history::newest_of_lineage;
 use super::machine::Machine;
 use super::state::Reign;
+use super::view::Obstacle;
 use super::{Action, Stand, State};
 
 impl Machine {
@@ -68,6 +69,10 @@ impl Machine {
             return;
         }
         if lost.is_none() && !self.enough(now_ms, ballots.len()) {
+            self.obstacle = Some(Obstacle::TooFewAnswer {
+                answered: ballots.len() + 1,
+                nodes: self.config.peers.len() + 1,
+            });
             self.back_off(now_ms, "too few nodes answer to know the newest state");
             return;
         }
@@ -87,8 +92,14 @@ impl Machine {
         }
         match self.rule.pick(&stands) {
             Some(node) if node == self.config.node => self.claim(now_ms, Some(chosen), random),
-            Some(_) => self.back_off(now_ms, "another node is to take over"),
-            None => self.back_off(now_ms, "no node can take over"),
+            Some(_) => {
+                self.obstacle = None;
+                self.back_off(now_ms, "another node is to take over");
+            }
+            None => {
+                self.obstacle = Some(Obstacle::NobodyStands);
+                self.back_off(now_ms, "no node can take over");
+            }
         }
     }
 
@@ -123,6 +134,7 @@ impl Machine {
         if self.config.first && untouched && self.eligible(now_ms) {
             self.claim(now_ms, None, random);
         } else {
+            self.obstacle = Some(Obstacle::NothingToRestore);
             self.back_off(now_ms, "there is nothing to restore");
         }
     }
@@ -139,6 +151,7 @@ impl Machine {
         let reign = Reign { term, origin, parent: from.map(|summary| summary.id) };
         self.learn_term(term, origin);
         self.heard = None;
+        self.obstacle = None;
         match from {
             Some(summary) => {
                 self.enter(State::Gathering(reign), Some(term), "elected");

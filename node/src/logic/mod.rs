@@ -12,6 +12,7 @@ mod history;
 mod machine;
 mod state;
 mod timing;
+mod view;
 
 #[cfg(test)]
 mod channel_tests;
@@ -26,3 +27,4 @@ pub use history::newest_of_lineage;
 pub use machine::{Machine, MachineConfig};
 pub use state::{Role, State};
 pub use timing::Timing;
+pub use view::Obstacle;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sustain_gossip::ErrorKind;
 use sustain_proto::wire::{Heartbeat, Message, Request, Response};
 use sustain_proto::{SnapshotId, Term, TermOrigin};
 use sustain_store::NoProgress;
@@ -10,6 +11,7 @@ use sustain_store::NoProgress;
 use super::client::Followed;
 use super::driver::Driver;
 use super::handle::{Command, Target};
+use super::trouble::Trouble;
 use super::vm_thread::VmCommand;
 use crate::events::Happening;
 use crate::logic::{Action, Event};
@@ -38,6 +40,9 @@ impl Driver {
                 }
             }
             Action::Follow { term } => {
+                if term.is_some() {
+                    self.troubles.end(&[Trouble::Lost, Trouble::Gather]);
+                }
                 let followed = term.map(|term| Followed { term, origin: self.machine.origin(&term) });
                 let target = match followed {
                     None => Target::Nowhere,
@@ -67,6 +72,10 @@ impl Driver {
             self.tasks.spawn(async move {
                 let ballot = match cluster.request(peer, request, timeout).await {
                     Ok(Response::Ballot(ballot)) => Some(ballot),
+                    Err(error) if error.kind() == ErrorKind::Refused => {
+                        let _ = own.send(Command::Refused(peer)).await;
+                        None
+                    }
                     _ => None,
                 };
                 let _ = own.send(Command::Event(Event::Ballot { from: peer, round, ballot })).await;
@@ -101,7 +110,9 @@ impl Driver {
                     Event::Gathered { term }
                 }
                 Err(error) => {
-                    events.add(Happening::Problem { service: Some(service), what: error_chain(&error) });
+                    let what = error_chain(&error);
+                    let _ = own.send(Command::Trouble(Trouble::Gather, what.clone())).await;
+                    events.add(Happening::Problem { service: Some(service), what });
                     Event::GatherFailed { term, snapshot }
                 }
             };

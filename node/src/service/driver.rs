@@ -1,6 +1,7 @@
 //! The task that drives a service's state machine: it turns the machine's actions into I/O, and I/O into
 //! events. It is the only one that touches the machine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::client::Newest;
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
+use super::trouble::{Trouble, Troubles, over_with};
 use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::{self, Monotonic};
 use crate::events::{EventLog, Happening};
@@ -36,6 +38,9 @@ pub(crate) struct ServiceParts {
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
     pub(crate) seed: u64,
+    pub(crate) names: BTreeMap<NodeId, String>,
+    /// Why this machine can't run the service, if so.
+    pub(crate) problem: Option<String>,
 }
 
 /// Starts the task and the VM's thread.
@@ -92,6 +97,10 @@ pub(super) struct Driver {
     pub(super) marked: Option<SnapshotId>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
+    pub(super) troubles: Troubles,
+    pub(super) names: BTreeMap<NodeId, String>,
+    /// Peers that refused to be asked.
+    pub(super) refusing: BTreeSet<NodeId>,
     pub(super) events: Arc<EventLog>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
@@ -105,6 +114,10 @@ impl Driver {
         let clock = Monotonic::start();
         let store = parts.vm.store.clone();
         let (vm, notes) = VmThread::start(parts.vm)?;
+        let mut troubles = Troubles::default();
+        if let Some(problem) = parts.problem {
+            troubles.begin(Trouble::Host, problem, clock.now_ms());
+        }
         Ok(Self {
             service: parts.machine.service.clone(),
             timing: parts.machine.timing,
@@ -132,6 +145,9 @@ impl Driver {
             marked: None,
             listen: parts.listen,
             tolerance: parts.tolerance,
+            troubles,
+            names: parts.names,
+            refusing: BTreeSet::new(),
             events: parts.events,
             tasks: parts.tasks,
             cancel: parts.cancel,
@@ -170,6 +186,7 @@ impl Driver {
         for action in actions {
             self.act(action);
         }
+        self.note_obstacle();
         let mark = self.machine.watermark();
         let newest = mark.map(|mark| Newest { term: mark.term, seq: mark.running_seq });
         self.newest.send_if_modified(|before| std::mem::replace(before, newest) != newest);
@@ -178,6 +195,9 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Event(event) => {
+                if let Event::Ballot { from, ballot: Some(_), .. } = &event {
+                    self.refusing.remove(from);
+                }
                 let heartbeat = match &event {
                     Event::Heartbeat(heartbeat) => {
                         heartbeat.durable.map(|durable| (durable.0, heartbeat.level))
@@ -201,6 +221,8 @@ impl Driver {
                 let _ = answer.send(self.status());
             }
             Command::SpreadDurable { snapshot, copies } => self.spread_durable(snapshot, copies),
+            Command::Trouble(trouble, what) => self.troubles.begin(trouble, what, self.clock.now_ms()),
+            Command::Refused(peer) => drop(self.refusing.insert(peer)),
             Command::Refresh => self.refresh(),
             Command::Known(known) => {
                 self.snapshots_held = known.len();
@@ -217,6 +239,7 @@ impl Driver {
                     self.vm_pid = None;
                     self.close_channel();
                 }
+                self.troubles.end(over_with(&event));
                 self.handle(event);
             }
             VmNote::Running { ports, pid, channel } => {
@@ -239,12 +262,17 @@ impl Driver {
             }
             VmNote::Snapshot(note) => self.snapshot_taken(*note),
             VmNote::Rebased { base, newest, dropped } => {
+                self.troubles.end(&[Trouble::Rebase]);
                 let service = self.service.clone();
                 self.events.add(Happening::Rebased { service, base, dropped });
                 self.cluster.spread(newest, self.tolerance);
                 self.refresh();
             }
             VmNote::Problem(what) => self.problem(what),
+            VmNote::Trouble(trouble, what) => {
+                self.troubles.begin(trouble, what.clone(), self.clock.now_ms());
+                self.problem(what);
+            }
         }
     }
 
@@ -253,6 +281,7 @@ impl Driver {
     }
 
     fn snapshot_taken(&mut self, note: SnapshotNote) {
+        self.troubles.end(&[Trouble::Snapshot]);
         if self.pauses_ms.len() == PAUSES_KEPT {
             self.pauses_ms.remove(0);
         }
@@ -306,14 +335,15 @@ impl Driver {
     fn refresh(&self) {
         let (store, service, own) = (self.store.clone(), self.service.clone(), self.own.clone());
         self.tasks.spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&service))).await;
+            let asked = service.clone();
+            let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&asked))).await;
             match read {
                 Ok(Ok(list)) => {
                     let known = list.iter().map(sustain_store::SnapshotInfo::summary).collect();
                     let _ = own.send(Command::Known(known)).await;
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(error = %error_chain(&error), "can't list the store's snapshots")
+                    tracing::warn!(%service, error = %error_chain(&error), "can't list the store's snapshots")
                 }
                 Err(error) => tracing::error!(%error, "listing the store's snapshots failed"),
             }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ServiceStatus;
 use super::client::{Followed, Newest};
+use super::trouble::Trouble;
 use crate::logic::Event;
 
 /// Where clients are sent.
@@ -71,6 +72,10 @@ pub(super) enum Command {
         snapshot: SnapshotId,
         copies: usize,
     },
+    /// Something is wrong that only its own task knows of.
+    Trouble(Trouble, String),
+    /// A peer refuses to be asked about the service.
+    Refused(NodeId),
     /// The store's snapshots of this service may have changed.
     Refresh,
     Known(Vec<SnapshotSummary>),

@@ -11,11 +11,13 @@ mod guest_channel;
 mod handle;
 mod mend;
 mod status;
+mod trouble;
 mod vm_running;
 mod vm_thread;
 
 pub(crate) use handle::ServiceHandle;
 pub use status::ServiceStatus;
+pub use trouble::Problem;
 
 pub(crate) use driver::{Commands, ServiceParts, start};
 pub(crate) use forward::{ClientPort, serve_clients, serve_forwarded};

@@ -8,6 +8,7 @@ use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Pace, Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
+use super::trouble::Trouble;
 use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
 use crate::clock;
 use crate::limits;
@@ -122,12 +123,12 @@ impl Running {
             Err(error) => {
                 let why = error_chain(&*error);
                 if !is_busy(&*error) {
-                    notes.push(VmNote::Problem(format!("can't take a snapshot: {why}")));
+                    notes.push(VmNote::Trouble(Trouble::Snapshot, format!("can't take a snapshot: {why}")));
                     return Err(why);
                 }
                 // Told once, not at every tick: the lag is in the status.
                 if self.skipped == 0 {
-                    notes.push(VmNote::Problem(format!("snapshots are skipped: {why}")));
+                    notes.push(VmNote::Trouble(Trouble::Snapshot, format!("snapshots are skipped: {why}")));
                 }
                 self.skipped += 1;
                 Err(why)
@@ -174,7 +175,8 @@ impl Running {
             Ok(None) if self.deltas < limits::REBASE_POSTPONED_MAX => return,
             Ok(promoted) => promoted,
             Err(error) => {
-                return notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error))));
+                let what = format!("can't rebase: {}", error_chain(&error));
+                return notes.push(VmNote::Trouble(Trouble::Rebase, what));
             }
         };
         if promoted.is_none() {
@@ -192,7 +194,10 @@ impl Running {
                 let newest = self.parent.unwrap_or(report.base);
                 notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
-            Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error)))),
+            Err(error) => {
+                let what = format!("can't rebase: {}", error_chain(&error));
+                notes.push(VmNote::Trouble(Trouble::Rebase, what));
+            }
         }
     }
 

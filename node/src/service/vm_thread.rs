@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::handle::Ports;
 use super::mend::Mender;
+use super::trouble::Trouble;
 use super::vm_running::Running;
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
@@ -77,6 +78,8 @@ pub(super) enum VmNote {
         dropped: usize,
     },
     Problem(String),
+    /// A problem that lasts until something else is said.
+    Trouble(Trouble, String),
 }
 
 /// The channel of a guest that runs from now on.
@@ -236,7 +239,7 @@ impl Owner {
     }
 
     fn failed(&self, term: Term, doing: &str, error: &(dyn std::error::Error + 'static)) {
-        self.say(VmNote::Problem(format!("{doing}: {}", error_chain(error))));
+        self.say(VmNote::Trouble(Trouble::Start, format!("{doing}: {}", error_chain(error))));
         self.say(VmNote::Event(Event::StartFailed { term }));
     }
 
@@ -358,7 +361,7 @@ impl Owner {
         if let Some(how) = running.exited() {
             let term = running.term();
             self.vm = Held::Nothing;
-            self.say(VmNote::Problem(format!("the VM is lost: {how}")));
+            self.say(VmNote::Trouble(Trouble::Lost, format!("the VM is lost: {how}")));
             self.say(VmNote::Event(Event::Exited { term }));
             return;
         }
