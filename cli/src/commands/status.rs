@@ -30,8 +30,19 @@ fn words(status: &NodeStatus) -> String {
     let mut rows = vec![["node", "address", "priority", "state", "neighbour"].map(str::to_owned).to_vec()];
     rows.extend(status.peers.iter().map(peer_row));
     text.push_str(&text::table(&rows));
-    let header =
-        ["service", "role", "term", "server", "newest", "durable", "survives", "held", "pause", "listens"];
+    // What survives is the newest durable snapshot, not the newest.
+    let header = [
+        "service",
+        "role",
+        "term",
+        "server",
+        "newest",
+        "durable",
+        "which survives",
+        "held",
+        "pause",
+        "listens",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(status.services.iter().map(|service| service_row(status, service)));
     text.push('\n');
@@ -74,7 +85,11 @@ fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
         service.server.map_or_else(|| "-".to_owned(), name),
         number(service.running_seq),
         number(service.durable_seq),
-        format!("{} losses", service.level),
+        match service.durable_survives {
+            None => "-".to_owned(),
+            Some(1) => "1 loss".to_owned(),
+            Some(losses) => format!("{losses} losses"),
+        },
         service.snapshots_held.to_string(),
         service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
         service.listen.map_or_else(|| "-".to_owned(), |listen| listen.to_string()),

@@ -183,8 +183,8 @@ impl Machine {
             service: self.config.service.clone(),
             term: reign.term,
             origin: reign.origin,
-            running_seq: reign.origin.map_or(0, |origin| origin.seq),
-            durable: reign.parent.zip(reign.origin.map(|origin| origin.seq)),
+            running_seq: reign.begun_seq(),
+            durable: None,
             level: 0,
         });
         self.watermark = Some(heartbeat.clone());
@@ -240,6 +240,7 @@ impl Machine {
             self.reachable.insert(node);
         } else {
             self.reachable.remove(&node);
+            self.bound_level();
         }
         // Everybody who could know of a server can be asked: no need to listen any longer.
         if self.starting && self.reachable == self.config.peers {

@@ -6,6 +6,7 @@
 mod action;
 mod channel;
 mod count;
+mod durable;
 mod election;
 mod event;
 mod history;

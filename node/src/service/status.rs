@@ -26,8 +26,9 @@ pub struct ServiceStatus {
     pub durable_seq: Option<u64>,
     /// The newest durable snapshot.
     pub durable: Option<SnapshotId>,
-    /// Losses that it survives.
-    pub level: u32,
+    /// Losses, besides the server's, that the newest durable snapshot survives now, as far as the server knows. None
+    /// if nothing is durable.
+    pub durable_survives: Option<u32>,
     /// Where this node accepts the service's clients: the address of the first forward.
     pub listen: Option<SocketAddr>,
     /// Process id of the VM, if it runs here.
@@ -59,7 +60,7 @@ impl Driver {
             running_seq: watermark.map(|heartbeat| heartbeat.running_seq),
             durable_seq: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.1),
             durable: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.0),
-            level: watermark.map_or(0, |heartbeat| heartbeat.level),
+            durable_survives: watermark.and_then(|heartbeat| heartbeat.durable.map(|_| heartbeat.level)),
             listen: self.listen,
             vm_pid: self.vm_pid,
             snapshots_taken: self.snapshots_taken,
