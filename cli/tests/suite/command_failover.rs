@@ -83,6 +83,15 @@ fn a_plain_process_survives_the_loss_of_its_node() {
     assert_eq!(refused.status.code(), Some(11), "{}", String::from_utf8_lossy(&refused.stderr));
     let listed = cluster.at(server, &["service", "ls"]).unwrap();
     assert_eq!((&listed[0]["role"], &listed[0]["driver"]), (&"server".into(), &"command".into()));
+    // A candidate marked only the snapshots that a heartbeat happened to name.
+    let marked = |node: usize| {
+        let log = cluster.at(node, &["log", "counter"])?;
+        let first = log.as_array()?.iter().position(|snapshot| snapshot["durable"] == false);
+        let durable = &log.as_array()?[..first.unwrap_or(log.as_array()?.len())];
+        // All but the newest ones, which are on their way.
+        (durable.len() + 3 >= log.as_array()?.len() && durable.len() >= 5).then_some(())
+    };
+    (0..4).for_each(|node| cluster.wait("durable marks without gaps", || marked(node)));
     let checked = cluster.at(server, &["service", "check"]).unwrap();
     assert_eq!(checked[0]["ports"][0]["state"], "served by the running node");
 

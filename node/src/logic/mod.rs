@@ -24,7 +24,7 @@ pub use action::Action;
 pub use channel::{Channel, ChannelOutput, ChannelView, SnapshotToken};
 pub use election::{ElectionRule, Stand, StaticPriority};
 pub use event::Event;
-pub use history::newest_of_lineage;
+pub use history::{implied_durable, newest_of_lineage};
 pub use machine::{Machine, MachineConfig};
 pub use state::{Role, State};
 pub use timing::Timing;

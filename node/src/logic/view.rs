@@ -1,7 +1,7 @@
 //! What others may know of a state machine: its answers to polls, and what status and clients are told.
 
 use sustain_proto::wire::{Ballot, Heartbeat};
-use sustain_proto::{Term, TermOrigin, limits};
+use sustain_proto::{Lineage, Term, TermOrigin, limits};
 
 use super::machine::{Heard, Machine};
 use super::{Role, State};
@@ -51,6 +51,12 @@ impl Machine {
     #[must_use]
     pub fn origin(&self, term: &Term) -> Option<TermOrigin> {
         self.lineage.origin(term).flatten()
+    }
+
+    /// Term records that were heard.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     /// The state, for status and tests.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sustain_gossip::Cluster;
+use sustain_proto::wire::SnapshotSummary;
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 use sustain_store::Store;
 use tokio::sync::{mpsc, watch};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Newest;
+use super::durable::Durable;
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
 use super::trouble::{Trouble, Troubles, over_with};
@@ -93,8 +95,10 @@ pub(super) struct Driver {
     pub(super) taken_at_ms: Option<u64>,
     pub(super) channel: Option<GuestChannel>,
     pub(super) last_times: LastTimes,
-    pub(super) snapshots_held: usize,
-    pub(super) marked: Option<SnapshotId>,
+    /// What the store holds, as last read.
+    pub(super) held: Vec<SnapshotSummary>,
+    /// The newest durable snapshot as the server last said.
+    pub(super) durable: Option<Durable>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
     pub(super) troubles: Troubles,
@@ -141,8 +145,8 @@ impl Driver {
             taken_at_ms: None,
             channel: None,
             last_times: LastTimes::default(),
-            snapshots_held: 0,
-            marked: None,
+            held: Vec::new(),
+            durable: None,
             listen: parts.listen,
             tolerance: parts.tolerance,
             troubles,
@@ -199,14 +203,12 @@ impl Driver {
                     self.refusing.remove(from);
                 }
                 let heartbeat = match &event {
-                    Event::Heartbeat(heartbeat) => {
-                        heartbeat.durable.map(|durable| (durable.0, heartbeat.level))
-                    }
+                    Event::Heartbeat(heartbeat) => Some(heartbeat.clone()),
                     _ => None,
                 };
                 self.handle(event);
-                if let Some((snapshot, level)) = heartbeat {
-                    self.mark_durable(snapshot, level);
+                if let Some(heartbeat) = heartbeat {
+                    self.heard_durable(&heartbeat);
                 }
             }
             Command::Poll { from, lost, answer } => {
@@ -225,8 +227,9 @@ impl Driver {
             Command::Refused(peer) => drop(self.refusing.insert(peer)),
             Command::Refresh => self.refresh(),
             Command::Known(known) => {
-                self.snapshots_held = known.len();
+                self.held = known.clone();
                 self.handle(Event::Known(known));
+                self.mark_durable();
             }
         }
     }
@@ -313,22 +316,9 @@ impl Driver {
         if self.machine.state().reign().is_some_and(|reign| reign.term == manifest.term) {
             self.handle(Event::Durable { snapshot, seq, level });
             self.guest_durable(manifest.term, seq);
+            self.durable = Some(Durable { line: manifest.term, snapshot, seq, level });
+            self.mark_durable();
         }
-    }
-
-    /// A follower notes in its own store what the server's watermark says.
-    fn mark_durable(&mut self, snapshot: SnapshotId, level: u32) {
-        if self.marked == Some(snapshot) || self.machine.state().reign().is_some() {
-            return;
-        }
-        self.marked = Some(snapshot);
-        let (store, service) = (self.store.clone(), self.service.clone());
-        self.tasks.spawn_blocking(move || {
-            // Not held here is not wrong: it is a mark, and nothing to mark.
-            if let Err(error) = store.mark_durable(snapshot, level) {
-                tracing::debug!(%service, error = %error_chain(&error), "no durable mark");
-            }
-        });
     }
 
     /// Reads the service's snapshots from the store, off the task's thread.

@@ -4,6 +4,7 @@
 mod actions;
 mod client;
 mod driver;
+mod durable;
 mod forward;
 #[cfg(test)]
 mod forward_tests;

@@ -69,7 +69,7 @@ impl Driver {
                 .and(self.taken_at_ms)
                 .map(|at| self.clock.now_ms().saturating_sub(at)),
             pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),
-            snapshots_held: self.snapshots_held,
+            snapshots_held: self.held.len(),
             problem: self.troubles.worst(self.clock.now_ms()),
         }
     }
