@@ -36,7 +36,8 @@ impl Handler for NodeHandler {
         let Message::Heartbeat(heartbeat) = message else { return };
         // Nobody speaks for another node's term.
         if heartbeat.term.node != from {
-            tracing::warn!(service = %heartbeat.service, from = %from.short(), "a heartbeat in another node's name is ignored");
+            let (service, from) = (&heartbeat.service, from.short());
+            tracing::warn!(%service, %from, "a heartbeat in another node's name is ignored");
             return;
         }
         if let Some(service) = self.services.get(&heartbeat.service) {
