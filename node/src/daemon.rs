@@ -163,7 +163,8 @@ impl Daemon {
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
         for (((service, handle), ends), listeners) in all {
             let mut parts = node.parts(&config, service, &store, &events, &driver);
-            parts.machine.eligible = can_run(&parts.vm, &events).await;
+            parts.problem = unable(&parts.vm, &events).await;
+            parts.machine.eligible = parts.problem.is_none();
             let started = service::start(parts, ends);
             started.map_err(bind_error("start the VM's thread of", &service.name))?;
             node.serve_clients(service, handle, listeners);
@@ -183,6 +184,7 @@ impl Daemon {
                 guest_port: forward.guest_port,
                 cluster: self.cluster.clone(),
                 target: handle.target(),
+                newest: handle.newest(),
                 places: places.clone(),
             };
             let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
@@ -257,6 +259,8 @@ impl Daemon {
             tasks: self.tasks.clone(),
             cancel: self.cancel.clone(),
             seed: rand::random(),
+            names: config.nodes.iter().map(|entry| (entry.id, entry.name.clone())).collect(),
+            problem: None,
         }
     }
 
@@ -273,26 +277,26 @@ impl Daemon {
     }
 }
 
-/// Whether this machine can run the VM. Asked before it matters, since finding out whether KVM works takes a
+/// Why this machine can't run the VM, if so. Asked before it matters, since finding out whether KVM works takes a
 /// moment; a node that can't still holds snapshots and forwards clients.
-async fn can_run(vm: &VmSettings, events: &EventLog) -> bool {
+async fn unable(vm: &VmSettings, events: &EventLog) -> Option<String> {
     let (driver, spec, service) = (vm.driver.clone(), vm.spec.clone(), vm.service.clone());
     let problem = match tokio::task::spawn_blocking(move || driver.check(&spec)).await {
         Ok(Ok(report)) => {
             tracing::info!(%service, qemu = report.qemu_version, accel = report.accel.as_str(), "can run the VM");
-            return true;
+            return None;
         }
         // Memory that is short now may be there when it counts; starting the VM checks again.
         Ok(Err(error)) if error.kind() == sustain_vmdriver::ErrorKind::NoMemory => {
             tracing::warn!(%service, error = %error_chain(&error), "not enough memory for the VM now");
-            return true;
+            return None;
         }
         Ok(Err(error)) => error_chain(&error),
         Err(error) => error.to_string(),
     };
     let what = format!("this node can't run the service's VM, and stands in no election: {problem}");
-    events.add(Happening::Problem { service: Some(service), what });
-    false
+    events.add(Happening::Problem { service: Some(service), what: what.clone() });
+    Some(what)
 }
 
 fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterConfig {

@@ -19,5 +19,5 @@ mod woken;
 pub use daemon::{Daemon, DaemonError};
 pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
-pub use service::ServiceStatus;
+pub use service::{Problem, ServiceStatus};
 pub use woken::Woken;

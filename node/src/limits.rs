@@ -22,6 +22,18 @@ pub const CLIENTS_MAX: usize = 1_024;
 /// most clients wait that long.
 pub const CLIENT_HOLD: Duration = Duration::from_secs(10);
 
+/// How long to wait before a server that was not reached is tried again for a client: a tenth of what most
+/// restores take.
+pub const CLIENT_RETRY: Duration = Duration::from_millis(100);
+
+/// Most bytes of a client that are kept until it is answered, to be said again to another server. Most requests
+/// are shorter; longer ones are not said again.
+pub const CLIENT_REPEAT_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a connection that broke before it was answered is held to see whether its server is lost: a VM's end
+/// is noticed within [`VM_WATCH`], and an election waits up to 400 ms.
+pub const CLIENT_DOUBT: Duration = Duration::from_secs(1);
+
 /// How long the connection to a service inside its VM may take to be made.
 pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
 

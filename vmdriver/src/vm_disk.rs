@@ -48,13 +48,13 @@ pub(crate) fn for_restore(
         .map_err(|source| StartError::Disk { source })
 }
 
-/// Removes the files of a disk whose node was killed, before its next VM would: that may run on another node for ever.
-/// To be called while no VM runs in this folder.
+/// Removes the disk, or the state of a service run by programs, that a killed node left, before its next VM would: that
+/// may run on another node for ever. To be called while no VM runs in this folder.
 ///
 /// # Errors
 /// If they can't be removed.
 pub fn remove_left_behind(run_dir: &Path) -> io::Result<()> {
-    remove_folder(&run_dir.join(FOLDER))
+    remove_folder(&run_dir.join(FOLDER)).and(crate::command::remove_left_behind(run_dir))
 }
 
 /// Whether the disk can be frozen, asked before the VM is paused for nothing.

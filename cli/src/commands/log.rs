@@ -12,6 +12,9 @@ use crate::text;
 use crate::whereabouts::{Choice, Place};
 
 /// List the snapshots of a service, oldest first
+///
+/// A snapshot is durable if enough other nodes have it, or a later one that continues it. Of plain files only the node
+/// that stored them knows: elsewhere there is a question mark, or null with --json.
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// The service
@@ -62,7 +65,12 @@ fn row(snapshot: &Value, now_ms: u64) -> Vec<String> {
         if parents.is_empty() { "-".to_owned() } else { parents.join("+") },
         text::bytes(number("bytes")),
         text::bytes(number("bytes_new")),
-        if snapshot["durable"].as_bool().unwrap_or(false) { "yes" } else { "no" }.to_owned(),
+        match snapshot["durable"].as_bool() {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "?",
+        }
+        .to_owned(),
         text::seconds(now_ms.saturating_sub(number("time_ms")) as f64 / 1_000.0),
     ]
 }

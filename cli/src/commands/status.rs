@@ -1,9 +1,9 @@
 //! `snapctl status`: a node, its peers and its services.
 
 use clap::Args;
-use sustain_node::ServiceStatus;
 use sustain_node::admin::{NodeStatus, PeerView};
 use sustain_node::operations::Failure;
+use sustain_node::{Problem, ServiceStatus};
 use sustain_proto::human::counted;
 
 use crate::output::Output;
@@ -31,12 +31,33 @@ fn words(status: &NodeStatus) -> String {
     let mut rows = vec![["node", "address", "priority", "state", "neighbour"].map(str::to_owned).to_vec()];
     rows.extend(status.peers.iter().map(peer_row));
     text.push_str(&text::table(&rows));
-    let header =
-        ["service", "role", "term", "server", "newest", "durable", "survives", "held", "pause", "listens"];
+    // What survives is the newest durable snapshot, not the newest.
+    let header = [
+        "service",
+        "role",
+        "term",
+        "server",
+        "newest",
+        "durable",
+        "which survives",
+        "held",
+        "pause",
+        "listens",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(status.services.iter().map(|service| service_row(status, service)));
     text.push('\n');
-    text.push_str(&text::table(&rows));
+    let table = text::table(&rows);
+    let problems =
+        std::iter::once(None).chain(status.services.iter().map(|service| service.problem.as_ref()));
+    for (line, problem) in table.lines().zip(problems) {
+        text.push_str(line);
+        text.push('\n');
+        if let Some(Problem { what, age_ms }) = problem {
+            let age = text::seconds(*age_ms as f64 / 1_000.0);
+            text.push_str(&format!("  problem: {what} (for {age})\n"));
+        }
+    }
     for service in &status.services {
         if let Some(left) = service.bytes_left {
             let (name, left) = (&service.service, text::bytes(left));
@@ -73,7 +94,10 @@ fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
         service.server.map_or_else(|| "-".to_owned(), name),
         number(service.running_seq),
         number(service.durable_seq),
-        counted(service.level.into(), "loss", "losses"),
+        match service.durable_survives {
+            None => "-".to_owned(),
+            Some(losses) => counted(losses.into(), "loss", "losses"),
+        },
         service.snapshots_held.to_string(),
         service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
         service.listen.map_or_else(|| "-".to_owned(), |listen| listen.to_string()),

@@ -16,7 +16,7 @@ pub(crate) fn example(bench: &Bench) -> PathBuf {
 }
 
 /// Four nodes that run the example.
-fn start(programs: &Path) -> Cluster {
+pub(crate) fn start(programs: &Path) -> Cluster {
     let mut cluster = Cluster::planned(4, &[]);
     let mut add = snapctl();
     add.args(["--json", "service", "add", "counter", "--interval", "250ms", "--forward", "8080:80"]);
@@ -33,7 +33,7 @@ fn start(programs: &Path) -> Cluster {
 }
 
 /// Counts until what was counted is durable; returns the count and what the process calls itself.
-fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
+pub(crate) fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
     let (_, id) = cluster.wait("the first answer", || cluster.ask(3, "/count"));
     let mut counted = 0;
     for _ in 0..20 {
@@ -89,6 +89,15 @@ fn a_plain_process_survives_the_loss_of_its_node() {
     assert!(said.contains("hint: `rebase-after`") && !said.contains("VM"), "{said}");
     let listed = cluster.at(server, &["service", "ls"]).unwrap();
     assert_eq!((&listed[0]["role"], &listed[0]["driver"]), (&"server".into(), &"command".into()));
+    // A candidate marked only the snapshots that a heartbeat happened to name.
+    let marked = |node: usize| {
+        let log = cluster.at(node, &["log", "counter"])?;
+        let first = log.as_array()?.iter().position(|snapshot| snapshot["durable"] == false);
+        let durable = &log.as_array()?[..first.unwrap_or(log.as_array()?.len())];
+        // All but the newest ones, which are on their way.
+        (durable.len() + 3 >= log.as_array()?.len() && durable.len() >= 5).then_some(())
+    };
+    (0..4).for_each(|node| cluster.wait("durable marks without gaps", || marked(node)));
     let checked = cluster.at(server, &["service", "check"]).unwrap();
     assert_eq!(checked[0]["ports"][0]["state"], "served by the running node");
 

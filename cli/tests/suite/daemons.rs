@@ -27,6 +27,12 @@ fn files_pushed_at_a_node_that_is_then_lost_are_gathered_at_another() {
         log.as_array()?.iter().find(held).map(drop)
     };
     cluster.wait("durability", || durable(&cluster, 0));
+    // What was pushed there is known to be durable there alone: "no" was wrong elsewhere.
+    let elsewhere = cluster.wait("the copy", || {
+        let log = cluster.at(1, &["log", "files"])?;
+        log.as_array()?.iter().find(|snapshot| snapshot["id"] == newest.as_str()).cloned()
+    });
+    assert!(elsewhere["durable"].is_null(), "{elsewhere}");
 
     cluster.kill(0);
     for node in 1..4 {

@@ -123,7 +123,8 @@ fn guest_disk_is_read_from_neighbours_until_it_is_here() {
     }
     cluster.wait("the rest", || service(&cluster, 1)?["bytes_left"].is_null().then_some(()));
     check(&cluster, &payload, std::iter::once(ROTTEN_MIB));
-    let events = ["Startable {", "Restored {", "Gathered {"].map(|event| log().find(event).unwrap());
+    let events =
+        ["can be restored", "goes on from snapshot", "is whole"].map(|event| log().find(event).unwrap());
     assert!(events.is_sorted(), "{events:?}");
     assert_eq!(log().matches("snapshots are skipped").count(), 1, "{}", log());
 

@@ -15,6 +15,8 @@ mod guest_disk_neighbours;
 mod guest_endings;
 mod guest_failover;
 mod guest_mail;
+mod held_clients;
+mod problems;
 mod service;
 mod service_refusals;
 mod support;

@@ -13,7 +13,7 @@ use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId};
 use sustain_store::{NoProgress, RebaseReport, SnapshotInfo, Store, VerifyReport};
 
-use super::api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
+use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
@@ -187,10 +187,18 @@ async fn rebase(
 async fn log(
     State(state): Shared,
     call: Result<Query<ServiceCall>, QueryRejection>,
-) -> Answer<Vec<SnapshotInfo>> {
+) -> Answer<Vec<LogEntry>> {
     let call = query(call)?;
-    let store = state.store.clone();
-    blocking(move || operations::log(&store, &call.service)).await.map(Json)
+    let (store, node) = (state.store.clone(), state.cluster.node_id());
+    // The server of a service tells all nodes that have it in their configuration; of plain files only the node
+    // that stored them hears.
+    let told = state.config.services.iter().any(|known| known.name == call.service);
+    let list = blocking(move || operations::log(&store, &call.service)).await?;
+    let entry = |info: SnapshotInfo| {
+        let is_told = told || info.durable || info.term.node == node;
+        LogEntry { durable: is_told.then_some(info.durable), info }
+    };
+    Ok(Json(list.into_iter().map(entry).collect()))
 }
 
 async fn verify(State(state): Shared) -> Answer<VerifyReport> {

@@ -401,6 +401,40 @@ fn a_stale_node_that_is_first_back_after_a_power_cut_waits_for_the_others() {
     }
 }
 
+/// What was restored was called durable at once, though nobody else might have it.
+#[test]
+fn a_successor_promises_what_was_durable_and_not_what_it_restores() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(8_000);
+        // Two nodes are too few for anything to become durable.
+        (2..NODES).for_each(|node| cluster.kill(node));
+        cluster.run(4_000);
+        let durable_seq = cluster.durable_seq;
+        cluster.kill(0);
+        cluster.run(6_000);
+        assert_eq!(cluster.only_server(), 1, "seed {seed}");
+        assert!(cluster.restored[0].1 > durable_seq, "seed {seed}");
+        let mark = cluster.machine(1).watermark().unwrap();
+        assert_eq!(mark.durable.map(|durable| durable.1), Some(durable_seq), "seed {seed}");
+        assert_eq!(mark.level, 0, "seed {seed}");
+    }
+}
+
+/// With enough nodes it is safe still, and how safe is counted among those that answer.
+#[test]
+fn a_successor_counts_who_has_the_durable_state() {
+    let mut cluster = Cluster::new(9);
+    cluster.run(8_000);
+    let durable_seq = cluster.durable_seq;
+    cluster.kill(0);
+    while cluster.servers().is_empty() {
+        cluster.run(1);
+    }
+    let mark = cluster.machine(1).watermark().unwrap();
+    assert_eq!((mark.durable.unwrap().1, mark.level), (durable_seq, 2), "three others have it");
+}
+
 /// The same with the first server's disk replaced: nobody who could know better had answered, and it booted.
 #[test]
 fn a_first_server_with_an_empty_store_does_not_boot_while_it_is_alone() {

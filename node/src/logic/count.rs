@@ -9,6 +9,7 @@ use sustain_proto::{NodeId, Term, TermOrigin};
 use super::history::newest_of_lineage;
 use super::machine::Machine;
 use super::state::Reign;
+use super::view::Obstacle;
 use super::{Action, Stand, State};
 
 impl Machine {
@@ -68,13 +69,17 @@ impl Machine {
             return;
         }
         if lost.is_none() && !self.enough(now_ms, ballots.len()) {
+            self.obstacle = Some(Obstacle::TooFewAnswer {
+                answered: ballots.len() + 1,
+                nodes: self.config.peers.len() + 1,
+            });
             self.back_off(now_ms, "too few nodes answer to know the newest state");
             return;
         }
         let known = self.all_known(&ballots);
         let chosen = newest_of_lineage(&known, &self.lineage, lost);
         let Some(chosen) = chosen else {
-            self.start_first(now_ms, &known, random);
+            self.start_first(now_ms, &known, &ballots, random);
             return;
         };
         let mut stands: Vec<Stand> = ballots
@@ -86,9 +91,15 @@ impl Machine {
             stands.push(Stand { priority: self.config.priority, node: self.config.node });
         }
         match self.rule.pick(&stands) {
-            Some(node) if node == self.config.node => self.claim(now_ms, Some(chosen), random),
-            Some(_) => self.back_off(now_ms, "another node is to take over"),
-            None => self.back_off(now_ms, "no node can take over"),
+            Some(node) if node == self.config.node => self.claim(now_ms, Some(chosen), &ballots, random),
+            Some(_) => {
+                self.obstacle = None;
+                self.back_off(now_ms, "another node is to take over");
+            }
+            None => {
+                self.obstacle = Some(Obstacle::NobodyStands);
+                self.back_off(now_ms, "no node can take over");
+            }
         }
     }
 
@@ -118,11 +129,18 @@ impl Machine {
 
     /// Nothing can be restored: the first server boots the service, unless states exist somewhere that
     /// are merely out of reach.
-    fn start_first(&mut self, now_ms: u64, known: &[SnapshotSummary], random: &mut dyn RngCore) {
+    fn start_first(
+        &mut self,
+        now_ms: u64,
+        known: &[SnapshotSummary],
+        ballots: &BTreeMap<NodeId, Ballot>,
+        random: &mut dyn RngCore,
+    ) {
         let untouched = known.is_empty() && self.unrestorable.is_empty();
         if self.config.first && untouched && self.eligible(now_ms) {
-            self.claim(now_ms, None, random);
+            self.claim(now_ms, None, ballots, random);
         } else {
+            self.obstacle = Some(Obstacle::NothingToRestore);
             self.back_off(now_ms, "there is nothing to restore");
         }
     }
@@ -132,13 +150,21 @@ impl Machine {
         self.enter(State::Candidate { patient_until_ms }, self.greatest, why);
     }
 
-    fn claim(&mut self, now_ms: u64, from: Option<SnapshotSummary>, random: &mut dyn RngCore) {
+    fn claim(
+        &mut self,
+        now_ms: u64,
+        from: Option<SnapshotSummary>,
+        ballots: &BTreeMap<NodeId, Ballot>,
+        random: &mut dyn RngCore,
+    ) {
         let counter = self.greatest.map_or(0, |greatest| greatest.counter).saturating_add(1);
         let term = Term { counter, node: self.config.node, nonce: random.next_u64() };
         let origin = from.map(|summary| TermOrigin { parent: summary.term, seq: summary.seq });
         let reign = Reign { term, origin, parent: from.map(|summary| summary.id) };
         self.learn_term(term, origin);
+        self.watermark = Some(self.first_watermark(&reign, ballots));
         self.heard = None;
+        self.obstacle = None;
         match from {
             Some(summary) => {
                 self.enter(State::Gathering(reign), Some(term), "elected");

@@ -21,11 +21,12 @@
 use std::collections::BTreeSet;
 
 use rand::RngCore;
-use sustain_proto::wire::{Ballot, Heartbeat, SnapshotSummary};
-use sustain_proto::{Lineage, NodeId, ServiceName, SnapshotId, Term, TermOrigin, limits};
+use sustain_proto::wire::{Heartbeat, SnapshotSummary};
+use sustain_proto::{Lineage, NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 
 use super::state::{Reign, is_legal};
-use super::{Action, ElectionRule, Event, Role, State, Timing};
+use super::view::Obstacle;
+use super::{Action, ElectionRule, Event, State, Timing};
 
 /// What a machine is told once.
 #[derive(Debug, Clone)]
@@ -69,7 +70,8 @@ pub struct Machine {
     pub(super) round: u64,
     pub(super) actions: Vec<Action>,
     pub(super) started_ms: u64,
-    watermark: Option<Heartbeat>,
+    pub(super) watermark: Option<Heartbeat>,
+    pub(super) obstacle: Option<Obstacle>,
     starting: bool,
     ticked_ms: u64,
     heartbeat_due_ms: u64,
@@ -99,6 +101,7 @@ impl Machine {
             actions: Vec::new(),
             started_ms: now_ms,
             watermark: None,
+            obstacle: None,
             starting: true,
             ticked_ms: now_ms,
             heartbeat_due_ms: now_ms,
@@ -126,51 +129,6 @@ impl Machine {
             Event::Durable { snapshot, seq, level } => self.durable(snapshot, seq, level),
         }
         std::mem::take(&mut self.actions)
-    }
-
-    /// This node's answer to a poll (P20).
-    #[must_use]
-    pub fn ballot(&self, now_ms: u64) -> Ballot {
-        let fresh = |heard: &Heard| now_ms.saturating_sub(heard.at_ms) <= self.config.timing.fresh_ms;
-        let first = self.known.len().saturating_sub(limits::CONTROL_SNAPSHOTS_MAX);
-        Ballot {
-            hears: self
-                .state
-                .reign()
-                .map(|reign| reign.term)
-                .or_else(|| self.heard.filter(fresh).map(|heard| heard.term)),
-            term_known: self.greatest,
-            priority: self.config.priority,
-            eligible: self.eligible(now_ms),
-            snapshots: self.known[first..].to_vec(),
-        }
-    }
-
-    /// The greatest term known for the service.
-    #[must_use]
-    pub fn greatest(&self) -> Option<Term> {
-        self.greatest
-    }
-
-    /// The state, for status and tests.
-    #[must_use]
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// The term of the server that this node follows or is.
-    #[must_use]
-    pub fn following(&self) -> Option<Term> {
-        match &self.state {
-            State::Server(reign) => Some(reign.term),
-            _ => self.heard.map(|heard| heard.term),
-        }
-    }
-
-    /// What clients may rely on, as last heard or as said by this node itself (P34).
-    #[must_use]
-    pub fn watermark(&self) -> Option<&Heartbeat> {
-        self.watermark.as_ref()
     }
 
     pub(super) fn eligible(&self, now_ms: u64) -> bool {
@@ -225,8 +183,8 @@ impl Machine {
             service: self.config.service.clone(),
             term: reign.term,
             origin: reign.origin,
-            running_seq: reign.origin.map_or(0, |origin| origin.seq),
-            durable: reign.parent.zip(reign.origin.map(|origin| origin.seq)),
+            running_seq: reign.begun_seq(),
+            durable: None,
             level: 0,
         });
         self.watermark = Some(heartbeat.clone());
@@ -265,6 +223,7 @@ impl Machine {
         }
         let before = self.heard.replace(Heard { term, at_ms: now_ms });
         self.starting = false;
+        self.obstacle = None;
         if before.is_none_or(|heard| heard.term != term) {
             self.actions.push(Action::Follow { term: Some(term) });
         }
@@ -281,6 +240,7 @@ impl Machine {
             self.reachable.insert(node);
         } else {
             self.reachable.remove(&node);
+            self.bound_level();
         }
         // Everybody who could know of a server can be asked: no need to listen any longer.
         if self.starting && self.reachable == self.config.peers {
@@ -390,11 +350,5 @@ impl Machine {
             watermark.durable = Some((snapshot, seq));
             watermark.level = level;
         }
-    }
-
-    /// The role, for status.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.state.role()
     }
 }

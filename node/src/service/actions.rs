@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use sustain_gossip::Started;
+use sustain_gossip::{ErrorKind, Started};
 use sustain_proto::wire::{Heartbeat, Message, Request, Response};
 use sustain_proto::{SnapshotId, Term, TermOrigin};
 
+use super::client::Followed;
 use super::driver::Driver;
 use super::handle::{Command, Target};
+use super::trouble::Trouble;
 use super::vm_thread::VmCommand;
 use crate::events::Happening;
 use crate::logic::{Action, Event};
@@ -39,12 +41,16 @@ impl Driver {
                 }
             }
             Action::Follow { term } => {
-                let target = match term {
+                if term.is_some() {
+                    self.troubles.end(&[Trouble::Lost, Trouble::Gather]);
+                }
+                let followed = term.map(|term| Followed { term, origin: self.machine.origin(&term) });
+                let target = match followed {
                     None => Target::Nowhere,
-                    Some(term) if term.node == self.cluster.node_id() => {
-                        self.ports.clone().map_or(Target::Nowhere, Target::Here)
+                    Some(own) if own.term.node == self.cluster.node_id() => {
+                        self.ports.clone().map_or(Target::Nowhere, |ports| Target::Here(own, ports))
                     }
-                    Some(term) => Target::Node(term.node),
+                    Some(other) => Target::Node(other),
                 };
                 self.target.send_replace(target);
             }
@@ -67,6 +73,10 @@ impl Driver {
             self.tasks.spawn(async move {
                 let ballot = match cluster.request(peer, request, timeout).await {
                     Ok(Response::Ballot(ballot)) => Some(ballot),
+                    Err(error) if error.kind() == ErrorKind::Refused => {
+                        let _ = own.send(Command::Refused(peer)).await;
+                        None
+                    }
                     _ => None,
                 };
                 let _ = own.send(Command::Event(Event::Ballot { from: peer, round, ballot })).await;
@@ -107,7 +117,9 @@ impl Driver {
                     Command::Startable { term, remote: remote.into() }
                 }
                 Err(error) => {
-                    events.add(Happening::Problem { service: Some(service), what: error_chain(&error) });
+                    let what = error_chain(&error);
+                    let _ = own.send(Command::Trouble(Trouble::Gather, what.clone())).await;
+                    events.add(Happening::Problem { service: Some(service), what });
                     Command::Event(Event::GatherFailed { term, snapshot })
                 }
             };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
 
 use super::driver::Driver;
-use crate::logic::Role;
+use super::trouble::{Problem, Trouble};
+use crate::logic::{Obstacle, Role};
 
 /// A service's status on one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +26,9 @@ pub struct ServiceStatus {
     pub durable_seq: Option<u64>,
     /// The newest durable snapshot.
     pub durable: Option<SnapshotId>,
-    /// Losses that it survives.
-    pub level: u32,
+    /// Losses, besides the server's, that the newest durable snapshot survives now, as far as the server knows. None
+    /// if nothing is durable.
+    pub durable_survives: Option<u32>,
     /// Where this node accepts the service's clients: the address of the first forward.
     pub listen: Option<SocketAddr>,
     /// Process id of the VM, if it runs here.
@@ -44,6 +46,8 @@ pub struct ServiceStatus {
     pub pause_ms_median: Option<f64>,
     /// Snapshots of the service that are whole in this node's store.
     pub snapshots_held: usize,
+    /// What is wrong now, as far as this node knows; of several things, the most telling one.
+    pub problem: Option<Problem>,
 }
 
 impl Driver {
@@ -60,7 +64,7 @@ impl Driver {
             running_seq: watermark.map(|heartbeat| heartbeat.running_seq),
             durable_seq: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.1),
             durable: watermark.and_then(|heartbeat| heartbeat.durable).map(|durable| durable.0),
-            level: watermark.map_or(0, |heartbeat| heartbeat.level),
+            durable_survives: watermark.and_then(|heartbeat| heartbeat.durable.map(|_| heartbeat.level)),
             listen: self.listen,
             vm_pid: self.vm_pid,
             snapshots_taken: self.snapshots_taken,
@@ -70,7 +74,33 @@ impl Driver {
                 .map(|at| self.clock.now_ms().saturating_sub(at)),
             bytes_left: self.rest.as_ref().map(|rest| rest.bytes_left()),
             pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),
-            snapshots_held: self.snapshots_held,
+            snapshots_held: self.held.len(),
+            problem: self.troubles.worst(self.clock.now_ms()),
         }
+    }
+
+    /// That there is no server is a problem for as long as the machine makes none.
+    pub(super) fn note_obstacle(&mut self) {
+        let Some(obstacle) = self.machine.obstacle() else { return self.troubles.end(&[Trouble::NoServer]) };
+        let mut what = match obstacle {
+            Obstacle::TooFewAnswer { answered, nodes } => {
+                let seconds = self.timing.lonely_ms / 1_000;
+                format!(
+                    "no server: {answered} of {nodes} nodes can be asked for the newest state; this node awaits a \
+                     majority, or the end of {seconds} s after its start"
+                )
+            }
+            Obstacle::NothingToRestore => {
+                "no server: there is no snapshot to go on from, and this node may not begin the service now"
+                    .to_owned()
+            }
+            Obstacle::NobodyStands => "no server: no node that answers can run the service now".to_owned(),
+        };
+        if !self.refusing.is_empty() {
+            let name = |peer| self.names.get(peer).cloned().unwrap_or_else(|| NodeId::short(peer));
+            let names: Vec<String> = self.refusing.iter().map(name).collect();
+            what.push_str(&format!("; asked in vain (is it in their configurations?): {}", names.join(", ")));
+        }
+        self.troubles.begin(Trouble::NoServer, what, self.clock.now_ms());
     }
 }

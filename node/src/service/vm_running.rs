@@ -10,6 +10,7 @@ use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm
 
 use super::rebasing::Rebasing;
 use super::rest::Rest;
+use super::trouble::Trouble;
 use super::vm_thread::{SnapshotNote, VmNote};
 use crate::clock;
 use crate::limits;
@@ -147,12 +148,12 @@ impl Running {
             Err(error) => {
                 let why = error_chain(&*error);
                 if !is_busy(&*error) {
-                    notes.push(VmNote::Problem(format!("can't take a snapshot: {why}")));
+                    notes.push(VmNote::Trouble(Trouble::Snapshot, format!("can't take a snapshot: {why}")));
                     return Err(why);
                 }
                 // Told once, not at every tick: the lag is in the status.
                 if self.skipped == 0 {
-                    notes.push(VmNote::Problem(format!("snapshots are skipped: {why}")));
+                    notes.push(VmNote::Trouble(Trouble::Snapshot, format!("snapshots are skipped: {why}")));
                 }
                 self.skipped += 1;
                 Err(why)
@@ -244,7 +245,8 @@ impl Running {
             .deltas
             .saturating_add(self.saving.rebase_after / limits::REBASE_RETRY_SHARE)
             .saturating_add(1);
-        notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(error))));
+        let what = format!("can't rebase: {}", error_chain(error));
+        notes.push(VmNote::Trouble(Trouble::Rebase, what));
     }
 
     fn newest_durable(&self) -> Result<Option<SnapshotId>, sustain_store::ReadError> {

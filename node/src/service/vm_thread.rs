@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::fill::{Filled, Filler};
 use super::handle::Ports;
 use super::rest::Rest;
+use super::trouble::Trouble;
 use super::vm_running::{Running, Saving};
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
@@ -85,6 +86,8 @@ pub(super) enum VmNote {
         dropped: usize,
     },
     Problem(String),
+    /// A problem that lasts until something else is said.
+    Trouble(Trouble, String),
 }
 
 /// The channel of a guest that runs from now on.
@@ -218,7 +221,7 @@ impl Owner {
     }
 
     fn failed(&self, term: Term, doing: &str, error: &(dyn std::error::Error + 'static)) {
-        self.say(VmNote::Problem(format!("{doing}: {}", error_chain(error))));
+        self.say(VmNote::Trouble(Trouble::Start, format!("{doing}: {}", error_chain(error))));
         self.say(VmNote::Event(Event::StartFailed { term }));
     }
 
@@ -309,7 +312,7 @@ impl Owner {
         if let Some(how) = running.exited() {
             let term = running.term();
             let lost = std::mem::replace(&mut self.vm, Held::Nothing);
-            self.say(VmNote::Problem(format!("the VM is lost: {how}")));
+            self.say(VmNote::Trouble(Trouble::Lost, format!("the VM is lost: {how}")));
             self.say(VmNote::Event(Event::Exited { term }));
             // Last: a rebase beside it is waited for.
             drop(lost);

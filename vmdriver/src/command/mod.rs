@@ -25,6 +25,7 @@ use std::time::Duration;
 
 pub use error::ProgramError;
 pub use programs::Verb;
+pub(crate) use programs::remove_left_behind;
 
 use crate::driver::{CheckReport, PreparedVm, Vm, VmDriver};
 use crate::error::{CheckError, StartError};

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sustain_proto::ServiceName;
 
@@ -68,15 +69,40 @@ impl Verb {
 pub(crate) struct Programs {
     settings: CommandSettings,
     service: ServiceName,
-    folders: Option<Folders>,
+    folders: Option<Arc<Folders>>,
     forwards: Vec<PortForward>,
 }
 
-#[derive(Debug, Clone)]
+/// The folders of one life of a service; those with its state go with it.
+#[derive(Debug)]
 struct Folders {
     run: PathBuf,
     state: PathBuf,
     snapshot: PathBuf,
+}
+
+impl Folders {
+    fn new(run: PathBuf) -> Self {
+        Self { state: run.join("state"), snapshot: run.join("snapshot"), run }
+    }
+
+    fn remove_state(&self) -> std::io::Result<()> {
+        remove(&self.state).and(remove(&self.snapshot))
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_state() {
+            tracing::warn!(folder = %self.run.display(), %error, "a service's state stays behind");
+        }
+    }
+}
+
+/// Removes the state of a service whose node was killed, of which `run_dir` was the folder.
+pub(crate) fn remove_left_behind(run_dir: &Path) -> std::io::Result<()> {
+    // Dropping it would do it too, but without telling.
+    Folders::new(run_dir.to_owned()).remove_state()
 }
 
 impl Programs {
@@ -100,12 +126,12 @@ impl Programs {
             move |source| ProgramError::Folder { doing, path, source }
         };
         let run = std::path::absolute(run_dir).map_err(failed("find", run_dir))?;
-        let folders = Folders { state: run.join("state"), snapshot: run.join("snapshot"), run };
+        let folders = Folders::new(run);
         fs::create_dir_all(&folders.run).map_err(failed("make", &folders.run))?;
         for folder in [&folders.state, &folders.snapshot] {
             empty(folder).map_err(failed("empty", folder))?;
         }
-        self.folders = Some(folders);
+        self.folders = Some(Arc::new(folders));
         Ok(self)
     }
 
@@ -183,9 +209,14 @@ fn text(address: SocketAddr) -> OsString {
 
 /// An empty folder of mode 0700, whatever was there.
 fn empty(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove(folder)?;
     fs::DirBuilder::new().mode(0o700).create(folder)
+}
+
+/// No folder, whatever was there.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

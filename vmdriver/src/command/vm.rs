@@ -17,8 +17,9 @@ use crate::spec::PortForward;
 /// A service that its `start` program runs.
 #[derive(Debug)]
 pub(super) struct CommandVm {
-    programs: Programs,
+    /// Before the programs, with which its folders go: dropping it ends its processes.
     job: Job,
+    programs: Programs,
     /// When `alive` was last asked, and how often in a row it said no since.
     asked: Instant,
     failures: u32,
@@ -33,7 +34,7 @@ impl CommandVm {
             call = call.with("SUSTAIN_RESTORED", "1");
         }
         let job = call.start()?;
-        let vm = Self { programs, job, asked: Instant::now(), failures: 0 };
+        let vm = Self { job, programs, asked: Instant::now(), failures: 0 };
         vm.wait_until_alive()?;
         tracing::info!(service = %vm.programs.service(), pid = vm.job.pid(), restored, "service started");
         Ok(vm)

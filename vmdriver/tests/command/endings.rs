@@ -161,3 +161,26 @@ fn a_node_that_is_killed_takes_all_processes_of_its_service_along() {
     node.wait().unwrap();
     wait_until("the service's end", || !is_there(pid) && !is_there(child));
 }
+
+/// After the node's end, and for ever on a node whose turn did not come again, the state lay in its folder.
+#[test]
+fn the_state_goes_with_the_service_and_logs_stay() {
+    let bench = Bench::new();
+    let run = bench.path("run");
+    let state = |run: &std::path::Path| ["state", "snapshot"].map(|name| run.join(name).exists());
+    let mut vm = bench.driver().start(&spec(), &run).unwrap();
+    vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap();
+    assert_eq!(state(&run), [true, true]);
+    vm.stop().unwrap();
+    assert_eq!(state(&run), [false, false]);
+    assert!(run.join("start.log").exists());
+    // Dropped, as when its node gives it up.
+    drop(bench.driver().start(&spec(), &run).unwrap());
+    assert_eq!(state(&run), [false, false]);
+    // What a killed node leaves.
+    std::fs::create_dir_all(run.join("state")).unwrap();
+    std::fs::write(run.join("state/secret"), "of the service").unwrap();
+    sustain_vmdriver::remove_left_behind(&run).unwrap();
+    assert_eq!(state(&run), [false, false]);
+    assert!(run.join("start.log").exists());
+}
