@@ -129,8 +129,10 @@ impl Running {
     pub(super) fn take_snapshot(&mut self, notes: &mut Vec<VmNote>) -> Result<u64, String> {
         let started = Instant::now();
         let outcome = self.try_snapshot();
-        // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
-        self.due = Instant::now().max(self.due + self.saving.interval);
+        // One that fails before it is due was asked for, and must not put off the one that is due.
+        if outcome.is_ok() || started >= self.due {
+            self.due = next_due(self.due, started, Instant::now(), self.saving.interval);
+        }
         match outcome {
             Ok(mut note) => {
                 if self.skipped > 0 {
@@ -253,6 +255,13 @@ impl Running {
     }
 }
 
+/// When the next snapshot is due after one that was begun at `begun` and is done `now`. One that the guest asked for
+/// comes before it is due, and the next one then at most one interval after it. Ticks that passed meanwhile are skipped,
+/// not made up for: the lag shows in the watermark.
+fn next_due(due: Instant, begun: Instant, now: Instant, interval: Duration) -> Instant {
+    (due + interval).min(begun + interval).max(now)
+}
+
 /// Whether a snapshot was put off because the VM, or the store, can't have one taken just now.
 fn is_busy(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     let store_busy = |error: &PushError| error.kind() == sustain_store::ErrorKind::Busy;
@@ -297,6 +306,27 @@ mod tests {
             level: None,
             came_from: Vec::new(),
         }
+    }
+
+    /// Each snapshot that a guest asked for moved the next periodic one an interval ahead: 321 questions, and there
+    /// was none for five minutes.
+    #[test]
+    fn snapshots_that_the_guest_asks_for_never_put_off_the_next_one_for_more_than_an_interval() {
+        let (start, interval) = (Instant::now(), Duration::from_secs(1));
+        let (mut now, mut due) = (start, start + interval);
+        for _ in 0..321 {
+            let begun = now;
+            now += Duration::from_millis(75);
+            due = next_due(due, begun, now, interval);
+            assert!(due > now && due <= begun + interval);
+        }
+        // One that is late is not made up for, and the beat is kept otherwise.
+        assert_eq!(
+            next_due(start, start + interval * 5, start + interval * 6, interval),
+            start + interval * 6
+        );
+        let late = start + Duration::from_millis(20);
+        assert_eq!(next_due(start, late, late, interval), start + interval);
     }
 
     /// With too few nodes left, a rebase promoted a snapshot that nobody else had, and dropped the last
