@@ -57,6 +57,17 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
 pub const FILES_TOLERANCE: u32 = 1;
 
+/// A snapshot that a guest asks for is begun no sooner after the last such one than this share of the time between two
+/// that are taken in any case: about as much again, and a few more. A guess.
+pub const ASKED_GAP_SHARE: u32 = 4;
+/// The gap is at least this, whatever the share: a snapshot takes some tens of milliseconds itself.
+pub const ASKED_GAP_MIN: Duration = Duration::from_millis(50);
+/// The gap is at most this: the guest waits for it, and does not ask often where snapshots are rare.
+pub const ASKED_GAP_MAX: Duration = Duration::from_secs(1);
+
+/// After each line of a guest's, its next one waits for this long: a thousand a second cost the node little.
+pub const CHANNEL_LINE_PAUSE: Duration = Duration::from_millis(1);
+
 /// Questions of a guest that wait for a snapshot at a time.
 pub const CHANNEL_WAITING_MAX: usize = 64;
 

@@ -10,6 +10,7 @@ mod election;
 mod event;
 mod history;
 mod machine;
+mod pace;
 mod state;
 mod timing;
 
@@ -24,5 +25,6 @@ pub use election::{ElectionRule, Stand, StaticPriority};
 pub use event::Event;
 pub use history::newest_of_lineage;
 pub use machine::{Machine, MachineConfig};
+pub use pace::AskedPace;
 pub use state::{Role, State};
 pub use timing::Timing;

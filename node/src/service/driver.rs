@@ -65,6 +65,8 @@ impl ServiceHandle {
 pub(super) struct Driver {
     pub(super) service: ServiceName,
     pub(super) timing: Timing,
+    /// Between two snapshots.
+    pub(super) interval: Duration,
     pub(super) machine: Machine,
     pub(super) clock: Monotonic,
     pub(super) random: StdRng,
@@ -104,12 +106,13 @@ const PAUSES_KEPT: usize = 900;
 impl Driver {
     fn new(parts: ServiceParts, commands: Commands) -> std::io::Result<Self> {
         let clock = Monotonic::start();
-        let store = parts.vm.store.clone();
+        let (store, interval) = (parts.vm.store.clone(), parts.vm.interval);
         let lazy_regions = parts.vm.driver.lazy_regions(&parts.vm.spec);
         let (vm, notes) = VmThread::start(parts.vm)?;
         Ok(Self {
             service: parts.machine.service.clone(),
             timing: parts.machine.timing,
+            interval,
             peers: parts.machine.peers.iter().copied().collect(),
             machine: Machine::new(parts.machine, Box::new(StaticPriority), clock.now_ms()),
             clock,

@@ -286,7 +286,10 @@ impl Owner {
         let restored = end.waiting.then(|| origin.map_or(0, |origin| origin.seq));
         let notes = self.notes.clone();
         // Blocks while the service's task is behind: the guest waits then.
-        let input = move |input| drop(notes.blocking_send(VmNote::Asked { term, input }));
+        let input = move |input| {
+            let _ = notes.blocking_send(VmNote::Asked { term, input });
+            thread::sleep(limits::CHANNEL_LINE_PAUSE);
+        };
         match ChannelLink::start(end, input) {
             Ok(link) => Some(OpenChannel { term, link, restored }),
             Err(error) => {
