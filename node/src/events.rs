@@ -91,6 +91,20 @@ pub enum Happening {
         /// Bytes that came from other nodes.
         bytes_fetched: u64,
     },
+    /// A snapshot failed on every node that could run it: the service goes on from an older one, and its work since then
+    /// is lost to it. The snapshot stays in the stores.
+    PassedOver {
+        /// The service.
+        service: ServiceName,
+        /// The snapshot that failed.
+        snapshot: SnapshotId,
+        /// Its number.
+        seq: u64,
+        /// The one that is restored instead.
+        instead: SnapshotId,
+        /// Its number.
+        instead_seq: u64,
+    },
     /// A VM was restored from a snapshot.
     Restored {
         /// The service.

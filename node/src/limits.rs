@@ -57,6 +57,15 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
 pub const FILES_TOLERANCE: u32 = 1;
 
+/// A VM that ends within this time after its restore is held against the snapshot that it was restored from. A guess: long
+/// enough for a guest to finish the shutdown in the middle of which it was saved.
+pub const EARLY_EXIT: Duration = Duration::from_secs(10);
+
+/// Failed restores of a snapshot, over all nodes, before an older one is restored: one alone may be bad luck.
+pub const FAILED_TRIES_MIN: u32 = 2;
+/// The same while a node that can be reached gives no ballot, and may be one that has not tried. A guess.
+pub const FAILED_TRIES_UNHEARD_MIN: u32 = 4;
+
 /// A snapshot that a guest asks for is begun no sooner after the last such one than this share of the time between two
 /// that are taken in any case: about as much again, and a few more. A guess.
 pub const ASKED_GAP_SHARE: u32 = 4;

@@ -8,10 +8,12 @@ mod channel;
 mod count;
 mod election;
 mod event;
+mod failures;
 mod history;
 mod machine;
 mod pace;
 mod state;
+mod succession;
 mod timing;
 
 #[cfg(test)]
