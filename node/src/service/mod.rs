@@ -5,6 +5,7 @@ mod actions;
 mod driver;
 mod fill;
 mod forward;
+mod generation;
 mod guest_channel;
 mod handle;
 mod mend;

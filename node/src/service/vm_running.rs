@@ -8,11 +8,11 @@ use sustain_proto::{RegionName, ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Pace, Push, PushError, PushLineage, PushRequest, RegionSource, SnapshotInfo, Store};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
+use super::generation::Generation;
 use super::rebasing::Rebasing;
 use super::rest::Rest;
 use super::vm_thread::{SnapshotNote, VmNote};
 use crate::clock;
-use crate::limits;
 use crate::logic::Event;
 use sustain_store::error_chain;
 
@@ -33,14 +33,12 @@ pub(super) struct Running {
     parent: Option<SnapshotId>,
     seq: u64,
     due: Instant,
-    deltas: u32,
+    generation: Generation,
     /// Snapshots in a row that could not be taken because an earlier one is not done with.
     skipped: u64,
     /// What is still fetched of the snapshot that it was restored from.
     rest: Option<Rest>,
     rebasing: Option<Rebasing>,
-    /// After a rebase that failed: how many deltas there are to be before the next one.
-    rebase_at: u32,
 }
 
 /// Until the parent is whole, a snapshot would be a base, of all memory and all of the disk.
@@ -78,6 +76,11 @@ impl Running {
         rest: Option<Rest>,
     ) -> Self {
         let seq = origin.map_or(0, |origin| origin.seq);
+        let list = saving.store.snapshots(Some(&saving.service)).unwrap_or_else(|error| {
+            tracing::warn!(error = error_chain(&error), "can't list the store's snapshots");
+            Vec::new()
+        });
+        let generation = Generation::of(parent, &list, saving.rebase_after);
         Self {
             vm,
             term,
@@ -86,11 +89,10 @@ impl Running {
             seq,
             due: Instant::now() + saving.interval,
             saving,
-            deltas: 0,
+            generation,
             skipped: 0,
             rest,
             rebasing: None,
-            rebase_at: 0,
         }
     }
 
@@ -148,6 +150,10 @@ impl Running {
             }
             Err(error) => {
                 let why = error_chain(&*error);
+                if is_full(&*error) {
+                    self.generation.refused();
+                    self.rebase_if_due(notes);
+                }
                 if !is_busy(&*error) {
                     notes.push(VmNote::Problem(format!("can't take a snapshot: {why}")));
                     return Err(why);
@@ -191,7 +197,7 @@ impl Running {
         self.vm.committed();
         self.parent = Some(report.snapshot);
         self.seq = report.seq;
-        self.deltas += 1;
+        self.generation.taken();
         Ok(SnapshotNote { report, pause_ms: timings.pause_ms, resumed_at, seconds: 0.0 })
     }
 
@@ -200,11 +206,11 @@ impl Running {
     /// one that nobody else has. While nothing becomes durable, the rebase waits. It reads all of that snapshot,
     /// so it is prepared on another thread, and snapshots go on.
     fn rebase_if_due(&mut self, notes: &mut Vec<VmNote>) {
-        if self.rebasing.is_some() || self.deltas < self.saving.rebase_after.max(self.rebase_at) {
+        if self.rebasing.is_some() || !self.generation.is_due() {
             return;
         }
         let promoted = match self.newest_durable() {
-            Ok(None) if self.deltas < limits::REBASE_POSTPONED_MAX => return,
+            Ok(None) if self.generation.can_wait() => return,
             Ok(promoted) => promoted,
             Err(error) => return self.rebase_failed(&error, notes),
         };
@@ -231,8 +237,7 @@ impl Running {
                     report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
                 };
                 self.parent = self.parent.and_then(renamed).or(Some(report.base));
-                self.deltas = u32::try_from(report.kept.len().saturating_sub(1)).unwrap_or(u32::MAX);
-                self.rebase_at = 0;
+                self.generation.rebased(report.kept.len().saturating_sub(1));
                 let newest = self.parent.unwrap_or(report.base);
                 notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
@@ -240,12 +245,8 @@ impl Running {
         }
     }
 
-    /// It is tried again after some more snapshots: each time it reads a whole one.
     fn rebase_failed(&mut self, error: &dyn Error, notes: &mut Vec<VmNote>) {
-        self.rebase_at = self
-            .deltas
-            .saturating_add(self.saving.rebase_after / limits::REBASE_RETRY_SHARE)
-            .saturating_add(1);
+        self.generation.rebase_failed();
         notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(error))));
     }
 
@@ -253,6 +254,23 @@ impl Running {
         let list = self.saving.store.snapshots(Some(&self.saving.service))?;
         Ok(to_promote(&list, &self.term, self.origin))
     }
+}
+
+/// Whether the store takes no more deltas of this generation.
+fn is_full(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    matches!(find_push_error(error), Some(PushError::TooManyPacks { .. }))
+}
+
+/// The push's error, also where it comes by way of the VM's driver, to which it was a sink's.
+fn find_push_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a PushError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<PushError>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// When the next snapshot is due after one that was begun at `begun` and is done `now`. One that the guest asked for
@@ -327,6 +345,16 @@ mod tests {
         );
         let late = start + Duration::from_millis(20);
         assert_eq!(next_due(start, late, late, interval), start + interval);
+    }
+
+    /// The VM's driver wraps what its sink says, and only a rebase helps.
+    #[test]
+    fn too_many_packs_are_seen_through_the_driver_s_own_error() {
+        let service = ServiceName::new("counter").unwrap();
+        let source = Box::new(PushError::TooManyPacks { service });
+        let region = RegionName::new("ram").unwrap();
+        assert!(is_full(&SnapshotError::Sink { region, source }));
+        assert!(!is_full(&SnapshotError::Busy));
     }
 
     /// With too few nodes left, a rebase promoted a snapshot that nobody else had, and dropped the last
