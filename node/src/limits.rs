@@ -15,8 +15,21 @@ pub const VM_QUEUE: usize = 16;
 /// Notes from VM threads waiting for the service's task.
 pub const VM_NOTES: usize = 64;
 
-/// Clients' connections that one node forwards at a time, per service.
+/// Clients' connections that one node forwards at a time, per service. Fewer where the limit on open files is low.
 pub const CLIENTS_MAX: usize = 1_024;
+
+/// File descriptors that a client takes: its own connection, and the one to the VM.
+pub const CLIENT_DESCRIPTORS: u64 = 2;
+
+/// File descriptors that clients leave to the VM, the store and the other nodes. A guess.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Open files for which a node raises its own limit, if it may: enough for the clients of many services. Programs that go
+/// through all descriptors that they could have would take long with the millions that some systems allow.
+pub const DESCRIPTORS_WANTED: u64 = 1 << 16;
+
+/// How often it is looked whether there is room for another client.
+pub const CLIENTS_WATCH: Duration = Duration::from_secs(1);
 
 /// How long a client's connection is held while there is no server. A take-over takes a few seconds, and
 /// most clients wait that long.
@@ -38,6 +51,12 @@ pub const REBASE_RETRY_SHARE: u32 = 4;
 /// How long a restore, or a disk under a running guest, waits for the other nodes to send damaged packs again. The
 /// guest stands meanwhile, and its disk then tries anew.
 pub const MEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Intervals after which people are shown that there was no snapshot: one or two are skipped now and then. A guess.
+pub const SNAPSHOT_LATE_INTERVALS: u32 = 5;
+
+/// The same at least, however short the interval: a snapshot takes its time.
+pub const SNAPSHOT_LATE_MIN: Duration = Duration::from_secs(2);
 
 /// First and longest pause before another try to fetch the rest of a snapshot whose VM runs. It runs without, but takes
 /// no snapshots meanwhile.
