@@ -80,6 +80,8 @@ pub(super) struct Driver {
     pub(super) target: watch::Sender<Target>,
     pub(super) ports: Option<Ports>,
     pub(super) vm_pid: Option<u32>,
+    /// The guest stands still, since its disk can't be used now.
+    pub(super) stalled: bool,
     pub(super) gather: Option<AbortHandle>,
     pub(super) lazy_regions: Vec<RegionName>,
     /// What was gathered to start from, until the VM is prepared.
@@ -126,6 +128,7 @@ impl Driver {
             target: commands.target,
             ports: None,
             vm_pid: None,
+            stalled: false,
             gather: None,
             lazy_regions,
             startable: None,
@@ -229,6 +232,8 @@ impl Driver {
             VmNote::Running { ports, pid, channel, rest } => {
                 self.ports = Some(ports);
                 self.vm_pid = Some(pid);
+                // A VM that takes no first snapshot is late too.
+                self.taken_at_ms = Some(self.clock.now_ms());
                 self.rest = rest;
                 match channel {
                     Some(OpenChannel { term, link, restored }) => self.open_channel(term, link, restored),
@@ -236,13 +241,19 @@ impl Driver {
                 }
             }
             VmNote::Asked { term, input } => self.guest_asked(term, input),
+            VmNote::Stalled(stalled) => {
+                self.stalled = stalled;
+                if stalled {
+                    let what = "the guest stands still: its disk can't be read or written now";
+                    self.problem(what.to_owned());
+                }
+            }
             VmNote::SnapshotDone { token, outcome } => self.guest_snapshot_done(token, outcome),
             VmNote::Woken(report) => {
                 let service = self.service.clone();
                 self.events.add(Happening::Woken { service, report: report.into() });
             }
             VmNote::Restored { snapshot, seq } => {
-                self.taken_at_ms = Some(self.clock.now_ms());
                 let service = self.service.clone();
                 self.events.add(Happening::Restored { service, snapshot, seq });
             }
@@ -266,6 +277,7 @@ impl Driver {
     pub(super) fn vm_gone(&mut self) {
         self.ports = None;
         self.vm_pid = None;
+        self.stalled = false;
         self.rest = None;
     }
 

@@ -33,6 +33,7 @@ pub(super) struct Running {
     parent: Option<SnapshotId>,
     seq: u64,
     due: Instant,
+    stall: Stall,
     generation: Generation,
     /// Snapshots in a row that could not be taken because an earlier one is not done with.
     skipped: u64,
@@ -46,6 +47,19 @@ pub(super) struct Running {
 #[error("the rest of snapshot {seq} is still being fetched")]
 struct StillFetching {
     seq: u64,
+}
+
+/// Whether the guest stands still by itself, and whether that was told.
+#[derive(Debug, Default)]
+struct Stall {
+    now: bool,
+    told: bool,
+}
+
+impl Stall {
+    fn change(&mut self) -> Option<bool> {
+        (std::mem::replace(&mut self.told, self.now) != self.now).then_some(self.now)
+    }
 }
 
 /// Passes the regions of a paused VM on to the store.
@@ -87,6 +101,7 @@ impl Running {
             origin,
             parent,
             seq,
+            stall: Stall::default(),
             due: Instant::now() + saving.interval,
             saving,
             generation,
@@ -107,11 +122,18 @@ impl Running {
 
     /// How the VM ended, if it has.
     pub(super) fn exited(&mut self) -> Option<String> {
-        match self.vm.state() {
+        let state = self.vm.state();
+        self.stall.now = matches!(state, VmState::Stalled);
+        match state {
             VmState::Running | VmState::Paused | VmState::Stalled => None,
             VmState::Hung { silent } => Some(format!("it has not answered for {} s", silent.as_secs())),
             VmState::Exited(report) => Some(report.to_string()),
         }
+    }
+
+    /// Whether the guest stands still by itself, when that has changed since the VM was last looked at.
+    pub(super) fn stall_change(&mut self) -> Option<bool> {
+        self.stall.change()
     }
 
     pub(super) fn stop(self) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -345,6 +367,16 @@ mod tests {
         );
         let late = start + Duration::from_millis(20);
         assert_eq!(next_due(start, late, late, interval), start + interval);
+    }
+
+    #[test]
+    fn a_stall_is_told_when_it_begins_and_when_it_ends() {
+        let mut stall = Stall::default();
+        let looks = [false, true, true, false, false].map(|now| {
+            stall.now = now;
+            stall.change()
+        });
+        assert_eq!(looks, [None, Some(true), None, Some(false), None]);
     }
 
     /// The VM's driver wraps what its sink says, and only a rebase helps.

@@ -73,6 +73,8 @@ pub(super) enum VmNote {
         term: Term,
         input: ChannelInput,
     },
+    /// The guest stands still by itself, since its disk can't be used now; or no longer.
+    Stalled(bool),
     /// What became of a snapshot that the guest asked for.
     SnapshotDone {
         token: SnapshotToken,
@@ -319,7 +321,7 @@ impl Owner {
             return;
         }
         let (due, woken) = (running.due_in().is_zero(), running.wake_report());
-        let mut notes = Vec::new();
+        let mut notes: Vec<_> = running.stall_change().map(VmNote::Stalled).into_iter().collect();
         running.finish_rebase(&mut notes);
         notes.into_iter().for_each(|note| self.say(note));
         if let Some(report) = woken {
