@@ -129,9 +129,10 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
             let fetched = text::bytes(*bytes_fetched);
             Some(("gathered", format!("snapshot {} is whole, {fetched} fetched", snapshot.short())))
         }
-        Happening::PassedOver { seq, instead_seq, .. } => {
-            Some(("passed-over", format!("snapshot {seq} failed everywhere, {instead_seq} is restored instead")))
-        }
+        Happening::PassedOver { seq, instead_seq, .. } => Some((
+            "passed-over",
+            format!("snapshot {seq} failed everywhere, {instead_seq} is restored instead"),
+        )),
         Happening::Restored { seq, .. } => Some(("restored", format!("the VM goes on from snapshot {seq}"))),
         Happening::Woken { report, .. } => {
             let ahead_ms = report.clock_before_ms?;
