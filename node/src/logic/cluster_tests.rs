@@ -41,6 +41,8 @@ struct Cluster {
     restored: Vec<(Term, u64)>,
     /// Snapshots with which a VM ends soon after its restore, on these nodes.
     doomed: BTreeMap<SnapshotId, BTreeSet<usize>>,
+    /// Their VM can't even be restored.
+    garbage: bool,
     passed_over: Vec<(SnapshotId, u64)>,
 }
 
@@ -63,6 +65,7 @@ impl Cluster {
             durable_seq: 0,
             restored: Vec::new(),
             doomed: BTreeMap::new(),
+            garbage: false,
             passed_over: Vec::new(),
         };
         for node in 0..NODES {
@@ -204,13 +207,15 @@ impl Cluster {
                 }
             }
             Action::Gather { term, snapshot } => self.gather(node, term, snapshot),
-            Action::Prepare { term, .. } => {
-                self.send(node, 100, Delivery::Event(Event::Prepared { term }));
+            Action::Prepare { term, snapshot } => {
+                let failed = self.garbage && self.is_doomed(node, snapshot);
+                let event = if failed { Event::StartFailed { term } } else { Event::Prepared { term } };
+                self.send(node, 100, Delivery::Event(event));
             }
             Action::Resume { term, origin, parent } => {
                 self.restored.push((term, origin.unwrap().seq));
                 self.run_vm(node, term, origin, origin.unwrap().seq);
-                if self.doomed.get(&parent).is_some_and(|nodes| nodes.contains(&node)) {
+                if self.is_doomed(node, parent) {
                     self.send(node, 300, Delivery::PowerOff(term));
                 }
             }
@@ -281,6 +286,10 @@ impl Cluster {
             self.handle(node, durable);
         }
         self.send(node, 1_000, Delivery::Snapshot(term));
+    }
+
+    fn is_doomed(&self, node: usize, snapshot: SnapshotId) -> bool {
+        self.doomed.get(&snapshot).is_some_and(|nodes| nodes.contains(&node))
     }
 
     fn power_off(&mut self, node: usize, term: Term) {
@@ -400,6 +409,40 @@ fn a_snapshot_that_ends_its_vm_on_every_node_is_passed_over_and_stays_in_the_sto
         let ballots = (0..NODES).map(|node| cluster.machine(node).ballot(cluster.now_ms));
         assert!(ballots.into_iter().all(|ballot| ballot.failed.is_empty()), "seed {seed}");
     }
+}
+
+/// The same where the restore itself fails, on a snapshot that is garbage.
+#[test]
+fn a_snapshot_that_no_node_can_restore_is_passed_over() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.garbage = true;
+        cluster.run(8_000 + 10 * seed);
+        let doomed = cluster.doom(0..NODES);
+        cluster.run(75_000);
+        cluster.only_server();
+        assert!(cluster.passed_over.contains(&(doomed.id, doomed.seq - 1)), "seed {seed}");
+        let seqs: Vec<_> = cluster.restored.iter().map(|(_, seq)| *seq).collect();
+        assert_eq!(seqs, [doomed.seq - 1], "seed {seed}");
+    }
+}
+
+/// A node that is alone tries twice, and goes on then.
+#[test]
+fn a_lone_node_passes_over_a_snapshot_that_failed_twice_and_goes_on() {
+    let mut cluster = Cluster::new(11);
+    cluster.run(8_000);
+    (1..NODES).for_each(|node| cluster.kill(node));
+    cluster.run(2_000);
+    let doomed = cluster.doom(0..NODES);
+    cluster.run(Timing::default().penalty_ms - 2_000);
+    assert_eq!(cluster.passed_over, []);
+    // It also waits for the others, who might know better.
+    cluster.run(Timing::default().lonely_ms + Timing::default().penalty_ms);
+    assert_eq!(cluster.only_server(), 0);
+    assert_eq!(cluster.passed_over, [(doomed.id, doomed.seq - 1)]);
+    let seqs: Vec<_> = cluster.restored.iter().map(|(_, seq)| *seq).collect();
+    assert_eq!(seqs, [doomed.seq, doomed.seq, doomed.seq - 1]);
 }
 
 /// However often it failed elsewhere, whoever has not tried comes first.
