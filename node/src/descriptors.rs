@@ -48,7 +48,7 @@ pub(crate) async fn watch_room(
     while tokio::time::timeout(CLIENTS_WATCH, cancel.cancelled()).await.is_err() {
         if fullness.look(places.available_permits(), room) {
             let what = format!(
-                "there is room for {room} clients at a time, and all of it is taken: further ones wait for others to end"
+                "all room for clients ({room} at a time) is taken: further ones wait for others to end"
             );
             events.add(Happening::Problem { service: Some(service.clone()), what });
         }

@@ -91,8 +91,8 @@ pub enum Happening {
         /// Bytes that came from other nodes.
         bytes_fetched: u64,
     },
-    /// A snapshot failed on every node that could run it: the service goes on from an older one, and its work since then
-    /// is lost to it. The snapshot stays in the stores.
+    /// A snapshot failed on every node that could run it: the service goes on from an older one, and its work since
+    /// then is lost to it. The snapshot stays in the stores.
     PassedOver {
         /// The service.
         service: ServiceName,

@@ -24,8 +24,8 @@ pub const CLIENT_DESCRIPTORS: u64 = 2;
 /// File descriptors that clients leave to the VM, the store and the other nodes. A guess.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// Open files for which a node raises its own limit, if it may: enough for the clients of many services. Programs that go
-/// through all descriptors that they could have would take long with the millions that some systems allow.
+/// Open files for which a node raises its own limit, if it may: enough for the clients of many services. Programs that
+/// go through all descriptors that they could have would take long with the millions that some systems allow.
 pub const DESCRIPTORS_WANTED: u64 = 1 << 16;
 
 /// How often it is looked whether there is room for another client.
@@ -76,8 +76,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
 pub const FILES_TOLERANCE: u32 = 1;
 
-/// A VM that ends within this time after its restore is held against the snapshot that it was restored from. A guess: long
-/// enough for a guest to finish the shutdown in the middle of which it was saved.
+/// A VM that ends within this time after its restore is held against the snapshot that it was restored from. A guess:
+/// long enough for a guest to finish the shutdown in the middle of which it was saved.
 pub const EARLY_EXIT: Duration = Duration::from_secs(10);
 
 /// Failed restores of a snapshot, over all nodes, before an older one is restored: one alone may be bad luck.

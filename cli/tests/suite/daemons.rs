@@ -46,7 +46,7 @@ fn files_pushed_at_a_node_that_is_then_lost_are_gathered_at_another() {
     assert_eq!(second.status.code(), Some(11), "{}", String::from_utf8_lossy(&second.stderr));
 }
 
-/// A node whose configuration was copied, with a store of its own, removed the first one's disks: only stores were locked.
+/// A node whose configuration was copied, with a store of its own, removed the first one's disks.
 #[test]
 fn a_second_node_with_the_same_run_folder_is_refused() {
     let cluster = Cluster::start(1, &[]);

@@ -52,7 +52,7 @@ impl AskedPace {
 mod tests {
     use super::*;
 
-    /// A guest whose program wrote `{"ask":"snapshot"}` without pause had 13 snapshots a second, and a core of the host.
+    /// A guest that wrote `{"ask":"snapshot"}` without pause had 13 snapshots a second, and a core of the host.
     #[test]
     fn a_guest_that_asks_without_pause_gets_one_snapshot_a_gap() {
         let mut pace = AskedPace::new(Duration::from_secs(1));

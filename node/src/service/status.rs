@@ -35,11 +35,11 @@ pub struct ServiceStatus {
     pub vm_pid: Option<u32>,
     /// Snapshots taken here since the node started.
     pub snapshots_taken: u64,
-    /// Milliseconds since the newest of those was taken, or since the VM was started or restored: what the service would
-    /// lose if this node were lost before the next one is durable. None if it runs elsewhere.
+    /// Milliseconds since the newest of those was taken, or since the VM was started or restored: what the service
+    /// would lose if this node were lost before the next one is durable. None if it runs elsewhere.
     pub snapshot_age_ms: Option<u64>,
-    /// Whether that is several intervals, and more than a slow snapshot takes. The number of the newest one and that of the
-    /// newest durable one may be equal all the while.
+    /// Whether that is several intervals, and more than a slow snapshot takes. The number of the newest one and that of
+    /// the newest durable one may be equal all the while.
     #[serde(default)]
     pub snapshot_late: bool,
     /// Whether the guest stands still by itself, since its disk can't be read or written now. It goes on when it can.

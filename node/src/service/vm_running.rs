@@ -296,8 +296,8 @@ fn find_push_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a PushError
 }
 
 /// When the next snapshot is due after one that was begun at `begun` and is done `now`. One that the guest asked for
-/// comes before it is due, and the next one then at most one interval after it. Ticks that passed meanwhile are skipped,
-/// not made up for: the lag shows in the watermark.
+/// comes before it is due, and the next one then at most one interval after it. Ticks that passed meanwhile are
+/// skipped, not made up for: the lag shows in the watermark.
 fn next_due(due: Instant, begun: Instant, now: Instant, interval: Duration) -> Instant {
     (due + interval).min(begun + interval).max(now)
 }
