@@ -93,6 +93,20 @@ pub enum Happening {
         /// Bytes that came from other nodes.
         bytes_fetched: u64,
     },
+    /// A snapshot failed on every node that could run it: the service goes on from an older one, and its work since
+    /// then is lost to it. The snapshot stays in the stores.
+    PassedOver {
+        /// The service.
+        service: ServiceName,
+        /// The snapshot that failed.
+        snapshot: SnapshotId,
+        /// Its number.
+        seq: u64,
+        /// The one that is restored instead.
+        instead: SnapshotId,
+        /// Its number.
+        instead_seq: u64,
+    },
     /// A VM was restored from a snapshot.
     Restored {
         /// The service.
@@ -146,6 +160,7 @@ impl Happening {
             | Self::Durable { service, .. }
             | Self::Startable { service, .. }
             | Self::Gathered { service, .. }
+            | Self::PassedOver { service, .. }
             | Self::Restored { service, .. }
             | Self::Woken { service, .. }
             | Self::Rebased { service, .. } => Some(service),
@@ -177,6 +192,9 @@ impl Happening {
             }
             Self::Gathered { snapshot, bytes_fetched, .. } => {
                 format!("snapshot {} is whole, {} fetched", snapshot.short(), Size(*bytes_fetched))
+            }
+            Self::PassedOver { seq, instead_seq, .. } => {
+                format!("snapshot {seq} failed everywhere, {instead_seq} is restored instead")
             }
             Self::Restored { seq, .. } => format!("the VM goes on from snapshot {seq}"),
             Self::Woken { report, .. } => {

@@ -10,9 +10,11 @@ pub mod logic;
 pub mod operations;
 
 mod daemon;
+mod descriptors;
 mod drivers;
 mod handler;
 mod plan;
+mod run_folder;
 mod service;
 mod woken;
 

@@ -33,7 +33,7 @@ impl Lane {
     #[must_use]
     pub const fn alpn(self) -> &'static [u8] {
         match self {
-            Self::Control => b"sustain-control/1",
+            Self::Control => b"sustain-control/2",
             Self::Bulk => b"sustain-bulk/2",
             Self::Forward => b"sustain-forward/2",
         }
@@ -110,8 +110,14 @@ pub struct Ballot {
     pub term_known: Option<Term>,
     /// The voter's static priority; greater is better (P20).
     pub priority: u32,
-    /// Whether the voter may and can run the service.
+    /// Whether the voter may and can run the service now. One that has just failed pauses.
     pub eligible: bool,
+    /// Whether the voter may and can run the service at all.
+    pub able: bool,
+    /// Snapshots with which the voter's VM could not be started, or soon ended, since the service last lived; at most
+    /// [`limits::CONTROL_FAILED_MAX`].
+    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_FAILED_MAX }>")]
+    pub failed: Vec<SnapshotId>,
     /// The snapshots that the voter knows, newest last, at most [`limits::CONTROL_SNAPSHOTS_MAX`].
     #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_SNAPSHOTS_MAX }>")]
     pub snapshots: Vec<SnapshotSummary>,
@@ -296,6 +302,8 @@ impl Response {
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Ballot(ballot) => {
+                let failed = ballot.failed.len() as u64;
+                at_most("failed snapshots", failed, limits::CONTROL_FAILED_MAX as u64)?;
                 at_most("snapshots", ballot.snapshots.len() as u64, limits::CONTROL_SNAPSHOTS_MAX as u64)
             }
             Self::Lacking { packs } | Self::Having { packs } => check_packs(packs),

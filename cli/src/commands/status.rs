@@ -59,12 +59,31 @@ fn words(status: &NodeStatus) -> String {
         }
     }
     for service in &status.services {
+        text.push_str(&warnings(service));
         if let Some(left) = service.bytes_left {
             let (name, left) = (&service.service, text::bytes(left));
             text.push_str(&format!(
                 "\n{name}: {left} of the restored disk come later; no snapshots until then\n"
             ));
         }
+    }
+    text
+}
+
+/// What the numbers of the table don't show: they stand still together.
+fn warnings(service: &ServiceStatus) -> String {
+    let mut text = String::new();
+    let name = &service.service;
+    if service.stalled {
+        text.push_str(&format!(
+            "\n{name}: the guest stands still, since its disk can't be read or written now\n"
+        ));
+    }
+    if let Some(age_ms) = service.snapshot_age_ms.filter(|_| service.snapshot_late) {
+        let seconds = age_ms / 1_000;
+        text.push_str(&format!(
+            "\n{name}: no snapshot for {seconds} s; what the guest did since then is on this node only\n"
+        ));
     }
     text
 }

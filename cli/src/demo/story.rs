@@ -110,6 +110,7 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
         Happening::Durable { .. } => "durable",
         Happening::Startable { .. } => "startable",
         Happening::Gathered { .. } => "gathered",
+        Happening::PassedOver { .. } => "passed-over",
         Happening::Restored { .. } => "restored",
         Happening::Woken { report, .. } if report.clock_before_ms.is_none() => return None,
         Happening::Woken { .. } => "woken",

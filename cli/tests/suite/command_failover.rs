@@ -133,3 +133,57 @@ fn a_plain_process_survives_the_loss_of_its_node() {
     });
     assert_eq!(cluster.wait("an answer through it", || cluster.ask(0, "/peek")).1, id);
 }
+
+/// Takes snapshots as the example does. One that is told to is garbage, and the last one until a restore succeeds.
+const SPOILT_SNAPSHOT: &str = r#"#!/bin/sh
+set -eu
+here=$(dirname "$0")
+[ ! -e "$here/spoilt" ] || { echo "nothing more is taken" >&2; exit 1; }
+[ -e "$here/spoil" ] || exec "$here/snapshot-well"
+echo garbage > "$SUSTAIN_SNAPSHOT/state"
+mv "$here/spoil" "$here/spoilt"
+"#;
+
+/// Fails on garbage, as tar does.
+const WATCHED_RESTORE: &str = r#"#!/bin/sh
+set -eu
+here=$(dirname "$0")
+tar -C "$SUSTAIN_STATE" -xf "$SUSTAIN_SNAPSHOT/state" || { echo "this is no state" >&2; exit 1; }
+rm -f "$here/spoilt"
+"#;
+
+/// The newest snapshot was garbage, and hundreds of good ones were held: the service was down for ever.
+#[test]
+fn a_newest_snapshot_that_is_garbage_is_passed_over_for_the_next_older_one() {
+    let bench = Bench::new();
+    let programs = example(&bench);
+    std::fs::rename(programs.join("snapshot"), programs.join("snapshot-well")).unwrap();
+    // Written over, they stay executable.
+    std::fs::copy(programs.join("stop"), programs.join("snapshot")).unwrap();
+    std::fs::write(programs.join("snapshot"), SPOILT_SNAPSHOT).unwrap();
+    std::fs::write(programs.join("restore"), WATCHED_RESTORE).unwrap();
+    let cluster = start(&programs);
+    let server = cluster.server(None);
+    let (counted, id) = count_durably(&cluster, server);
+    std::fs::write(programs.join("spoil"), "").unwrap();
+    let refused = || cluster.log(server).contains("nothing more is taken").then_some(());
+    cluster.wait("the snapshot after the garbage to fail", refused);
+    let service = |node: usize| Some(cluster.status(node)?["services"][0].clone());
+    let garbage = cluster.wait("durable garbage", || {
+        let (durable, running) =
+            (service(server)?["durable_seq"].clone(), service(server)?["running_seq"].clone());
+        (durable == running).then_some(durable)
+    });
+    let pid = cluster.wait("the process", || service(server)?["vm_pid"].as_u64());
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+
+    let (restored, same) = cluster.wait("an answer again", || cluster.ask(3, "/peek"));
+    assert_eq!(same, id, "it was begun anew, not restored");
+    assert!(restored >= counted, "{counted} was durable, {restored} came back");
+    let logs: Vec<_> = (0..4).map(|node| cluster.log(node)).collect();
+    let tries = logs.iter().filter(|log| log.contains("this is no state")).count();
+    assert_eq!(tries, 4, "every node has tried it");
+    let told =
+        |log: &&String| log.contains(&format!("snapshot {garbage} (")) && log.contains("is passed over");
+    assert_eq!(logs.iter().filter(told).count(), 1, "whoever goes on says so");
+}

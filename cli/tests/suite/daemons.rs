@@ -52,6 +52,22 @@ fn files_pushed_at_a_node_that_is_then_lost_are_gathered_at_another() {
     assert_eq!(second.status.code(), Some(11), "{}", String::from_utf8_lossy(&second.stderr));
 }
 
+/// A node whose configuration was copied, with a store of its own, removed the first one's disks.
+#[test]
+fn a_second_node_with_the_same_run_folder_is_refused() {
+    let cluster = Cluster::start(1, &[]);
+    cluster.wait("the node", || cluster.status(0));
+    let config = fs::read_to_string(cluster.config(0)).unwrap();
+    let config = config.replace("store = \"store\"", "store = \"own-store\"");
+    let config = config.replace("\"admin.sock\"", "\"own.sock\"");
+    let copy = cluster.config(0).with_file_name("copy.toml");
+    fs::write(&copy, config).unwrap();
+    let second = snapctl().args(["node", "--config"]).arg(copy).output().unwrap();
+    let says = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(11), "{says}");
+    assert!(says.contains("another node keeps its VMs there"), "{says}");
+}
+
 /// SIGHUP, which asks most daemons to read their configuration again, ended a node without a word.
 #[test]
 fn a_node_outlives_sighup_and_says_what_a_restart_would_do() {

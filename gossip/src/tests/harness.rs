@@ -89,6 +89,8 @@ impl Handler for Recorder {
                     term_known: None,
                     priority,
                     eligible: true,
+                    able: true,
+                    failed: Vec::new(),
                     snapshots: Vec::new(),
                 }),
                 _ => Response::refused("not today"),

@@ -226,6 +226,7 @@ fn describe(ask: Ask, view: &ChannelView) -> Value {
                 "durable_seq": view.durable_seq,
                 "level": view.level,
                 "lag": lag,
+                "ago_ms": view.taken_ago_ms,
             });
             if ask == Ask::Status {
                 body["role"] = json!(view.role.as_str());

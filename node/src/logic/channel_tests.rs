@@ -59,8 +59,9 @@ fn what_is_known_is_answered_at_once() {
         said.remove(0)
     };
     let term = term().to_string();
-    let watermark =
-        json!({ "ask": "watermark", "term": term, "seq": 41, "durable_seq": 39, "level": 1, "lag": 2 });
+    let watermark = json!({
+        "ask": "watermark", "term": term, "seq": 41, "durable_seq": 39, "level": 1, "lag": 2, "ago_ms": 300,
+    });
     assert_eq!(said(r#"{"ask":"watermark"}"#), watermark);
     let status = said(r#"{"ask":"status","id":[1,"x"]}"#);
     assert_eq!(

@@ -6,9 +6,9 @@ use rand::RngCore;
 use sustain_proto::wire::{Ballot, SnapshotSummary};
 use sustain_proto::{NodeId, Term, TermOrigin};
 
-use super::history::newest_of_lineage;
 use super::machine::Machine;
 use super::state::Reign;
+use super::succession::{Candidate, Choice, Field};
 use super::view::Obstacle;
 use super::{Action, Stand, State};
 
@@ -77,21 +77,18 @@ impl Machine {
             return;
         }
         let known = self.all_known(&ballots);
-        let chosen = newest_of_lineage(&known, &self.lineage, lost);
-        let Some(chosen) = chosen else {
+        let Some(choice) = self.choose(now_ms, &known, lost, &ballots) else {
             self.start_first(now_ms, &known, &ballots, random);
             return;
         };
-        let mut stands: Vec<Stand> = ballots
-            .iter()
-            .filter(|(_, ballot)| ballot.eligible)
-            .map(|(node, ballot)| Stand { priority: ballot.priority, node: *node })
-            .collect();
-        if self.eligible(now_ms) {
-            stands.push(Stand { priority: self.config.priority, node: self.config.node });
-        }
-        match self.rule.pick(&stands) {
-            Some(node) if node == self.config.node => self.claim(now_ms, Some(chosen), &ballots, random),
+        match self.rule.pick(&choice.stands) {
+            Some(node) if node == self.config.node => {
+                let instead = choice.snapshot;
+                for passed in choice.passed_over {
+                    self.actions.push(Action::PassedOver { passed, instead });
+                }
+                self.claim(now_ms, Some(instead), &ballots, random);
+            }
             Some(_) => {
                 self.obstacle = None;
                 self.back_off(now_ms, "another node is to take over");
@@ -101,6 +98,36 @@ impl Machine {
                 self.back_off(now_ms, "no node can take over");
             }
         }
+    }
+
+    /// What is restored, and by whom.
+    fn choose(
+        &self,
+        now_ms: u64,
+        known: &[SnapshotSummary],
+        lost: Option<Term>,
+        ballots: &BTreeMap<NodeId, Ballot>,
+    ) -> Option<Choice> {
+        let mut candidates: Vec<Candidate> = ballots
+            .iter()
+            .filter(|(_, ballot)| ballot.able)
+            .map(|(node, ballot)| Candidate {
+                stand: Stand { priority: ballot.priority, node: *node },
+                eligible: ballot.eligible,
+                failed: ballot.failed.iter().map(|snapshot| (*snapshot, 1)).collect(),
+            })
+            .collect();
+        if self.config.eligible {
+            let failed = self.failures.list().into_iter();
+            candidates.push(Candidate {
+                stand: Stand { priority: self.config.priority, node: self.config.node },
+                eligible: self.eligible(now_ms),
+                failed: failed.map(|snapshot| (snapshot, self.failures.count(snapshot))).collect(),
+            });
+        }
+        let unheard = self.reachable.iter().any(|peer| !ballots.contains_key(peer));
+        let lineage = &self.lineage;
+        Field { known, lineage, lost, candidates: &candidates, unheard }.choose()
     }
 
     /// Whether a voter hears the missed server, or a later one; after a restart, the greatest one known. A

@@ -24,9 +24,10 @@ use rand::RngCore;
 use sustain_proto::wire::{Heartbeat, SnapshotSummary};
 use sustain_proto::{Lineage, NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 
+use super::failures::Failures;
 use super::state::{Reign, is_legal};
 use super::view::Obstacle;
-use super::{Action, ElectionRule, Event, State, Timing};
+use super::{Action, ElectionRule, Event, Role, State, Timing};
 
 /// What a machine is told once.
 #[derive(Debug, Clone)]
@@ -66,6 +67,7 @@ pub struct Machine {
     pub(super) known: Vec<SnapshotSummary>,
     /// Snapshots that could not be gathered, passed over until a restore succeeds (P14).
     pub(super) unrestorable: BTreeSet<SnapshotId>,
+    pub(super) failures: Failures,
     pub(super) penalty_until_ms: u64,
     pub(super) round: u64,
     pub(super) actions: Vec<Action>,
@@ -76,10 +78,6 @@ pub struct Machine {
     ticked_ms: u64,
     heartbeat_due_ms: u64,
 }
-
-/// Most snapshots remembered as unrestorable: more failures than this in one election are not
-/// retried by memory but by chance of what the peers then say.
-const UNRESTORABLE_MAX: usize = 1_024;
 
 impl Machine {
     /// A machine that has just started, as a candidate.
@@ -96,6 +94,7 @@ impl Machine {
             lineage: Lineage::default(),
             known: Vec::new(),
             unrestorable: BTreeSet::new(),
+            failures: Failures::default(),
             penalty_until_ms: 0,
             round: 0,
             actions: Vec::new(),
@@ -121,7 +120,7 @@ impl Machine {
             Event::Gathered { term } => self.gathered(term),
             Event::GatherFailed { term, snapshot } => self.gather_failed(now_ms, term, snapshot),
             Event::Prepared { term } => self.prepared(now_ms, term),
-            Event::Running { term } => self.running(term),
+            Event::Running { term } => self.running(now_ms, term),
             Event::StartFailed { term } => self.start_failed(now_ms, term),
             Event::Exited { term } => self.exited(now_ms, term),
             Event::Stopped => self.stopped(now_ms),
@@ -187,6 +186,9 @@ impl Machine {
             durable: None,
             level: 0,
         });
+        if self.state.role() == Role::Server {
+            self.failures.forget_if_alive(now_ms, &heartbeat);
+        }
         self.watermark = Some(heartbeat.clone());
         self.actions.push(Action::Heartbeat(heartbeat));
     }
@@ -195,6 +197,8 @@ impl Machine {
         let newest = self.greatest.is_none_or(|greatest| heartbeat.term >= greatest);
         self.met(now_ms, heartbeat.term, heartbeat.origin);
         if newest && self.state.reign().is_none() {
+            self.failures.see(now_ms, heartbeat.term);
+            self.failures.forget_if_alive(now_ms, &heartbeat);
             self.watermark = Some(heartbeat);
         }
     }
@@ -278,17 +282,6 @@ impl Machine {
         self.actions.push(Action::Prepare { term, snapshot });
     }
 
-    fn gather_failed(&mut self, now_ms: u64, term: Term, snapshot: SnapshotId) {
-        let State::Gathering(reign) = self.state else { return };
-        if reign.term != term {
-            return;
-        }
-        if self.unrestorable.len() < UNRESTORABLE_MAX {
-            self.unrestorable.insert(snapshot);
-        }
-        self.elect(now_ms, Some(term), "the snapshot can't be had");
-    }
-
     fn prepared(&mut self, now_ms: u64, term: Term) {
         let State::Restoring(reign) = self.state else { return };
         let Some(parent) = reign.parent.filter(|_| reign.term == term) else { return };
@@ -302,32 +295,13 @@ impl Machine {
         self.actions.push(Action::Resume { term, origin: reign.origin, parent });
     }
 
-    fn running(&mut self, term: Term) {
+    fn running(&mut self, now_ms: u64, term: Term) {
         let State::Restoring(reign) = self.state else { return };
         if reign.term == term {
             self.unrestorable.clear();
+            self.failures.see(now_ms, term);
             self.enter(State::Server(reign), Some(term), "the VM runs");
             self.actions.push(Action::Follow { term: Some(term) });
-        }
-    }
-
-    fn start_failed(&mut self, now_ms: u64, term: Term) {
-        if self.state.reign().is_none_or(|reign| reign.term != term) {
-            return;
-        }
-        self.penalty_until_ms = now_ms + self.config.timing.penalty_ms;
-        self.actions.push(Action::Stop);
-        self.elect(now_ms, Some(term), "the VM could not be started");
-    }
-
-    fn exited(&mut self, now_ms: u64, term: Term) {
-        if let Some(reign) = self.state.reign().filter(|reign| reign.term == term) {
-            // One that ends before its first snapshot would end again: another node may have better luck.
-            if self.watermark.as_ref().is_none_or(|mark| mark.running_seq <= reign.begun_seq()) {
-                self.penalty_until_ms = now_ms + self.config.timing.penalty_ms;
-            }
-            self.actions.push(Action::Follow { term: None });
-            self.elect(now_ms, Some(term), "the VM is gone");
         }
     }
 

@@ -37,6 +37,8 @@ impl Machine {
             term_known: self.greatest,
             priority: self.config.priority,
             eligible: self.eligible(now_ms),
+            able: self.config.eligible,
+            failed: self.failures.list(),
             snapshots: self.known[first..].to_vec(),
         }
     }

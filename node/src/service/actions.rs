@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sustain_gossip::{ErrorKind, Started};
-use sustain_proto::wire::{Heartbeat, Message, Request, Response};
+use sustain_proto::wire::{Heartbeat, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{SnapshotId, Term, TermOrigin};
 
 use super::client::Followed;
@@ -21,6 +21,7 @@ impl Driver {
             Action::Heartbeat(heartbeat) => self.beat(heartbeat),
             Action::Poll { round, lost } => self.poll(round, lost),
             Action::Claim { term, origin } => self.claim(term, origin),
+            Action::PassedOver { passed, instead } => self.pass_over(&passed, &instead),
             Action::Gather { term, snapshot } => self.gather(term, snapshot),
             Action::Prepare { term, snapshot } => {
                 let remote = self.startable.take().filter(|(of, _)| *of == term).map(|(_, remote)| remote);
@@ -59,6 +60,18 @@ impl Driver {
                 self.events.add(Happening::Role { service, from, to, term, why: why.to_owned() });
             }
         }
+    }
+
+    fn pass_over(&self, passed: &SnapshotSummary, instead: &SnapshotSummary) {
+        let service = self.service.clone();
+        let (snapshot, seq, instead_seq) = (passed.id, passed.seq, instead.seq);
+        self.events.add(Happening::PassedOver { service, snapshot, seq, instead: instead.id, instead_seq });
+        self.problem(format!(
+            "snapshot {seq} ({}) failed on every node that could run it, and is passed over: the service goes on from \
+             snapshot {instead_seq} ({}), and its work since then is lost to it. Snapshot {seq} stays in the stores",
+            snapshot.short(),
+            instead.id.short()
+        ));
     }
 
     fn beat(&self, heartbeat: Heartbeat) {

@@ -75,6 +75,8 @@ impl ServiceHandle {
 pub(super) struct Driver {
     pub(super) service: ServiceName,
     pub(super) timing: Timing,
+    /// Between two snapshots.
+    pub(super) interval: Duration,
     pub(super) machine: Machine,
     pub(super) clock: Monotonic,
     pub(super) random: StdRng,
@@ -89,6 +91,8 @@ pub(super) struct Driver {
     pub(super) newest: watch::Sender<Option<Newest>>,
     pub(super) ports: Option<Ports>,
     pub(super) vm_pid: Option<u32>,
+    /// The guest stands still, since its disk can't be used now.
+    pub(super) stalled: bool,
     pub(super) gather: Option<AbortHandle>,
     pub(super) lazy_regions: Vec<RegionName>,
     /// What was gathered to start from, until the VM is prepared.
@@ -121,7 +125,7 @@ const PAUSES_KEPT: usize = 900;
 impl Driver {
     fn new(parts: ServiceParts, commands: Commands) -> std::io::Result<Self> {
         let clock = Monotonic::start();
-        let store = parts.vm.store.clone();
+        let (store, interval) = (parts.vm.store.clone(), parts.vm.interval);
         let lazy_regions = parts.vm.driver.lazy_regions(&parts.vm.spec);
         let (vm, notes) = VmThread::start(parts.vm)?;
         let mut troubles = Troubles::default();
@@ -131,6 +135,7 @@ impl Driver {
         Ok(Self {
             service: parts.machine.service.clone(),
             timing: parts.machine.timing,
+            interval,
             peers: parts.machine.peers.iter().copied().collect(),
             machine: Machine::new(parts.machine, Box::new(StaticPriority), clock.now_ms()),
             clock,
@@ -145,6 +150,7 @@ impl Driver {
             newest: commands.newest,
             ports: None,
             vm_pid: None,
+            stalled: false,
             gather: None,
             lazy_regions,
             startable: None,
@@ -260,6 +266,8 @@ impl Driver {
             VmNote::Running { ports, pid, channel, rest } => {
                 self.ports = Some(ports);
                 self.vm_pid = Some(pid);
+                // A VM that takes no first snapshot is late too.
+                self.taken_at_ms = Some(self.clock.now_ms());
                 self.rest = rest;
                 match channel {
                     Some(OpenChannel { term, link, restored }) => self.open_channel(term, link, restored),
@@ -267,13 +275,19 @@ impl Driver {
                 }
             }
             VmNote::Asked { term, input } => self.guest_asked(term, input),
+            VmNote::Stalled(stalled) => {
+                self.stalled = stalled;
+                if stalled {
+                    let what = "the guest stands still: its disk can't be read or written now";
+                    self.problem(what.to_owned());
+                }
+            }
             VmNote::SnapshotDone { token, outcome } => self.guest_snapshot_done(token, outcome),
             VmNote::Woken(report) => {
                 let service = self.service.clone();
                 self.events.add(Happening::Woken { service, report: report.into() });
             }
             VmNote::Restored { snapshot, seq } => {
-                self.taken_at_ms = Some(self.clock.now_ms());
                 let service = self.service.clone();
                 self.events.add(Happening::Restored { service, snapshot, seq });
             }
@@ -302,6 +316,7 @@ impl Driver {
     pub(super) fn vm_gone(&mut self) {
         self.ports = None;
         self.vm_pid = None;
+        self.stalled = false;
         self.rest = None;
     }
 

@@ -9,6 +9,7 @@ mod fill;
 mod forward;
 #[cfg(test)]
 mod forward_tests;
+mod generation;
 mod guest_channel;
 mod handle;
 mod mend;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term};
+use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{DirectoryTarget, NoProgress, RegionSource, Store, StoreOptions};
 use sustain_vmdriver::{
     GuestAgent, GuestError, PortForward, SnapshotError, SnapshotScope, SnapshotSink, SnapshotTimings,
@@ -78,6 +78,10 @@ struct Bench {
     store: Store,
 }
 
+fn term(counter: u64) -> Term {
+    Term { counter, node: NodeId::from_bytes([1; 32]), nonce: 1 }
+}
+
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -87,6 +91,17 @@ impl Bench {
     }
 
     fn running(&self, bytes: usize, rebase_after: u32) -> Running {
+        self.reign(1, None, bytes, rebase_after)
+    }
+
+    /// Of this reign, and restored from a snapshot of the one before if there is one.
+    fn reign(
+        &self,
+        reign: u64,
+        parent: Option<(SnapshotId, u64)>,
+        bytes: usize,
+        rebase_after: u32,
+    ) -> Running {
         // xorshift64*, Vigna 2016, a third of it: it compresses as a guest's memory does.
         let mut state = 1_u64;
         let mut word = || {
@@ -96,11 +111,12 @@ impl Bench {
             (state.wrapping_mul(0x2545_F491_4F6C_DD1D) & 0xFF_00FF_0000_FF00).to_le_bytes()
         };
         let bytes = (0..bytes / 8).flat_map(|_| word()).collect();
-        let term = Term { counter: 1, node: NodeId::from_bytes([1; 32]), nonce: 1 };
+        let origin = parent.map(|(_, seq)| TermOrigin { parent: term(reign - 1), seq });
         let service = ServiceName::new("memory").unwrap();
         let saving =
             Saving { service, store: self.store.clone(), interval: Duration::from_millis(1), rebase_after };
-        Running::new(Box::new(Memory { bytes, saved: 0 }), term, None, None, saving, None)
+        let parent = parent.map(|(parent, _)| parent);
+        Running::new(Box::new(Memory { bytes, saved: 0 }), term(reign), origin, parent, saving, None)
     }
 
     /// Takes a snapshot, which is durable at once.
@@ -157,6 +173,29 @@ fn snapshots_go_on_while_a_rebase_is_prepared_and_follow_it() {
     let to = bench.folder.path().join("out");
     bench.store.restore(last, &DirectoryTarget::new(&to), &NoProgress).unwrap();
     assert_eq!(std::fs::metadata(to.join("ram")).unwrap().len(), 4 << 20);
+}
+
+/// Each take-over began to count anew: under a server that changed every few minutes no generation ever ended, until
+/// the store refused the next snapshot for its number of packs.
+#[test]
+fn a_generation_ends_though_no_reign_lasts_for_all_of_it() {
+    let bench = Bench::new();
+    let mut running = bench.running(1 << 20, 5);
+    let mut newest = None;
+    for reign in 2..=3 {
+        // A base and a delta, and then two deltas.
+        let taken: Vec<_> = (0..2).map(|_| bench.save(&mut running).unwrap()).collect();
+        assert_eq!(bench.poll(&mut running), None);
+        running.stop().unwrap();
+        newest = Some((taken[1], 2 * (reign - 1)));
+        running = bench.reign(reign, newest, 1 << 20, 5);
+    }
+    // Four are there, three of which are deltas: these are the fourth and the fifth.
+    for _ in 0..2 {
+        bench.save(&mut running).unwrap();
+    }
+    let (base, _) = bench.wait(&mut running);
+    assert_ne!(Some(base), newest.map(|(parent, _)| parent));
 }
 
 /// The guest was told when its snapshot was stored, seconds after it was taken where much had changed.

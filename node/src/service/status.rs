@@ -1,12 +1,14 @@
 //! A service as a node sees it, for `snapctl status`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
 
 use super::driver::Driver;
 use super::trouble::{Problem, Trouble};
+use crate::limits;
 use crate::logic::{Obstacle, Role};
 
 /// A service's status on one node.
@@ -35,9 +37,16 @@ pub struct ServiceStatus {
     pub vm_pid: Option<u32>,
     /// Snapshots taken here since the node started.
     pub snapshots_taken: u64,
-    /// Milliseconds since the newest of those was taken, or since the VM was restored: what the service would lose if
-    /// this node were lost before the next one is durable. None if it runs elsewhere.
+    /// Milliseconds since the newest of those was taken, or since the VM was started or restored: what the service
+    /// would lose if this node were lost before the next one is durable. None if it runs elsewhere.
     pub snapshot_age_ms: Option<u64>,
+    /// Whether that is several intervals, and more than a slow snapshot takes. The number of the newest one and that of
+    /// the newest durable one may be equal all the while.
+    #[serde(default)]
+    pub snapshot_late: bool,
+    /// Whether the guest stands still by itself, since its disk can't be read or written now. It goes on when it can.
+    #[serde(default)]
+    pub stalled: bool,
     /// Bytes of the snapshot that the VM was restored from that are still being fetched; none once it is whole here. No
     /// snapshot is taken before.
     #[serde(default)]
@@ -50,12 +59,20 @@ pub struct ServiceStatus {
     pub problem: Option<Problem>,
 }
 
+/// Whether people should know how old the newest snapshot is.
+fn is_late(age_ms: u64, interval: Duration) -> bool {
+    let late = (interval * limits::SNAPSHOT_LATE_INTERVALS).max(limits::SNAPSHOT_LATE_MIN);
+    u128::from(age_ms) > late.as_millis()
+}
+
 impl Driver {
     pub(super) fn status(&self) -> ServiceStatus {
         let watermark = self.machine.watermark();
         let term = self.machine.following();
         let mut pauses_ms = self.pauses_ms.clone();
         pauses_ms.sort_by(f64::total_cmp);
+        let taken_at_ms = self.vm_pid.and(self.taken_at_ms);
+        let snapshot_age_ms = taken_at_ms.map(|at| self.clock.now_ms().saturating_sub(at));
         ServiceStatus {
             service: self.service.clone(),
             role: self.machine.role(),
@@ -68,10 +85,9 @@ impl Driver {
             listen: self.listen,
             vm_pid: self.vm_pid,
             snapshots_taken: self.snapshots_taken,
-            snapshot_age_ms: self
-                .vm_pid
-                .and(self.taken_at_ms)
-                .map(|at| self.clock.now_ms().saturating_sub(at)),
+            snapshot_age_ms,
+            snapshot_late: snapshot_age_ms.is_some_and(|age_ms| is_late(age_ms, self.interval)),
+            stalled: self.stalled,
             bytes_left: self.rest.as_ref().map(|rest| rest.bytes_left()),
             pause_ms_median: pauses_ms.get(pauses_ms.len() / 2).copied(),
             snapshots_held: self.held.len(),
@@ -102,5 +118,20 @@ impl Driver {
             what.push_str(&format!("; asked in vain (is it in their configurations?): {}", names.join(", ")));
         }
         self.troubles.begin(Trouble::NoServer, what, self.clock.now_ms());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that could take no snapshot any more looked perfect: the newest one was durable.
+    #[test]
+    fn a_snapshot_is_late_after_a_few_intervals_and_not_while_one_merely_takes_long() {
+        let second = Duration::from_secs(1);
+        assert!(!is_late(5_000, second));
+        assert!(is_late(5_001, second));
+        assert!(!is_late(1_900, Duration::from_millis(100)));
+        assert!(is_late(2_100, Duration::from_millis(100)));
     }
 }

@@ -8,12 +8,12 @@ use sustain_proto::{RegionName, ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_store::{Pace, Push, PushError, PushLineage, PushRequest, RegionSource, SnapshotInfo, Store};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
+use super::generation::Generation;
 use super::rebasing::Rebasing;
 use super::rest::Rest;
 use super::trouble::Trouble;
 use super::vm_thread::{SnapshotNote, VmNote};
 use crate::clock;
-use crate::limits;
 use crate::logic::Event;
 use sustain_store::error_chain;
 
@@ -34,14 +34,13 @@ pub(super) struct Running {
     parent: Option<SnapshotId>,
     seq: u64,
     due: Instant,
-    deltas: u32,
+    stall: Stall,
+    generation: Generation,
     /// Snapshots in a row that could not be taken because an earlier one is not done with.
     skipped: u64,
     /// What is still fetched of the snapshot that it was restored from.
     rest: Option<Rest>,
     rebasing: Option<Rebasing>,
-    /// After a rebase that failed: how many deltas there are to be before the next one.
-    rebase_at: u32,
 }
 
 /// Until the parent is whole, a snapshot would be a base, of all memory and all of the disk.
@@ -49,6 +48,19 @@ pub(super) struct Running {
 #[error("the rest of snapshot {seq} is still being fetched")]
 struct StillFetching {
     seq: u64,
+}
+
+/// Whether the guest stands still by itself, and whether that was told.
+#[derive(Debug, Default)]
+struct Stall {
+    now: bool,
+    told: bool,
+}
+
+impl Stall {
+    fn change(&mut self) -> Option<bool> {
+        (std::mem::replace(&mut self.told, self.now) != self.now).then_some(self.now)
+    }
 }
 
 /// Passes the regions of a paused VM on to the store.
@@ -79,19 +91,24 @@ impl Running {
         rest: Option<Rest>,
     ) -> Self {
         let seq = origin.map_or(0, |origin| origin.seq);
+        let list = saving.store.snapshots(Some(&saving.service)).unwrap_or_else(|error| {
+            tracing::warn!(error = error_chain(&error), "can't list the store's snapshots");
+            Vec::new()
+        });
+        let generation = Generation::of(parent, &list, saving.rebase_after);
         Self {
             vm,
             term,
             origin,
             parent,
             seq,
+            stall: Stall::default(),
             due: Instant::now() + saving.interval,
             saving,
-            deltas: 0,
+            generation,
             skipped: 0,
             rest,
             rebasing: None,
-            rebase_at: 0,
         }
     }
 
@@ -106,11 +123,18 @@ impl Running {
 
     /// How the VM ended, if it has.
     pub(super) fn exited(&mut self) -> Option<String> {
-        match self.vm.state() {
+        let state = self.vm.state();
+        self.stall.now = matches!(state, VmState::Stalled);
+        match state {
             VmState::Running | VmState::Paused | VmState::Stalled => None,
             VmState::Hung { silent } => Some(format!("it has not answered for {} s", silent.as_secs())),
             VmState::Exited(report) => Some(report.to_string()),
         }
+    }
+
+    /// Whether the guest stands still by itself, when that has changed since the VM was last looked at.
+    pub(super) fn stall_change(&mut self) -> Option<bool> {
+        self.stall.change()
     }
 
     pub(super) fn stop(self) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -130,8 +154,10 @@ impl Running {
     pub(super) fn take_snapshot(&mut self, notes: &mut Vec<VmNote>) -> Result<u64, String> {
         let started = Instant::now();
         let outcome = self.try_snapshot();
-        // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
-        self.due = Instant::now().max(self.due + self.saving.interval);
+        // One that fails before it is due was asked for, and must not put off the one that is due.
+        if outcome.is_ok() || started >= self.due {
+            self.due = next_due(self.due, started, Instant::now(), self.saving.interval);
+        }
         match outcome {
             Ok(mut note) => {
                 if self.skipped > 0 {
@@ -147,6 +173,10 @@ impl Running {
             }
             Err(error) => {
                 let why = error_chain(&*error);
+                if is_full(&*error) {
+                    self.generation.refused();
+                    self.rebase_if_due(notes);
+                }
                 if !is_busy(&*error) {
                     notes.push(VmNote::Trouble(Trouble::Snapshot, format!("can't take a snapshot: {why}")));
                     return Err(why);
@@ -190,7 +220,7 @@ impl Running {
         self.vm.committed();
         self.parent = Some(report.snapshot);
         self.seq = report.seq;
-        self.deltas += 1;
+        self.generation.taken();
         Ok(SnapshotNote { report, pause_ms: timings.pause_ms, resumed_at, seconds: 0.0 })
     }
 
@@ -199,11 +229,11 @@ impl Running {
     /// one that nobody else has. While nothing becomes durable, the rebase waits. It reads all of that snapshot,
     /// so it is prepared on another thread, and snapshots go on.
     fn rebase_if_due(&mut self, notes: &mut Vec<VmNote>) {
-        if self.rebasing.is_some() || self.deltas < self.saving.rebase_after.max(self.rebase_at) {
+        if self.rebasing.is_some() || !self.generation.is_due() {
             return;
         }
         let promoted = match self.newest_durable() {
-            Ok(None) if self.deltas < limits::REBASE_POSTPONED_MAX => return,
+            Ok(None) if self.generation.can_wait() => return,
             Ok(promoted) => promoted,
             Err(error) => return self.rebase_failed(&error, notes),
         };
@@ -230,8 +260,7 @@ impl Running {
                     report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
                 };
                 self.parent = self.parent.and_then(renamed).or(Some(report.base));
-                self.deltas = u32::try_from(report.kept.len().saturating_sub(1)).unwrap_or(u32::MAX);
-                self.rebase_at = 0;
+                self.generation.rebased(report.kept.len().saturating_sub(1));
                 let newest = self.parent.unwrap_or(report.base);
                 notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
@@ -239,12 +268,8 @@ impl Running {
         }
     }
 
-    /// It is tried again after some more snapshots: each time it reads a whole one.
     fn rebase_failed(&mut self, error: &dyn Error, notes: &mut Vec<VmNote>) {
-        self.rebase_at = self
-            .deltas
-            .saturating_add(self.saving.rebase_after / limits::REBASE_RETRY_SHARE)
-            .saturating_add(1);
+        self.generation.rebase_failed();
         let what = format!("can't rebase: {}", error_chain(error));
         notes.push(VmNote::Trouble(Trouble::Rebase, what));
     }
@@ -253,6 +278,30 @@ impl Running {
         let list = self.saving.store.snapshots(Some(&self.saving.service))?;
         Ok(to_promote(&list, &self.term, self.origin))
     }
+}
+
+/// Whether the store takes no more deltas of this generation.
+fn is_full(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    matches!(find_push_error(error), Some(PushError::TooManyPacks { .. }))
+}
+
+/// The push's error, also where it comes by way of the VM's driver, to which it was a sink's.
+fn find_push_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a PushError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<PushError>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// When the next snapshot is due after one that was begun at `begun` and is done `now`. One that the guest asked for
+/// comes before it is due, and the next one then at most one interval after it. Ticks that passed meanwhile are
+/// skipped, not made up for: the lag shows in the watermark.
+fn next_due(due: Instant, begun: Instant, now: Instant, interval: Duration) -> Instant {
+    (due + interval).min(begun + interval).max(now)
 }
 
 /// Whether a snapshot was put off because the VM, or the store, can't have one taken just now.
@@ -299,6 +348,47 @@ mod tests {
             level: None,
             came_from: Vec::new(),
         }
+    }
+
+    /// Each snapshot that a guest asked for moved the next periodic one an interval ahead: 321 questions, and there
+    /// was none for five minutes.
+    #[test]
+    fn snapshots_that_the_guest_asks_for_never_put_off_the_next_one_for_more_than_an_interval() {
+        let (start, interval) = (Instant::now(), Duration::from_secs(1));
+        let (mut now, mut due) = (start, start + interval);
+        for _ in 0..321 {
+            let begun = now;
+            now += Duration::from_millis(75);
+            due = next_due(due, begun, now, interval);
+            assert!(due > now && due <= begun + interval);
+        }
+        // One that is late is not made up for, and the beat is kept otherwise.
+        assert_eq!(
+            next_due(start, start + interval * 5, start + interval * 6, interval),
+            start + interval * 6
+        );
+        let late = start + Duration::from_millis(20);
+        assert_eq!(next_due(start, late, late, interval), start + interval);
+    }
+
+    #[test]
+    fn a_stall_is_told_when_it_begins_and_when_it_ends() {
+        let mut stall = Stall::default();
+        let looks = [false, true, true, false, false].map(|now| {
+            stall.now = now;
+            stall.change()
+        });
+        assert_eq!(looks, [None, Some(true), None, Some(false), None]);
+    }
+
+    /// The VM's driver wraps what its sink says, and only a rebase helps.
+    #[test]
+    fn too_many_packs_are_seen_through_the_driver_s_own_error() {
+        let service = ServiceName::new("counter").unwrap();
+        let source = Box::new(PushError::TooManyPacks { service });
+        let region = RegionName::new("ram").unwrap();
+        assert!(is_full(&SnapshotError::Sink { region, source }));
+        assert!(!is_full(&SnapshotError::Busy));
     }
 
     /// With too few nodes left, a rebase promoted a snapshot that nobody else had, and dropped the last

@@ -74,6 +74,8 @@ pub(super) enum VmNote {
         term: Term,
         input: ChannelInput,
     },
+    /// The guest stands still by itself, since its disk can't be used now; or no longer.
+    Stalled(bool),
     /// What became of a snapshot that the guest asked for.
     SnapshotDone {
         token: SnapshotToken,
@@ -289,7 +291,10 @@ impl Owner {
         let restored = end.waiting.then(|| origin.map_or(0, |origin| origin.seq));
         let notes = self.notes.clone();
         // Blocks while the service's task is behind: the guest waits then.
-        let input = move |input| drop(notes.blocking_send(VmNote::Asked { term, input }));
+        let input = move |input| {
+            let _ = notes.blocking_send(VmNote::Asked { term, input });
+            thread::sleep(limits::CHANNEL_LINE_PAUSE);
+        };
         match ChannelLink::start(end, input) {
             Ok(link) => Some(OpenChannel { term, link, restored }),
             Err(error) => {
@@ -319,7 +324,7 @@ impl Owner {
             return;
         }
         let (due, woken) = (running.due_in().is_zero(), running.wake_report());
-        let mut notes = Vec::new();
+        let mut notes: Vec<_> = running.stall_change().map(VmNote::Stalled).into_iter().collect();
         running.finish_rebase(&mut notes);
         notes.into_iter().for_each(|note| self.say(note));
         if let Some(report) = woken {

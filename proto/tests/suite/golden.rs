@@ -151,7 +151,9 @@ fn kinds_of_messages() {
     assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
-    let ballot = sustain_proto::wire::Ballot { hears, term_known, priority: 1, eligible: true, snapshots };
+    let (eligible, able, failed) = (true, true, Vec::new());
+    let ballot =
+        sustain_proto::wire::Ballot { hears, term_known, priority: 1, eligible, able, failed, snapshots };
     let responses = [
         Response::Ballot(ballot),
         Response::Claimed { greatest: term() },
