@@ -284,6 +284,10 @@ pub const IO_RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long an image may take to be converted: a terabyte from a slow disk.
 pub const CONVERT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 
+/// How long its conversion may say nothing. It tells each hundredth, which of a terabyte from a slow disk, at
+/// 20 MB/s, takes nine minutes.
+pub const CONVERT_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// Most bytes of one line that a guest's agent sends. Its longest answer here is a part of a file, encoded:
 /// see [`AGENT_PART_BYTES`].
 pub const AGENT_LINE_BYTES_MAX: usize = 1 << 20;

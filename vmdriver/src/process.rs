@@ -250,8 +250,19 @@ fn pid_of(child: &Child) -> io::Result<Pid> {
 /// # Errors
 /// If it can't be started, takes too long, or fails.
 pub(crate) fn run_for_output(command_line: &[OsString], timeout: Duration) -> io::Result<String> {
+    run_with_input(command_line, File::open("/dev/null")?, timeout)
+}
+
+/// The same with another standard input.
+///
+/// # Errors
+/// As for [`run_for_output`].
+pub(crate) fn run_with_input(
+    command_line: &[OsString],
+    stdin: File,
+    timeout: Duration,
+) -> io::Result<String> {
     let stdout = memory_file::create("sustain-output")?;
-    let stdin = File::open("/dev/null")?;
     let launch = Launch {
         command_line: command_line.to_vec(),
         stdin: stdin.into(),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
+use crate::image_info::ImageError;
 
 /// Why a disk does not do as told.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum DiskError {
         /// Why.
         source: io::Error,
     },
+    /// The image is none that a guest may have.
+    #[error(transparent)]
+    Inspect(#[from] ImageError),
     /// The disk is empty, or larger than can be.
     #[error("the disk has {found} bytes: it must be from 1 to {max}")]
     Size {
@@ -79,6 +83,7 @@ impl DiskError {
         match self {
             Self::Size { .. } | Self::SocketPath { .. } => ErrorKind::Invalid,
             Self::Image { .. } => ErrorKind::Missing,
+            Self::Inspect(error) => error.kind(),
             Self::Busy => ErrorKind::Busy,
             Self::Folder { .. } | Self::Start { .. } | Self::Control { .. } | Self::Frozen { .. } => {
                 ErrorKind::Failed

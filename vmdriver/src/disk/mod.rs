@@ -33,6 +33,7 @@ mod ranges;
 mod serve;
 mod snapshot_blocks;
 mod stack;
+mod stamp;
 mod supervisor;
 mod view;
 mod volume;
