@@ -84,6 +84,7 @@ impl VmDriver for CommandDriver {
             accel: Accel::Auto,
             memory_available_bytes: host::memory_available()?,
             tracking: None,
+            boot_problem: None,
         })
     }
 
