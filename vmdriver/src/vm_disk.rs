@@ -67,6 +67,7 @@ pub fn remove_left_behind(run_dir: &Path) -> io::Result<()> {
 /// Whether the disk can be frozen, asked before the VM is paused for nothing.
 pub(crate) fn check(disk: &mut Disk) -> Result<(), SnapshotError> {
     disk.settle();
+    disk.check_image().map_err(|source| SnapshotError::Disk { source })?;
     let status = disk.status().map_err(|source| SnapshotError::Disk { source })?;
     if status.frozen.len() >= FROZEN_LAYERS_MAX { Err(SnapshotError::Busy) } else { still(disk) }
 }
@@ -121,7 +122,10 @@ fn offer_frozen(
         SnapshotScope::Whole => None,
         SnapshotScope::Changes => frozen.changed(),
     };
-    sink.region(&region, frozen.source(), changed).map_err(|source| SnapshotError::Sink { region, source })
+    sink.region(&region, frozen.source(), changed)
+        .map_err(|source| SnapshotError::Sink { region, source })?;
+    // What was just read of it may have been another's.
+    disk.check_image().map_err(|source| SnapshotError::Disk { source })
 }
 
 #[cfg(test)]

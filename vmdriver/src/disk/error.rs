@@ -21,6 +21,16 @@ pub enum DiskError {
     /// The image is none that a guest may have.
     #[error(transparent)]
     Inspect(#[from] ImageError),
+    /// The image below a disk is not what it was.
+    #[error(
+        "the disk image {} was changed while its guest ran from it: what the guest reads is a mixture of both. \
+         Restore the service from a snapshot that was taken before",
+        path.display()
+    )]
+    ImageChanged {
+        /// Which.
+        path: PathBuf,
+    },
     /// The disk is empty, or larger than can be.
     #[error("the disk has {found} bytes: it must be from 1 to {max}")]
     Size {
@@ -85,6 +95,7 @@ impl DiskError {
             Self::Image { .. } => ErrorKind::Missing,
             Self::Inspect(error) => error.kind(),
             Self::Busy => ErrorKind::Busy,
+            Self::ImageChanged { .. } => ErrorKind::Corrupt,
             Self::Folder { .. } | Self::Start { .. } | Self::Control { .. } | Self::Frozen { .. } => {
                 ErrorKind::Failed
             }

@@ -228,6 +228,31 @@ fn the_conversion_of_one_image_never_serves_another() {
     assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "the older one is removed");
 }
 
+/// A raw image is read in place. One that was copied over while its first server ran showed through into the guest,
+/// and into its snapshots, and nobody was told.
+#[test]
+fn an_image_that_is_changed_under_its_disk_is_noticed() {
+    let place = Place::new(MIB);
+    let disk = place.disk.as_ref().unwrap();
+    disk.check_image().unwrap();
+    let original = std::fs::metadata(&place.image).unwrap().modified().unwrap();
+    let set_time = |time| std::fs::File::open(&place.image).unwrap().set_modified(time).unwrap();
+    set_time(original + std::time::Duration::from_nanos(1_000));
+    let error = disk.check_image().unwrap_err();
+    assert!(matches!(error, DiskError::ImageChanged { .. }), "{error}");
+    set_time(original);
+    disk.check_image().unwrap();
+    // Another file of the same size and time.
+    let other = place.folder.path().join("other");
+    std::fs::copy(&place.image, &other).unwrap();
+    std::fs::File::open(&other).unwrap().set_modified(original).unwrap();
+    std::fs::rename(&other, &place.image).unwrap();
+    let error = disk.check_image().unwrap_err();
+    assert!(error.to_string().contains("was changed while its guest ran"), "{error}");
+    std::fs::remove_file(&place.image).unwrap();
+    assert!(disk.check_image().is_err());
+}
+
 /// The whole way: a disk from an image, its first snapshot in a store, a disk over that snapshot, and its
 /// changes as the next.
 #[test]
