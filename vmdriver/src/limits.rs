@@ -174,6 +174,17 @@ pub const NBD_REQUEST_BYTES_MAX: u32 = 32 << 20;
 /// Memory for all NBD requests in flight: two of the longest.
 pub const NBD_MEMORY_BYTES_MAX: u64 = 64 << 20;
 
+/// What one client may have of that: one of the longest, so that no two are held up by a third.
+pub const NBD_SHARE_BYTES_MAX: u64 = NBD_REQUEST_BYTES_MAX as u64;
+
+/// Memory that each NBD client has for itself, for requests no longer than this: guests ask for 1 or 2 MiB at most
+/// at a time, and so never wait for what another client does.
+pub const NBD_OWN_BYTES_MAX: u64 = 4 << 20;
+
+/// How long an NBD client may take to send the rest of a request that it has begun. A local one takes milliseconds for
+/// the longest; one that the system held up for so long connects again.
+pub const NBD_PAYLOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Most NBD connections: QEMU has one, nbdcopy four.
 pub const NBD_CONNECTIONS_MAX: usize = 16;
 
