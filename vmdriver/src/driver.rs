@@ -159,6 +159,11 @@ pub trait SnapshotSink {
         source: &dyn RegionSource,
         changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Whether the snapshot is wanted no more, because the VM is to end. A driver that waits for long asks this.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// What a check found.

@@ -138,8 +138,11 @@ pub const CGROUP_DEPTH_MAX: usize = 64;
 /// Bytes of what `run-in-guest` writes that are handed over at a time: a pipe of Linux holds as much.
 pub const COMMAND_PART_BYTES: usize = 64 << 10;
 
-/// Such parts that wait to be taken; then the program waits.
-pub const COMMAND_PARTS_WAITING: usize = 4;
+/// Between two looks whether a program of the command driver has ended, or need not go on. Its last word wakes at once.
+pub const COMMAND_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Two writes to a file that are further apart than this have different times: a tick of the kernel is 10 ms at most.
+pub const FILE_TIME_GRAIN: Duration = Duration::from_millis(20);
 
 /// Most bytes that are kept of what the other programs of the command driver write to their standard output.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 1 << 20;

@@ -98,8 +98,13 @@ impl Bench {
         let bytes = (0..bytes / 8).flat_map(|_| word()).collect();
         let term = Term { counter: 1, node: NodeId::from_bytes([1; 32]), nonce: 1 };
         let service = ServiceName::new("memory").unwrap();
-        let saving =
-            Saving { service, store: self.store.clone(), interval: Duration::from_millis(1), rebase_after };
+        let saving = Saving {
+            service,
+            store: self.store.clone(),
+            interval: Duration::from_millis(1),
+            rebase_after,
+            cancelled: std::sync::Arc::default(),
+        };
         Running::new(Box::new(Memory { bytes, saved: 0 }), term, None, None, saving, None)
     }
 

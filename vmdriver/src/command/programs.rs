@@ -5,6 +5,8 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sustain_proto::ServiceName;
 
@@ -70,6 +72,8 @@ pub(crate) struct Programs {
     service: ServiceName,
     folders: Option<Folders>,
     forwards: Vec<PortForward>,
+    /// See [`Call`].
+    kept: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,7 +93,7 @@ impl Programs {
             }
         }
         let (settings, service) = (settings.clone(), service.clone());
-        Ok(Self { settings, service, folders: None, forwards: Vec::new() })
+        Ok(Self { settings, service, folders: None, forwards: Vec::new(), kept: Arc::default() })
     }
 
     /// Makes its folders anew, empty and for this user alone. What an earlier life left in them is gone:
@@ -151,6 +155,12 @@ impl Programs {
         empty(path).map_err(failed)
     }
 
+    /// Makes that folder anew if it is none any more: a program may have removed it, or put a link in its place.
+    pub(super) fn ready_snapshot_folder(&self) -> Result<(), ProgramError> {
+        let is_folder = fs::symlink_metadata(self.snapshot_folder()?).is_ok_and(|found| found.is_dir());
+        if is_folder { Ok(()) } else { self.empty_snapshot_folder() }
+    }
+
     /// How the program of this verb is called; none if it is left out.
     pub(super) fn call(&self, verb: Verb) -> Option<Call> {
         let program = self.settings.folder.join(verb.as_str());
@@ -160,6 +170,7 @@ impl Programs {
         let mut call = bare(&program, self.folders.as_ref().map_or(&self.settings.folder, |it| &it.run))
             .with("SUSTAIN_CONTRACT", CONTRACT_VERSION)
             .with("SUSTAIN_SERVICE", self.service.as_str());
+        call.kept = Arc::clone(&self.kept);
         if let Some(folders) = &self.folders {
             call = call.with("SUSTAIN_RUN", &folders.run).with("SUSTAIN_STATE", &folders.state);
             if matches!(verb, Verb::Snapshot | Verb::Restore) {
@@ -183,9 +194,12 @@ fn text(address: SocketAddr) -> OsString {
 
 /// An empty folder of mode 0700, whatever was there.
 fn empty(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(folder) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(folder)?,
+        // A link is removed, and not what it leads to.
+        Ok(_) => fs::remove_file(folder)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     fs::DirBuilder::new().mode(0o700).create(folder)
 }
