@@ -76,7 +76,7 @@ impl CommandVm {
         self.failures = failures_after(self.failures, &asked);
         if let Err(error) = asked {
             let error = sustain_store::error_chain(&error);
-            tracing::warn!(service = %self.programs.service(), error, failures = self.failures, "not known to be alive");
+            tracing::warn!(service = %self.programs.service(), error, failures = self.failures, "not alive");
         }
         self.asked = Instant::now();
         self.failures >= limits::COMMAND_ALIVE_FAILURES
