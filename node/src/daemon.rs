@@ -299,6 +299,12 @@ async fn unable(vm: &VmSettings, events: &EventLog) -> Option<String> {
     let problem = match tokio::task::spawn_blocking(move || driver.check(&spec)).await {
         Ok(Ok(report)) => {
             tracing::info!(%service, qemu = report.qemu_version, accel = report.accel.as_str(), "can run the VM");
+            if let Some(problem) = report.boot_problem {
+                // Looked at again when it is to boot; where there is a snapshot it never is.
+                let what =
+                    format!("this node can only restore the service's VM, and not begin it: {problem}");
+                events.add(Happening::Problem { service: Some(service), what });
+            }
             return None;
         }
         // Memory that is short now may be there when it counts; starting the VM checks again.

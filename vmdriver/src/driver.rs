@@ -27,7 +27,8 @@ pub const REGION_DISK: &str = "disk0";
 
 /// Starts and restores VMs.
 pub trait VmDriver: Send + Sync {
-    /// Whether a VM of this spec could be started here and now.
+    /// Whether a VM of this spec could be restored here and now, and whether it could be booted: what only a boot
+    /// needs is no error, but [`CheckReport::boot_problem`].
     ///
     /// # Errors
     /// Says what is missing.
@@ -158,6 +159,11 @@ pub trait SnapshotSink {
         source: &dyn RegionSource,
         changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Whether the snapshot is wanted no more, because the VM is to end. A driver that waits for long asks this.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// What a check found.
@@ -173,6 +179,9 @@ pub struct CheckReport {
     pub memory_available_bytes: u64,
     /// How writes to guest memory will be found; none where there is none to be looked at.
     pub tracking: Option<TrackingReport>,
+    /// Why the VM could only be restored from a snapshot here, and not begun; none if it could be begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_problem: Option<String>,
 }
 
 /// How a host finds out what a guest wrote to its memory.

@@ -116,9 +116,11 @@ fn choose_accel(spec: &VmSpec, qemu: &Path) -> Result<Accel, CheckError> {
 
 impl VmDriver for QemuDriver {
     fn check(&self, spec: &VmSpec) -> Result<CheckReport, CheckError> {
-        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec, true)?;
+        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec, false)?;
         let qemu_version = host::qemu_version(&qemu)?;
-        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking: Some(tracking) })
+        let tracking = Some(tracking);
+        let boot_problem = vm_disk::boot_problem(spec);
+        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking, boot_problem })
     }
 
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError> {

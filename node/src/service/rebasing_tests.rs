@@ -113,8 +113,13 @@ impl Bench {
         let bytes = (0..bytes / 8).flat_map(|_| word()).collect();
         let origin = parent.map(|(_, seq)| TermOrigin { parent: term(reign - 1), seq });
         let service = ServiceName::new("memory").unwrap();
-        let saving =
-            Saving { service, store: self.store.clone(), interval: Duration::from_millis(1), rebase_after };
+        let saving = Saving {
+            service,
+            store: self.store.clone(),
+            interval: Duration::from_millis(1),
+            rebase_after,
+            cancelled: std::sync::Arc::default(),
+        };
         let parent = parent.map(|(parent, _)| parent);
         Running::new(Box::new(Memory { bytes, saved: 0 }), term(reign), origin, parent, saving, None)
     }

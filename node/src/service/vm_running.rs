@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, ServiceName, SnapshotId, Term, TermOrigin};
@@ -23,6 +25,8 @@ pub(super) struct Saving {
     pub(super) store: Store,
     pub(super) interval: Duration,
     pub(super) rebase_after: u32,
+    /// Whether the VM is to end.
+    pub(super) cancelled: Arc<AtomicBool>,
 }
 
 /// A VM, and which snapshot comes next.
@@ -64,7 +68,7 @@ impl Stall {
 }
 
 /// Passes the regions of a paused VM on to the store.
-struct Ingest<'a>(&'a mut Push);
+struct Ingest<'a>(&'a mut Push, &'a AtomicBool);
 
 impl SnapshotSink for Ingest<'_> {
     fn region(
@@ -78,6 +82,10 @@ impl SnapshotSink for Ingest<'_> {
             Some(ranges) => self.0.ingest_changes(name, source, ranges)?,
         }
         Ok(())
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.1.load(Ordering::Acquire)
     }
 }
 
@@ -211,7 +219,7 @@ impl Running {
         // What the push finds as its parent is what the VM's changes are counted from: the last snapshot
         // that was committed, or the one that it was restored from.
         let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
-        let timings = self.vm.snapshot(scope, &mut Ingest(&mut push))?;
+        let timings = self.vm.snapshot(scope, &mut Ingest(&mut push, &self.saving.cancelled))?;
         let now = Instant::now();
         // What came of the snapshot after the pause took its time.
         let after = Duration::try_from_secs_f64(timings.after_ms / 1e3).unwrap_or_default();

@@ -281,7 +281,8 @@ impl Owner {
         self.say(VmNote::Running { ports, pid, channel, rest: remote });
         let VmSettings { service, store, interval, rebase_after, .. } = &self.settings;
         let (service, store) = (service.clone(), store.clone());
-        let saving = Saving { service, store, interval: *interval, rebase_after: *rebase_after };
+        let (interval, rebase_after, cancelled) = (*interval, *rebase_after, self.cancelled.clone());
+        let saving = Saving { service, store, interval, rebase_after, cancelled };
         self.vm = Held::Running(Box::new(Running::new(vm, term, origin, parent, saving, rest)));
         self.say(VmNote::Event(Event::Running { term }));
     }

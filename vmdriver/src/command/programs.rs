@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sustain_proto::ServiceName;
 
@@ -71,6 +72,8 @@ pub(crate) struct Programs {
     service: ServiceName,
     folders: Option<Arc<Folders>>,
     forwards: Vec<PortForward>,
+    /// See [`Call`].
+    kept: Arc<AtomicBool>,
 }
 
 /// The folders of one life of a service; those with its state go with it.
@@ -115,7 +118,7 @@ impl Programs {
             }
         }
         let (settings, service) = (settings.clone(), service.clone());
-        Ok(Self { settings, service, folders: None, forwards: Vec::new() })
+        Ok(Self { settings, service, folders: None, forwards: Vec::new(), kept: Arc::default() })
     }
 
     /// Makes its folders anew, empty and for this user alone. What an earlier life left in them is gone:
@@ -177,6 +180,12 @@ impl Programs {
         empty(path).map_err(failed)
     }
 
+    /// Makes that folder anew if it is none any more: a program may have removed it, or put a link in its place.
+    pub(super) fn ready_snapshot_folder(&self) -> Result<(), ProgramError> {
+        let is_folder = fs::symlink_metadata(self.snapshot_folder()?).is_ok_and(|found| found.is_dir());
+        if is_folder { Ok(()) } else { self.empty_snapshot_folder() }
+    }
+
     /// How the program of this verb is called; none if it is left out.
     pub(super) fn call(&self, verb: Verb) -> Option<Call> {
         let program = self.settings.folder.join(verb.as_str());
@@ -186,6 +195,7 @@ impl Programs {
         let mut call = bare(&program, self.folders.as_ref().map_or(&self.settings.folder, |it| &it.run))
             .with("SUSTAIN_CONTRACT", CONTRACT_VERSION)
             .with("SUSTAIN_SERVICE", self.service.as_str());
+        call.kept = Arc::clone(&self.kept);
         if let Some(folders) = &self.folders {
             call = call.with("SUSTAIN_RUN", &folders.run).with("SUSTAIN_STATE", &folders.state);
             if matches!(verb, Verb::Snapshot | Verb::Restore) {
@@ -213,10 +223,12 @@ fn empty(folder: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(folder)
 }
 
-/// No folder, whatever was there.
+/// No folder, whatever was there. A link is removed, and not what it leads to.
 fn remove(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    match fs::symlink_metadata(folder) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(folder),
+        Ok(_) => fs::remove_file(folder),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -1,15 +1,13 @@
 //! A program whose output is handed over while it runs, however much it is.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::error::ProgramError;
 use super::job::{Call, pipe};
+use super::output::Output;
 use crate::driver::ExitReport;
-use crate::limits::{self, COMMAND_PART_BYTES, COMMAND_PARTS_WAITING};
+use crate::limits::{self, COMMAND_PART_BYTES};
 
 /// How a program ended whose output was handed over.
 #[derive(Debug)]
@@ -36,15 +34,14 @@ impl Call {
         let failed =
             |source| StreamError::Program(ProgramError::Start { path: self.program.clone(), source });
         let deadline = Instant::now() + patience;
-        let (read_end, theirs) = pipe().map_err(failed)?;
-        let (sender, parts) = sync_channel(COMMAND_PARTS_WAITING);
+        let (pipe, theirs) = pipe().map_err(failed)?;
+        let mut pipe = Output::new(pipe).map_err(failed)?;
         let job = self.launch(theirs, true).map_err(failed)?;
-        // Ends when the last writer does, or nobody takes anything any more.
-        let reader = std::thread::Builder::new().name("command-output".to_owned());
-        reader.spawn(move || read_parts(read_end, &sender)).map_err(failed)?;
         let mut output_bytes = 0;
         let report = loop {
-            let all_here = hand_over(&parts, limits::POLL_INTERVAL, output, &mut output_bytes)?;
+            let came = hand_over(&mut pipe, limits::COMMAND_LOOK_INTERVAL, output)?;
+            output_bytes += came.unwrap_or_default() as u64;
+            let all_here = came.is_none();
             let ended = if all_here { job.wait(left(deadline)) } else { job.exited() };
             match ended {
                 Some(report) => break report,
@@ -58,10 +55,18 @@ impl Call {
         let stderr = job.tail();
         // Ends those of its group that still hold the output.
         drop(job);
-        // Only something that left the group could keep the output open for longer.
-        let end = Instant::now() + limits::OUTPUT_END_TIMEOUT;
-        while !hand_over(&parts, left(end), output, &mut output_bytes)? && Instant::now() < end {}
-        Ok(Streamed { report, output_bytes, stderr })
+        let mut failure = None;
+        self.take_rest(&mut |patience| match hand_over(&mut pipe, patience, output) {
+            Ok(came) => {
+                output_bytes += came.unwrap_or_default() as u64;
+                came
+            }
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
+        failure.map_or(Ok(Streamed { report, output_bytes, stderr }), Err)
     }
 }
 
@@ -69,36 +74,15 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-/// Waits for one part and hands it over. Whether there will be no more.
+/// Waits for one part and hands it over: how many bytes, none once there will be no more.
 fn hand_over(
-    parts: &Receiver<Vec<u8>>,
+    pipe: &mut Output,
     patience: Duration,
     output: &mut dyn Write,
-    bytes: &mut u64,
-) -> Result<bool, StreamError> {
-    match parts.recv_timeout(patience) {
-        Ok(part) => {
-            output.write_all(&part).map_err(StreamError::Output)?;
-            *bytes += part.len() as u64;
-            Ok(false)
-        }
-        Err(RecvTimeoutError::Timeout) => Ok(false),
-        Err(RecvTimeoutError::Disconnected) => Ok(true),
-    }
-}
-
-fn read_parts(output: OwnedFd, parts: &SyncSender<Vec<u8>>) {
-    let mut output = File::from(output);
-    loop {
-        let mut part = vec![0; COMMAND_PART_BYTES];
-        match output.read(&mut part) {
-            Ok(0) => return,
-            Ok(bytes) => part.truncate(bytes),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return,
-        }
-        if parts.send(part).is_err() {
-            return;
-        }
-    }
+) -> Result<Option<usize>, StreamError> {
+    let mut part = vec![0; COMMAND_PART_BYTES];
+    // What can't be read any more has ended.
+    let Some(bytes) = pipe.read(&mut part, patience).ok().flatten() else { return Ok(None) };
+    output.write_all(&part[..bytes]).map_err(StreamError::Output)?;
+    Ok(Some(bytes))
 }

@@ -8,6 +8,7 @@ mod disk;
 mod early_client;
 mod endings;
 mod hanging;
+mod images;
 mod incompatible;
 mod inside;
 mod real_guest;

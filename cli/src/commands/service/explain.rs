@@ -182,7 +182,8 @@ impl Explanation {
                 format!(", by {}", host.accel.as_str())
             };
             let memory = text::bytes(host.memory_available_bytes);
-            row("this node", format!("can run it: {}{accel}; {memory} of memory left", host.qemu_version));
+            let can = if host.boot_problem.is_none() { "run it" } else { "restore it, not begin it" };
+            row("this node", format!("can {can}: {}{accel}; {memory} of memory left", host.qemu_version));
         }
         for port in &self.ports {
             row("port", format!("{} to {} in the guest: {}", port.listen, port.guest_port, port.state));

@@ -32,7 +32,11 @@ pub(super) fn look_at_host(service: &ServiceConfig) -> HostView {
     view.problems.extend(disk.as_ref().map(|error| error_chain(error)));
     let vms: Arc<dyn VmDriver> = Arc::new(QemuDriver::default());
     match driver_of(service, &vms).check(&spec_of(service)) {
-        Ok(report) => view.report = Some(report),
+        Ok(report) => {
+            // What the image lacks was said already.
+            view.problems.extend(report.boot_problem.clone().filter(|_| disk.is_none()));
+            view.report = Some(report);
+        }
         // Said already.
         Err(CheckError::GuestFile { what: "disk", .. }) if disk.is_some() => {}
         Err(error) => view.problems.push(error_chain(&error)),
