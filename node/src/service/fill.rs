@@ -1,13 +1,14 @@
 //! Making a VM ready to go on: its memory is filled from the store, and its disk knows where its blocks are to be had.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use sustain_gossip::RemoteSnapshot;
 use sustain_proto::SnapshotId;
-use sustain_store::{ErrorKind, Progress, RestoreError, error_chain};
+use sustain_store::{ErrorKind, RestoreError, error_chain};
 use sustain_vmdriver::{PreparedVm, StartError};
 
+use super::cancel::Cancel;
 use super::mend::Mender;
 use super::rest::RestBlocks;
 use super::vm_thread::VmSettings;
@@ -32,17 +33,6 @@ pub(super) enum FillError {
 impl FillError {
     fn is_damage(&self) -> bool {
         matches!(self, Self::Restore(error) if error.kind() == ErrorKind::Corrupt)
-    }
-}
-
-/// Lets a restore be given up when the VM is to stop anyway.
-struct Cancel<'a>(&'a AtomicBool);
-
-impl Progress for Cancel<'_> {
-    fn total(&self, _bytes: u64) {}
-    fn advance(&self, _bytes: u64) {}
-    fn cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
     }
 }
 

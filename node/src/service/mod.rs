@@ -2,6 +2,7 @@
 //! port where its clients come in.
 
 mod actions;
+mod cancel;
 mod client;
 mod driver;
 mod durable;

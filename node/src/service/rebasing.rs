@@ -6,7 +6,9 @@ use std::thread::JoinHandle;
 use std::{io, thread};
 
 use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{PreparedRebase, Progress, RebaseError, Store};
+use sustain_store::{PreparedRebase, RebaseError, Store};
+
+use super::cancel::Cancel;
 
 /// A rebase that is being prepared. Dropping it gives it up.
 pub(super) struct Rebasing {
@@ -45,16 +47,5 @@ impl Drop for Rebasing {
                 tracing::error!("the thread of a rebase panicked");
             }
         }
-    }
-}
-
-/// Lets a rebase be given up.
-struct Cancel(Arc<AtomicBool>);
-
-impl Progress for Cancel {
-    fn total(&self, _bytes: u64) {}
-    fn advance(&self, _bytes: u64) {}
-    fn cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
     }
 }
