@@ -10,7 +10,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Install what a fresh Debian 12 or 13 lacks, and build the test guest
@@ -54,7 +54,7 @@ demo: setup build ## Kill the server of a five-node cluster and watch its VM liv
 	$(TARGET_DIR)/debug/snapctl demo
 
 .PHONY: bench-pause
-bench-pause: setup ## Measure a guest's pauses by snapshots, beside QEMU's own ways (about 6 minutes)
+bench-pause: setup ## Measure a guest's pauses by snapshots, beside QEMU's own ways (about 7 minutes)
 	cargo build $(CARGO_FLAGS) -p sustain-vmdriver --example bench-pause
 	$(TARGET_DIR)/debug/examples/bench-pause
 

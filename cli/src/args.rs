@@ -16,17 +16,17 @@ use crate::commands;
 #[derive(Debug, Parser)]
 #[command(name = "snapctl", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Work on the store in this folder, without a daemon
-    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    /// Work on the store in this folder, without a daemon: push, gather, rebase, log and verify
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config", help_heading = GLOBAL)]
     pub(crate) store: Option<PathBuf>,
 
-    /// Talk to the daemon with this configuration [default: $SUSTAIN_CONFIG,
+    /// Talk to the daemon with this configuration; service add, rm and check take several [default: $SUSTAIN_CONFIG,
     /// ~/.config/sustain/config.toml, /etc/sustain/config.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Vec<PathBuf>,
 
-    /// Print JSON: one object, or one a line where work takes long
-    #[arg(long, global = true)]
+    /// Print JSON: one object; an array by log, service ls and service check; one object a line by demo
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
 
     #[command(subcommand)]
@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Demo(commands::demo::DemoArgs),
     DiskServer(commands::disk_server::DiskServerArgs),
 }
+
+const GLOBAL: &str = "Global options";
 
 const EXIT_CODES: &str = "Exit codes:
   0 done              10 no such store or snapshot   12 node unreachable

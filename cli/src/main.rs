@@ -42,11 +42,17 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Rebase(args) => commands::rebase::run(args, &place, output),
         Command::Log(args) => commands::log::run(args, &place, output),
         Command::Verify(args) => commands::verify::run(args, &place, output),
-        Command::Init(args) => commands::init::run(args, output),
+        Command::Init(args) => {
+            place.refuse("init")?;
+            commands::init::run(args, output)
+        }
         Command::Node(args) => commands::node::run(args, &place, output),
         Command::Status(args) => commands::status::run(args, &place, output),
         Command::Service(args) => commands::service::run(args, &place, output),
-        Command::Demo(args) => commands::demo::run(args, output),
+        Command::Demo(args) => {
+            place.refuse("demo")?;
+            commands::demo::run(args, output)
+        }
         Command::DiskServer(args) => commands::disk_server::run(&args),
     }
 }

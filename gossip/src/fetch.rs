@@ -1,6 +1,8 @@
 //! Fetches one pack from one peer, from the byte on where an earlier transfer stopped.
 
 use std::error::Error;
+use std::ops::Range;
+use std::time::Duration;
 
 use sustain_proto::wire::{Request, Response};
 use sustain_proto::{NodeId, PackId, PackRef};
@@ -70,7 +72,8 @@ async fn transfer(
         }
     };
     let offset = receiver.written();
-    let mut stream = match ask(member, peer, pack, offset).await {
+    let ends = pack.bytes.saturating_sub(offset);
+    let mut stream = match ask(member, peer, pack, offset, ends, member.request_timeout()).await {
         Ok(stream) => stream,
         Err(error) => {
             return Outcome::Broken { partial: Some(Box::new(receiver)), reason: error_chain(&error) };
@@ -119,14 +122,37 @@ fn store_failure(error: ImportError) -> Outcome {
     Outcome::Store { kind: error.kind().into(), source: Box::new(error) }
 }
 
-/// Asks for the pack; the stream that comes back holds its bytes from the offset on.
+/// Reads a part of a pack into memory. It is worth nothing until it is checked. No byte for so long is an error.
+pub(crate) async fn read_part(
+    member: &Member,
+    peer: NodeId,
+    pack: PackRef,
+    part: Range<u64>,
+    patience: Duration,
+) -> Result<Vec<u8>, RequestError> {
+    let end = part.end.min(pack.bytes);
+    let bytes = end.saturating_sub(part.start);
+    let mut stream = ask(member, peer, pack, part.start, bytes, patience).await?;
+    let room = usize::try_from(bytes).unwrap_or(usize::MAX);
+    match pump::fill(&mut stream, room, patience).await {
+        (read, Ok(())) => Ok(read),
+        (_, Err(error)) => {
+            let what = "a request for a part of a pack";
+            Err(RequestError::Broken { node: peer, what, reason: error_chain(&error) })
+        }
+    }
+}
+
+/// Asks for so many bytes of a pack from the offset on, which the stream that comes back holds.
 async fn ask(
     member: &Member,
     peer: NodeId,
     pack: PackRef,
     offset: u64,
+    bytes: u64,
+    limit: Duration,
 ) -> Result<quinn::RecvStream, RequestError> {
-    let request = Request::GetPack { id: pack.id, offset };
+    let request = Request::GetPack { id: pack.id, offset, bytes };
     let exchange = Exchange::new(peer, &request);
     let work = async {
         let (mut send, mut receive) = exchange.open(member, &request).await?;
@@ -140,5 +166,5 @@ async fn ask(
             _ => Err(exchange.improper("another answer was expected")),
         }
     };
-    exchange.within(member.request_timeout(), work).await
+    exchange.within(limit, work).await
 }

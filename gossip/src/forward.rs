@@ -1,5 +1,6 @@
 //! The forward lane: clients' connections on their way to the server (P23).
 
+use std::future::Future;
 use std::io;
 use std::num::NonZeroU16;
 use std::pin::Pin;
@@ -94,6 +95,12 @@ impl IncomingForward {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
         Ok(self.stream)
+    }
+
+    /// Resolves when the peer no longer wants the connection, or is gone.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.stream.send.stopped();
+        async move { drop(stopped.await) }
     }
 
     /// Sends the client away, and says why.

@@ -50,33 +50,67 @@ pub(crate) async fn gather(
     progress: SharedProgress,
 ) -> Result<GatherReport, GatherError> {
     let manifests = manifests(&member, id).await?;
-    let packs = packs(&manifests);
-    let (store, copy) = (member.store.clone(), manifests.clone());
-    let lacking = blocking(&member, id, "list the packs", move || {
-        store.packs_lacking(&copy).map_err(|error| (error.kind().into(), boxed(error)))
-    })
-    .await?;
-    let mut report = GatherReport { packs_here: packs.len() - lacking.len(), ..GatherReport::default() };
-    if !lacking.is_empty() {
-        let wanted = lacking.iter().filter_map(|pack| packs.get(pack).map(|found| (*pack, *found)));
-        let gathering = Gathering::new(member.clone(), id, wanted.collect(), progress);
-        gathering.run(&mut report).await?;
-    }
-    let store = member.store.clone();
-    report.snapshots = blocking(&member, id, "import the manifests", move || {
-        store.import(&manifests).map_err(|error| (error.kind().into(), boxed(error)))
-    })
-    .await?;
+    let (lacking, mut report) = lacking(&member, id, &manifests).await?;
+    fetch_packs(&member, id, lacking, progress, &mut report).await?;
+    import(&member, id, manifests, &mut report).await?;
     Ok(report)
 }
 
-fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Box<dyn std::error::Error + Send + Sync> {
+/// What is to be had of others for these manifests.
+pub(crate) async fn lacking(
+    member: &Member,
+    id: SnapshotId,
+    manifests: &[Vec<u8>],
+) -> Result<(BTreeMap<PackId, PackRef>, GatherReport), GatherError> {
+    let packs = packs(manifests);
+    let (store, copy) = (member.store.clone(), manifests.to_vec());
+    let lacking = blocking(member, id, "list the packs", move || {
+        store.packs_lacking(&copy).map_err(|error| (error.kind().into(), boxed(error)))
+    })
+    .await?;
+    let report = GatherReport { packs_here: packs.len() - lacking.len(), ..GatherReport::default() };
+    let wanted = lacking.iter().filter_map(|pack| packs.get(pack).map(|found| (*pack, *found)));
+    Ok((wanted.collect(), report))
+}
+
+/// Fetches whole packs, from all peers that have them.
+pub(crate) async fn fetch_packs(
+    member: &Arc<Member>,
+    id: SnapshotId,
+    wanted: BTreeMap<PackId, PackRef>,
+    progress: SharedProgress,
+    report: &mut GatherReport,
+) -> Result<(), GatherError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    Gathering::new(member.clone(), id, wanted, progress).run(report).await
+}
+
+/// Makes the snapshot one of this store: all its packs are here.
+pub(crate) async fn import(
+    member: &Member,
+    id: SnapshotId,
+    manifests: Vec<Vec<u8>>,
+    report: &mut GatherReport,
+) -> Result<(), GatherError> {
+    let store = member.store.clone();
+    report.snapshots = blocking(member, id, "import the manifests", move || {
+        store.import(&manifests).map_err(|error| (error.kind().into(), boxed(error)))
+    })
+    .await?;
+    Ok(())
+}
+
+pub(crate) fn boxed(
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Box<dyn std::error::Error + Send + Sync> {
     Box::new(error)
 }
 
 type StoreFailure = (crate::ErrorKind, Box<dyn std::error::Error + Send + Sync>);
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     member: &Member,
     id: SnapshotId,
     action: &'static str,
@@ -94,7 +128,7 @@ fn packs(manifests: &[Vec<u8>]) -> BTreeMap<PackId, PackRef> {
 }
 
 /// The snapshot's manifest, after that of its base.
-async fn manifests(member: &Arc<Member>, id: SnapshotId) -> Result<Vec<Vec<u8>>, GatherError> {
+pub(crate) async fn manifests(member: &Arc<Member>, id: SnapshotId) -> Result<Vec<Vec<u8>>, GatherError> {
     let bytes = manifest(member, id).await?;
     let base = Manifest::decode(&bytes).ok().and_then(|(_, manifest)| manifest.base());
     Ok(match base {

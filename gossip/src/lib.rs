@@ -1,7 +1,7 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
 //! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `placement`, `copies`, `wanted`, `plan`,
-//! `backoff`. *Drivers* (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`]
+//! `sources`, `backoff`. *Drivers* (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`]
 //! what the node above implements. Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
 pub mod limits;
@@ -25,8 +25,11 @@ mod plan;
 mod probe;
 mod prober;
 mod pump;
+mod remote;
 mod serve;
+mod sources;
 mod spread;
+mod start;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -37,12 +40,14 @@ mod wanted;
 
 pub use cluster::{Cluster, PeerStatus};
 pub use config::{ClusterConfig, Peer};
-pub use error::{ErrorKind, GatherError, RequestError, StartError};
+pub use error::{ChunkError, ErrorKind, GatherError, RequestError, StartError};
 pub use forward::{ForwardStream, IncomingForward};
 pub use gather::{GatherReport, SharedProgress};
 pub use handler::{BoxFuture, Handler};
 pub use identity::{KeyError, NodeKey};
 pub use overlay::neighbours;
 pub use placement::{Placement, Replicate};
+pub use remote::RemoteSnapshot;
+pub use start::Started;
 pub use tls::TlsError;
 pub use tuning::{Tuning, TuningError};

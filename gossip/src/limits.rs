@@ -92,3 +92,25 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Most bytes of a key file: it has less than 100, anything larger is something else.
 pub const KEY_FILE_BYTES_MAX: usize = 4_096;
+
+/// Bytes of a pack's end that are asked for first, where its directory is: 780 records, of 21 KiB each in a pack of
+/// 16 MiB. Where it is longer it takes another request.
+pub const DIRECTORY_TAIL_BYTES: u64 = 32 * 1024;
+
+/// Most records in the directories of packs that are elsewhere, which a snapshot that is not whole keeps: about 220 MB.
+/// With more, all of it is fetched first. 128 GiB of chunks are half as many.
+pub const FOREIGN_RECORDS_MAX: usize = 4 << 20;
+
+/// Stored bytes that come with one chunk that a guest waits for, if those after it are chunks too: a guest that reads
+/// on then waits once for four or more. A guess.
+pub const DEMAND_RUN_BYTES: u64 = 256 * 1024;
+
+/// Runs fetched at once for a guest. Each holds its bytes twice, stored and plain.
+pub const DEMAND_AT_ONCE: usize = 8;
+
+/// How long a peer may send nothing of what a guest waits for, before another one is asked. A peer that is gone is
+/// often known as lost only later; the guest's request has two seconds before the VM is paused.
+pub const DEMAND_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// Chunks kept that came with one that a guest waited for: 4 MiB.
+pub const CHUNKS_AHEAD_MAX: usize = 64;

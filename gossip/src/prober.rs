@@ -107,7 +107,8 @@ fn take(member: &Member, table: &mut ProbeTable, event: ProbeEvent) {
 fn changed(member: &Member, table: &ProbeTable, peer: NodeId) {
     publish(member, table, peer);
     let reachable = member.reach.reachable(&peer);
-    tracing::info!(cluster = member.cluster, peer = %peer.short(), reachable, "a peer has changed");
+    // The handler knows its name, and tells people.
+    tracing::debug!(cluster = member.cluster, peer = %peer.short(), reachable, "a peer has changed");
     member.handler.peer_changed(peer, reachable);
 }
 

@@ -1,6 +1,7 @@
 //! Packs between a store and a stream: a thread reads or writes the disk, a task the network, and a few
 //! buffers travel between them.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
@@ -31,17 +32,17 @@ pub(crate) enum PumpError {
     Interrupted,
 }
 
-/// Sends a pack's bytes from an offset on.
+/// Sends a part of a pack, which must not end past the pack.
 pub(crate) async fn send(
     tasks: &Tasks,
     reader: PackReader,
-    offset: u64,
+    part: Range<u64>,
     stream: &mut SendStream,
     stall: Duration,
 ) -> Result<(), PumpError> {
     let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
     // Ends by itself when this future is dropped: then nobody takes the buffers.
-    drop(tasks.blocking(move || read_all(&reader, offset, &buffers)));
+    drop(tasks.blocking(move || read_all(&reader, part, &buffers)));
     while let Some(buffer) = filled.recv().await {
         let buffer = buffer.map_err(PumpError::Read)?;
         let mut rest = &buffer[..];
@@ -57,10 +58,10 @@ pub(crate) async fn send(
     Ok(())
 }
 
-fn read_all(reader: &PackReader, offset: u64, buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>) {
-    let mut offset = offset;
-    while offset < reader.len() {
-        let left = usize::try_from(reader.len() - offset).unwrap_or(usize::MAX);
+fn read_all(reader: &PackReader, part: Range<u64>, buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>) {
+    let mut offset = part.start;
+    while offset < part.end {
+        let left = usize::try_from(part.end - offset).unwrap_or(usize::MAX);
         let mut buffer = vec![0_u8; left.min(limits::PACK_BUFFER_BYTES)];
         let read = reader.read_at(offset, &mut buffer);
         offset += buffer.len() as u64;
@@ -110,7 +111,11 @@ pub(crate) async fn receive(
 }
 
 /// Reads until the buffer has so many bytes, or nothing more comes.
-async fn fill(stream: &mut RecvStream, room: usize, stall: Duration) -> (Vec<u8>, Result<(), PumpError>) {
+pub(crate) async fn fill(
+    stream: &mut RecvStream,
+    room: usize,
+    stall: Duration,
+) -> (Vec<u8>, Result<(), PumpError>) {
     let mut buffer = vec![0_u8; room];
     let mut filled = 0;
     let mut end = Ok(());

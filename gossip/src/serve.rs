@@ -1,5 +1,6 @@
 //! Answers the bulk requests of peers from the store.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -17,6 +18,9 @@ use sustain_store::error_chain;
 /// Stream code: what is sent is not needed.
 const STREAM_UNNEEDED: VarInt = VarInt::from_u32(0);
 
+/// Parts of packs go before everything else on their connection, which has 0.
+const PART_PRIORITY: i32 = 1;
+
 /// Serves a bulk connection that a peer has dialled.
 pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Connection) {
     while let Ok((send, receive)) = connection.accept_bi().await {
@@ -33,8 +37,8 @@ async fn answer(member: &Member, peer: NodeId, mut send: SendStream, mut receive
     let Ok(_permit) = member.bulk_served.acquire().await else { return };
     let response = match request {
         Request::PutPack { id, bytes } => put_pack(member, id, bytes, &mut receive).await,
-        Request::GetPack { id, offset } => {
-            return get_pack(member, peer, id, offset, &mut send).await;
+        Request::GetPack { id, offset, bytes } => {
+            return get_pack(member, peer, id, offset..offset.saturating_add(bytes), &mut send).await;
         }
         Request::Commit { manifests } => commit(member, peer, manifests).await,
         request => {
@@ -127,12 +131,12 @@ async fn commit(member: &Member, peer: NodeId, manifests: Vec<Vec<u8>>) -> Respo
     }
 }
 
-async fn get_pack(member: &Member, peer: NodeId, id: PackId, offset: u64, send: &mut SendStream) {
+async fn get_pack(member: &Member, peer: NodeId, id: PackId, part: Range<u64>, send: &mut SendStream) {
     let store = member.store.clone();
     let reader = match member.tasks.blocking(move || store.read_pack(id)).await {
-        Ok(Ok(reader)) if offset <= reader.len() => reader,
+        Ok(Ok(reader)) if part.start <= reader.len() => reader,
         Ok(Ok(reader)) => {
-            let reason = format!("pack {} has {} bytes, not {offset}", id.short(), reader.len());
+            let reason = format!("pack {} has {} bytes, not {}", id.short(), reader.len(), part.start);
             return respond(Lane::Bulk, send, &Response::refused(reason)).await;
         }
         Ok(Err(error)) => return respond(Lane::Bulk, send, &Response::refused(error_chain(&error))).await,
@@ -143,7 +147,12 @@ async fn get_pack(member: &Member, peer: NodeId, id: PackId, offset: u64, send: 
     if !matches!(tokio::time::timeout(member.request_timeout(), write).await, Ok(Ok(()))) {
         return;
     }
-    match pump::send(&member.tasks, reader, offset, send, member.stall_timeout()).await {
+    if part.end < reader.len() {
+        // A guest waits for it, while whole packs are fetched for later. Fails only on a closed stream.
+        let _ = send.set_priority(PART_PRIORITY);
+    }
+    let part = part.start..part.end.min(reader.len());
+    match pump::send(&member.tasks, reader, part, send, member.stall_timeout()).await {
         // Fails only on a stream that is finished already.
         Ok(()) => drop(send.finish()),
         Err(error) => {

@@ -220,7 +220,8 @@ async fn send_pack(member: &Member, peer: NodeId, pack: PackId) -> Result<(), Se
     let exchange = Exchange::new(peer, &request);
     let (mut send, mut receive) =
         exchange.within(member.request_timeout(), exchange.open(member, &request)).await?;
-    let pumped = pump::send(&member.tasks, reader, 0, &mut send, member.stall_timeout()).await;
+    let whole = 0..reader.len();
+    let pumped = pump::send(&member.tasks, reader, whole, &mut send, member.stall_timeout()).await;
     let limit = match pumped {
         Ok(()) => {
             // Fails only on a stream that is finished already.

@@ -9,6 +9,12 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Milliseconds that have passed since then.
+#[must_use]
+pub fn since_ms(then: Instant) -> u64 {
+    u64::try_from(then.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A clock that only goes forward, from the time when it was made.
 #[derive(Debug, Clone, Copy)]
 pub struct Monotonic {
@@ -25,6 +31,6 @@ impl Monotonic {
     /// Milliseconds since it was made.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        since_ms(self.start)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState};
 use crate::config::{ClusterSecret, Config, ServiceConfig};
+use crate::descriptors;
 use crate::drivers::{driver_of, spec_of};
 use crate::events::{EventLog, Happening};
 use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
+use crate::run_folder::RunFolder;
 use crate::service::{self, ClientPort, Commands, ServiceHandle, ServiceParts, VmSettings};
 use sustain_store::error_chain;
 
@@ -50,7 +52,7 @@ pub enum DaemonError {
     /// The store can't be opened.
     #[error("can't open the store")]
     Store(#[from] sustain_store::OpenError),
-    /// A folder, socket or port can't be had.
+    /// A folder, socket or port can't be had; another node may have it.
     #[error("can't {doing} {what}")]
     Bind {
         /// What was being done.
@@ -77,7 +79,10 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(error) => crate::operations::exit_code(error.kind()),
-            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => 11,
+            Self::Bind { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse | io::ErrorKind::ResourceBusy => 11,
+                _ => 1,
+            },
             _ => 1,
         }
     }
@@ -89,11 +94,14 @@ pub struct Daemon {
     tasks: TaskTracker,
     cancel: CancellationToken,
     admin_socket: PathBuf,
+    /// Freed last, when no VM is left in it.
+    _run: RunFolder,
 }
 
 /// What is bound before anything starts.
 struct Bound {
     key: NodeKey,
+    run: RunFolder,
     store: Store,
     /// For each service, one for each of its ports.
     clients: Vec<Vec<TcpListener>>,
@@ -114,7 +122,7 @@ async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
         return Err(DaemonError::OtherKey { path, name, found: key.node_id() });
     }
     let secret = ClusterSecret::load(&config.secret_file)?;
-    make_folder(&config.run)?;
+    let run = RunFolder::lock(&config.run).map_err(bind_error("take the folder", config.run.display()))?;
     let options =
         StoreOptions { key: KeySource::Given(*secret.as_bytes()), create: true, ..StoreOptions::default() };
     let folder = config.store.clone();
@@ -131,11 +139,7 @@ async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
         }
         clients.push(listeners);
     }
-    Ok(Bound { key, store, clients, admin })
-}
-
-fn make_folder(path: &Path) -> Result<(), DaemonError> {
-    std::fs::create_dir_all(path).map_err(bind_error("make the folder", path.display()))
+    Ok(Bound { key, run, store, clients, admin })
 }
 
 impl Daemon {
@@ -145,7 +149,7 @@ impl Daemon {
     /// If a key, folder, socket or port can't be had, or the cluster's settings can't work.
     pub async fn start(config: Config, driver: Arc<dyn VmDriver>) -> Result<Self, DaemonError> {
         let own = config.own().cloned().ok_or_else(|| DaemonError::NoEntry { name: config.name.clone() })?;
-        let Bound { key, store, clients, admin } = bind(&config, own.id).await?;
+        let Bound { key, run, store, clients, admin } = bind(&config, own.id).await?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let events = Arc::new(EventLog::default());
         let (handles, ends): (Vec<ServiceHandle>, Vec<Commands>) =
@@ -159,14 +163,21 @@ impl Daemon {
         };
         let settings = cluster_config(&config, key, own.address);
         let cluster = Cluster::start(settings, store.clone(), Arc::new(handler), Arc::new(Replicate))?;
-        let node = Daemon { cluster, tasks, cancel, admin_socket: config.admin_socket.clone() };
+        let admin_socket = config.admin_socket.clone();
+        let node = Daemon { cluster, tasks, cancel, admin_socket, _run: run };
+        let room = descriptors::clients_max(descriptors::raise(), config.services.len());
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
         for (((service, handle), ends), listeners) in all {
             let mut parts = node.parts(&config, service, &store, &events, &driver);
-            parts.machine.eligible = can_run(&parts.vm, &events).await;
+            parts.problem = unable(&parts.vm, &events).await;
+            parts.machine.eligible = parts.problem.is_none();
             let started = service::start(parts, ends);
             started.map_err(bind_error("start the VM's thread of", &service.name))?;
-            node.serve_clients(service, handle, listeners);
+            let places = Arc::new(Semaphore::new(room));
+            let watch = (room, places.clone());
+            let (name, cancel) = (service.name.clone(), node.cancel.clone());
+            node.tasks.spawn(descriptors::watch_room(name, watch, events.clone(), cancel));
+            node.serve_clients(service, handle, listeners, &places);
         }
         node.spread_again(&config, &store);
         let state = AdminState { config, store, cluster: node.cluster.clone(), services: handles, events };
@@ -175,14 +186,20 @@ impl Daemon {
     }
 
     /// Accepts the clients of a service on all of its ports.
-    fn serve_clients(&self, service: &ServiceConfig, handle: &ServiceHandle, listeners: Vec<TcpListener>) {
-        let places = Arc::new(Semaphore::new(limits::CLIENTS_MAX));
+    fn serve_clients(
+        &self,
+        service: &ServiceConfig,
+        handle: &ServiceHandle,
+        listeners: Vec<TcpListener>,
+        places: &Arc<Semaphore>,
+    ) {
         for (forward, listener) in service.forwards.iter().zip(listeners) {
             let port = ClientPort {
                 service: service.name.clone(),
                 guest_port: forward.guest_port,
                 cluster: self.cluster.clone(),
                 target: handle.target(),
+                newest: handle.newest(),
                 places: places.clone(),
             };
             let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
@@ -257,6 +274,8 @@ impl Daemon {
             tasks: self.tasks.clone(),
             cancel: self.cancel.clone(),
             seed: rand::random(),
+            names: config.nodes.iter().map(|entry| (entry.id, entry.name.clone())).collect(),
+            problem: None,
         }
     }
 
@@ -273,26 +292,32 @@ impl Daemon {
     }
 }
 
-/// Whether this machine can run the VM. Asked before it matters, since finding out whether KVM works takes a
+/// Why this machine can't run the VM, if so. Asked before it matters, since finding out whether KVM works takes a
 /// moment; a node that can't still holds snapshots and forwards clients.
-async fn can_run(vm: &VmSettings, events: &EventLog) -> bool {
+async fn unable(vm: &VmSettings, events: &EventLog) -> Option<String> {
     let (driver, spec, service) = (vm.driver.clone(), vm.spec.clone(), vm.service.clone());
     let problem = match tokio::task::spawn_blocking(move || driver.check(&spec)).await {
         Ok(Ok(report)) => {
             tracing::info!(%service, qemu = report.qemu_version, accel = report.accel.as_str(), "can run the VM");
-            return true;
+            if let Some(problem) = report.boot_problem {
+                // Looked at again when it is to boot; where there is a snapshot it never is.
+                let what =
+                    format!("this node can only restore the service's VM, and not begin it: {problem}");
+                events.add(Happening::Problem { service: Some(service), what });
+            }
+            return None;
         }
         // Memory that is short now may be there when it counts; starting the VM checks again.
         Ok(Err(error)) if error.kind() == sustain_vmdriver::ErrorKind::NoMemory => {
             tracing::warn!(%service, error = %error_chain(&error), "not enough memory for the VM now");
-            return true;
+            return None;
         }
         Ok(Err(error)) => error_chain(&error),
         Err(error) => error.to_string(),
     };
     let what = format!("this node can't run the service's VM, and stands in no election: {problem}");
-    events.add(Happening::Problem { service: Some(service), what });
-    false
+    events.add(Happening::Problem { service: Some(service), what: what.clone() });
+    Some(what)
 }
 
 fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterConfig {

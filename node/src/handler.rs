@@ -36,7 +36,8 @@ impl Handler for NodeHandler {
         let Message::Heartbeat(heartbeat) = message else { return };
         // Nobody speaks for another node's term.
         if heartbeat.term.node != from {
-            tracing::warn!(from = %from.short(), "a heartbeat in another node's name is ignored");
+            let (service, from) = (&heartbeat.service, from.short());
+            tracing::warn!(%service, %from, "a heartbeat in another node's name is ignored");
             return;
         }
         if let Some(service) = self.services.get(&heartbeat.service) {
@@ -126,6 +127,9 @@ fn follow_rebase(store: &Store, snapshot: SnapshotId) {
             tracing::info!(base = %snapshot.short(), dropped = report.dropped.len(), bytes = report.bytes_freed,
                 "an older generation is retired");
         }
-        Err(error) => tracing::warn!(base = %snapshot.short(), error = %error_chain(&error), "can't retire"),
+        Err(error) => {
+            let (service, base) = (&manifest.service, snapshot.short());
+            tracing::warn!(%service, %base, error = %error_chain(&error), "can't retire");
+        }
     }
 }

@@ -10,14 +10,16 @@ pub mod logic;
 pub mod operations;
 
 mod daemon;
+mod descriptors;
 mod drivers;
 mod handler;
 mod plan;
+mod run_folder;
 mod service;
 mod woken;
 
 pub use daemon::{Daemon, DaemonError};
 pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
-pub use service::ServiceStatus;
+pub use service::{Problem, ServiceStatus};
 pub use woken::Woken;

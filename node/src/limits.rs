@@ -15,12 +15,37 @@ pub const VM_QUEUE: usize = 16;
 /// Notes from VM threads waiting for the service's task.
 pub const VM_NOTES: usize = 64;
 
-/// Clients' connections that one node forwards at a time, per service.
+/// Clients' connections that one node forwards at a time, per service. Fewer where the limit on open files is low.
 pub const CLIENTS_MAX: usize = 1_024;
+
+/// File descriptors that a client takes: its own connection, and the one to the VM.
+pub const CLIENT_DESCRIPTORS: u64 = 2;
+
+/// File descriptors that clients leave to the VM, the store and the other nodes. A guess.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Open files for which a node raises its own limit, if it may: enough for the clients of many services. Programs that
+/// go through all descriptors that they could have would take long with the millions that some systems allow.
+pub const DESCRIPTORS_WANTED: u64 = 1 << 16;
+
+/// How often it is looked whether there is room for another client.
+pub const CLIENTS_WATCH: Duration = Duration::from_secs(1);
 
 /// How long a client's connection is held while there is no server. A take-over takes a few seconds, and
 /// most clients wait that long.
 pub const CLIENT_HOLD: Duration = Duration::from_secs(10);
+
+/// How long to wait before a server that was not reached is tried again for a client: a tenth of what most
+/// restores take.
+pub const CLIENT_RETRY: Duration = Duration::from_millis(100);
+
+/// Most bytes of a client that are kept until it is answered, to be said again to another server. Most requests
+/// are shorter; longer ones are not said again.
+pub const CLIENT_REPEAT_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a connection that broke before it was answered is held to see whether its server is lost: a VM's end
+/// is noticed within [`VM_WATCH`], and an election waits up to 400 ms.
+pub const CLIENT_DOUBT: Duration = Duration::from_secs(1);
 
 /// How long the connection to a service inside its VM may take to be made.
 pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
@@ -32,9 +57,28 @@ pub const VM_WATCH: Duration = Duration::from_millis(100);
 /// snapshot usually adds one.
 pub const REBASE_POSTPONED_MAX: u32 = 1_000;
 
+/// A rebase that failed is tried again once the generation has grown by this share of what makes one due. A guess.
+pub const REBASE_RETRY_SHARE: u32 = 4;
+
 /// How long a restore, or a disk under a running guest, waits for the other nodes to send damaged packs again. The
 /// guest stands meanwhile, and its disk then tries anew.
 pub const MEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Intervals after which people are shown that there was no snapshot: one or two are skipped now and then. A guess.
+pub const SNAPSHOT_LATE_INTERVALS: u32 = 5;
+
+/// The same at least, however short the interval: a snapshot takes its time.
+pub const SNAPSHOT_LATE_MIN: Duration = Duration::from_secs(2);
+
+/// First and longest pause before another try to fetch the rest of a snapshot whose VM runs. It runs without, but takes
+/// no snapshots meanwhile.
+pub const REST_RETRY_MIN: Duration = Duration::from_secs(1);
+/// See [`REST_RETRY_MIN`].
+pub const REST_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Chunks that are fetched one by one for one that a guest's disk waits for: those that its block refers to, and those
+/// of the blocks that it shares pages with. What needs more waits for whole packs. A guess.
+pub const CHUNKS_FETCHED_FOR_ONE: usize = 64;
 
 /// How long a request of a reader of events may wait for the next one.
 pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -47,6 +91,26 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.
 pub const FILES_TOLERANCE: u32 = 1;
+
+/// A VM that ends within this time after its restore is held against the snapshot that it was restored from. A guess:
+/// long enough for a guest to finish the shutdown in the middle of which it was saved.
+pub const EARLY_EXIT: Duration = Duration::from_secs(10);
+
+/// Failed restores of a snapshot, over all nodes, before an older one is restored: one alone may be bad luck.
+pub const FAILED_TRIES_MIN: u32 = 2;
+/// The same while a node that can be reached gives no ballot, and may be one that has not tried. A guess.
+pub const FAILED_TRIES_UNHEARD_MIN: u32 = 4;
+
+/// A snapshot that a guest asks for is begun no sooner after the last such one than this share of the time between two
+/// that are taken in any case: about as much again, and a few more. A guess.
+pub const ASKED_GAP_SHARE: u32 = 4;
+/// The gap is at least this, whatever the share: a snapshot takes some tens of milliseconds itself.
+pub const ASKED_GAP_MIN: Duration = Duration::from_millis(50);
+/// The gap is at most this: the guest waits for it, and does not ask often where snapshots are rare.
+pub const ASKED_GAP_MAX: Duration = Duration::from_secs(1);
+
+/// After each line of a guest's, its next one waits for this long: a thousand a second cost the node little.
+pub const CHANNEL_LINE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Questions of a guest that wait for a snapshot at a time.
 pub const CHANNEL_WAITING_MAX: usize = 64;

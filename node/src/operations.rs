@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
     DirectoryTarget, ErrorKind, FileSource, Progress, PushLineage, PushReport, PushRequest, RebaseReport,
@@ -46,9 +47,7 @@ impl Failure {
     pub fn of(error: &(dyn std::error::Error + 'static), kind: ErrorKind) -> Self {
         let failure = Self::new(exit_code(kind), error_chain(error));
         match kind {
-            ErrorKind::Busy => failure.with_hint(
-                "if a daemon uses this store, leave out --store and name its configuration with --config",
-            ),
+            ErrorKind::Busy => failure.with_hint("run the command again when that is done"),
             ErrorKind::Corrupt => failure.with_hint("`snapctl verify` names every damaged file"),
             ErrorKind::NotFound => {
                 failure.with_hint("`snapctl log SERVICE` lists the snapshots that are here")
@@ -192,6 +191,12 @@ pub fn log(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotInfo>, Fa
             format!("no snapshot of {service} can be read: {} is bad: {}", bad.path.display(), bad.reason);
         return Err(Failure::new(13, what).with_hint("`snapctl verify` names every damaged file"));
     }
+    let incomplete = store.snapshots_incomplete(service) as u64;
+    if list.is_empty() && incomplete > 0 {
+        let what = counted(incomplete, "snapshot", "snapshots");
+        return Err(Failure::new(13, format!("{what} of {service} can't be read: files are missing"))
+            .with_hint("`snapctl verify` names every damaged file"));
+    }
     if list.is_empty() {
         return Err(Failure::new(10, format!("there is no snapshot of {service} here"))
             .with_hint("`snapctl push SERVICE --region NAME=FILE` takes the first one"));
@@ -208,4 +213,18 @@ pub fn verify(store: &Store, progress: &dyn Progress) -> Result<VerifyReport, Fa
         sustain_store::VerifyError::Cancelled => Failure::new(130, "interrupted"),
         error => Failure::of(&error, error.kind()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever asked a daemon was once told to leave out `--store`, which was not there.
+    #[test]
+    fn a_busy_service_is_to_be_waited_for() {
+        let error = sustain_store::RebaseError::Busy { service: "notes".parse().unwrap() };
+        let failure = Failure::of(&error, error.kind());
+        assert_eq!(failure.exit_code, 11);
+        assert_eq!(failure.hint.as_deref(), Some("run the command again when that is done"));
+    }
 }

@@ -11,6 +11,7 @@ mod codec;
 mod frame;
 mod grid;
 mod hex;
+pub mod human;
 mod ids;
 mod index;
 mod lineage;

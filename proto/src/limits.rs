@@ -64,5 +64,9 @@ pub const MESSAGE_PACKS_MAX: usize = 2 * MANIFEST_PACKS_MAX;
 /// Most snapshots in a ballot: a summary has under 200 bytes, so all of them fit a control frame.
 pub const CONTROL_SNAPSHOTS_MAX: usize = 256;
 
+/// Most snapshots that a ballot says failed on the voter. When so many different ones fail, the cause is hardly in the
+/// snapshots, and no more are given up. A guess.
+pub const CONTROL_FAILED_MAX: usize = 16;
+
 /// Most bytes of a text (a reason, an address) in a message.
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 1_024;

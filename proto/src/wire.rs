@@ -33,8 +33,8 @@ impl Lane {
     #[must_use]
     pub const fn alpn(self) -> &'static [u8] {
         match self {
-            Self::Control => b"sustain-control/1",
-            Self::Bulk => b"sustain-bulk/1",
+            Self::Control => b"sustain-control/2",
+            Self::Bulk => b"sustain-bulk/2",
             Self::Forward => b"sustain-forward/2",
         }
     }
@@ -110,8 +110,14 @@ pub struct Ballot {
     pub term_known: Option<Term>,
     /// The voter's static priority; greater is better (P20).
     pub priority: u32,
-    /// Whether the voter may and can run the service.
+    /// Whether the voter may and can run the service now. One that has just failed pauses.
     pub eligible: bool,
+    /// Whether the voter may and can run the service at all.
+    pub able: bool,
+    /// Snapshots with which the voter's VM could not be started, or soon ended, since the service last lived; at most
+    /// [`limits::CONTROL_FAILED_MAX`].
+    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_FAILED_MAX }>")]
+    pub failed: Vec<SnapshotId>,
     /// The snapshots that the voter knows, newest last, at most [`limits::CONTROL_SNAPSHOTS_MAX`].
     #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_SNAPSHOTS_MAX }>")]
     pub snapshots: Vec<SnapshotSummary>,
@@ -177,6 +183,8 @@ pub enum Request {
         id: PackId,
         /// First byte wanted: a broken transfer goes on where it stopped.
         offset: u64,
+        /// How many are wanted; fewer come where the pack ends. A part of a pack is sent before whole ones.
+        bytes: u64,
     },
     /// Forward: connect this stream to the service; raw bytes follow both ways.
     Connect {
@@ -211,7 +219,10 @@ impl Request {
             }
             Self::PutPack { bytes, .. } => at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX),
             Self::HavePacks { ids } => check_packs(ids),
-            Self::GetPack { offset, .. } => at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX),
+            Self::GetPack { offset, bytes, .. } => {
+                at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX)?;
+                at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX)
+            }
             Self::Poll { .. }
             | Self::Claim { .. }
             | Self::Snapshots { .. }
@@ -259,7 +270,7 @@ pub enum Response {
     },
     /// To `GetPack`: the bytes follow, raw.
     Pack {
-        /// Bytes of the whole pack; what follows is this less the offset.
+        /// Bytes of the whole pack; what follows is this less the offset, or as much as was asked for.
         bytes: u64,
     },
     /// To `Connect`: raw bytes follow.
@@ -291,6 +302,8 @@ impl Response {
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Ballot(ballot) => {
+                let failed = ballot.failed.len() as u64;
+                at_most("failed snapshots", failed, limits::CONTROL_FAILED_MAX as u64)?;
                 at_most("snapshots", ballot.snapshots.len() as u64, limits::CONTROL_SNAPSHOTS_MAX as u64)
             }
             Self::Lacking { packs } | Self::Having { packs } => check_packs(packs),

@@ -1,7 +1,7 @@
 //! Catalogues: where each chunk and index of a set of packs is; and the cache of packs' directories behind them.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef};
@@ -82,6 +82,8 @@ pub(crate) struct BlockPlace {
 pub(crate) struct Catalogue {
     packs: Vec<(PackRef, Arc<PackDirectory>)>,
     known: BTreeMap<PackId, u32>,
+    /// Packs that were not here when they were added.
+    foreign: BTreeSet<u32>,
     chunks: HashMap<ChunkId, Place>,
     indexes: HashMap<IndexRoot, BlockPlace>,
 }
@@ -106,6 +108,29 @@ impl Catalogue {
             return Ok(());
         }
         let directory = shared.directory(&pack)?;
+        self.insert(pack, directory);
+        Ok(())
+    }
+
+    /// Adds a pack that is not here, by a directory that nobody has compared with it.
+    pub(crate) fn add_foreign(&mut self, pack: PackRef, directory: Arc<PackDirectory>) {
+        if !self.known.contains_key(&pack.id) {
+            let number = self.insert(pack, directory);
+            self.foreign.insert(number);
+        }
+    }
+
+    /// Whether a pack was not here when it was added.
+    pub(crate) fn is_foreign(&self, pack: u32) -> bool {
+        self.foreign.contains(&pack)
+    }
+
+    /// The packs that were not here when they were added.
+    pub(crate) fn foreign(&self) -> impl Iterator<Item = PackRef> + '_ {
+        self.foreign.iter().map(|number| self.packs[*number as usize].0)
+    }
+
+    fn insert(&mut self, pack: PackRef, directory: Arc<PackDirectory>) -> u32 {
         // A store of more than 2^32 packs can't be listed by manifests.
         let number = self.packs.len() as u32;
         self.packs.push((pack, directory.clone()));
@@ -125,7 +150,7 @@ impl Catalogue {
             self.indexes.entry(*root).or_insert(BlockPlace { pack: number, block: *block });
         }
         self.known.insert(pack.id, number);
-        Ok(())
+        number
     }
 
     pub(crate) fn chunk(&self, id: &ChunkId) -> Option<Place> {
@@ -166,12 +191,30 @@ impl Catalogue {
         is_alone(&self.packs, place)
     }
 
+    /// Whether a block is a chunk that can be read by itself.
+    pub(crate) fn is_block_alone(&self, block: BlockPlace) -> bool {
+        self.chunks_of(block).next().is_some_and(|(place, _)| self.is_alone(place))
+    }
+
     /// The chunks that reading a block's chunks takes besides: what they refer to, and what they share pages with.
     pub(crate) fn needed_by(&self, block: BlockPlace) -> impl Iterator<Item = ChunkId> + '_ {
         self.chunks_of(block).flat_map(|(_, chunk)| {
             let shared = chunk.shared.into_iter().map(|page| page.chunk);
             chunk.reference.into_iter().chain(shared)
         })
+    }
+
+    /// These blocks, and all that reading them takes.
+    pub(crate) fn blocks_needed(&self, blocks: impl IntoIterator<Item = BlockPlace>) -> HashSet<BlockPlace> {
+        let mut waiting: Vec<BlockPlace> = blocks.into_iter().collect();
+        let mut needed = HashSet::new();
+        while let Some(block) = waiting.pop() {
+            if needed.insert(block) {
+                let chunks = self.needed_by(block).filter_map(|chunk| self.chunk(&chunk));
+                waiting.extend(chunks.map(|place| self.block_of(place)));
+            }
+        }
+        needed
     }
 
     /// All packs with their directories.

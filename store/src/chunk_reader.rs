@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{ChunkId, ChunkKey};
@@ -21,7 +21,7 @@ use crate::catalogue::{BlockPlace, Catalogue, Place};
 use crate::ingest::no_memory;
 use crate::pack_file::PackFile;
 use crate::store::Shared;
-use crate::{Fault, limits};
+use crate::{Fault, ReadError, limits};
 
 const FORGED: &str = "a chunk is not what its id says";
 
@@ -32,6 +32,28 @@ pub(crate) struct Chunks<'a> {
     pub(crate) catalogue: &'a Catalogue,
     /// Without it, chunks are read but not checked.
     pub(crate) key: Option<&'a ChunkKey>,
+    /// What came of packs that are not here.
+    pub(crate) supplied: Option<&'a Supplied>,
+}
+
+/// Chunks of packs that are not here, as they came one by one: the last few.
+#[derive(Debug, Default)]
+pub(crate) struct Supplied {
+    chunks: Mutex<VecDeque<(ChunkId, Arc<[u8]>)>>,
+}
+
+impl Supplied {
+    pub(crate) fn put(&self, chunk: ChunkId, plain: Arc<[u8]>) {
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept(&mut chunks, &chunk).is_none() {
+            keep(&mut chunks, chunk, plain, limits::SUPPLIED_CHUNKS_MAX);
+        }
+    }
+
+    fn get(&self, chunk: &ChunkId) -> Option<Arc<[u8]>> {
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        kept(&mut chunks, chunk).map(|found| chunks[found].1.clone())
+    }
 }
 
 /// Reads chunks. One a thread; its memory is reused, and what was read lately is kept.
@@ -48,7 +70,11 @@ pub(crate) struct ChunkReader {
     plain: Vec<u8>,
 }
 
-impl Chunks<'_> {
+impl<'a> Chunks<'a> {
+    pub(crate) fn new(shared: &'a Shared, catalogue: &'a Catalogue, key: Option<&'a ChunkKey>) -> Self {
+        Self { shared, catalogue, key, supplied: None }
+    }
+
     fn damaged(&self, pack: u32, reason: impl Display) -> Fault {
         Fault::damaged(&self.shared.layout.pack(&self.catalogue.pack(pack).id), reason)
     }
@@ -66,6 +92,23 @@ impl Chunks<'_> {
         let block = self.catalogue.block_of(place);
         let before = self.catalogue.chunks_of(block).take_while(|(other, _)| other.chunk < place.chunk);
         before.map(|(_, chunk)| chunk.data_bytes()).sum()
+    }
+
+    /// Whether a block's pack is here. One that came since is used if its own directory is the one that was given: that
+    /// may have been false.
+    fn check_arrived(&self, place: BlockPlace) -> Result<(), ReadError> {
+        if !self.catalogue.is_foreign(place.pack) {
+            return Ok(());
+        }
+        let (pack, given) = &self.catalogue.packs()[place.pack as usize];
+        let here = self.shared.state().packs.contains_key(&pack.id);
+        if here && *self.shared.directory(pack)? == **given {
+            return Ok(());
+        }
+        // What is not here stands alone, or the snapshot would not have been opened.
+        let chunk = self.catalogue.chunks_of(place).next();
+        let (_, chunk) = chunk.ok_or_else(|| self.damaged(place.pack, "it has an empty block"))?;
+        Err(ReadError::Elsewhere { pack: *pack, chunk: chunk.id })
     }
 
     fn check(&self, place: Place, id: &ChunkId, plain: &[u8]) -> Result<(), Fault> {
@@ -107,30 +150,39 @@ impl ChunkReader {
     }
 
     /// A chunk's bytes, checked against its id.
-    pub(crate) fn chunk(&mut self, from: Chunks<'_>, place: Place) -> Result<&[u8], Fault> {
+    pub(crate) fn chunk(&mut self, from: Chunks<'_>, place: Place) -> Result<&[u8], ReadError> {
         let entry = from.catalogue.entry(place);
         let read = if from.catalogue.is_alone(place) {
             self.alone(from, place, &entry)
         } else {
             self.assemble(from, place, &entry)
         };
-        match read.and_then(|()| from.check(place, &entry.id, &self.plain)) {
+        match read.and_then(|()| Ok(from.check(place, &entry.id, &self.plain)?)) {
             Ok(()) => Ok(&self.plain),
-            Err(fault @ Fault::Damaged { .. }) => Err(self.blame(from, place).unwrap_or(fault)),
-            Err(fault) => Err(fault),
+            Err(error @ ReadError::Fault(Fault::Damaged { .. })) => {
+                Err(self.blame(from, place).map_or(error, ReadError::Fault))
+            }
+            Err(error) => Err(error),
         }
     }
 
     /// Reads a chunk that stands alone into `plain`.
-    fn alone(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), Fault> {
+    fn alone(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), ReadError> {
+        if from.catalogue.is_foreign(place.pack) {
+            if let Some(plain) = from.supplied.and_then(|supplied| supplied.get(&entry.id)) {
+                self.plain.clear();
+                self.plain.extend_from_slice(&plain);
+                return Ok(());
+            }
+        }
         self.decode(from, from.catalogue.block_of(place), &[])?;
         self.plain.resize(entry.plain_bytes as usize, 0);
         let assembled = entry.pages.assemble(&self.data, &[], &[], &mut self.plain);
-        assembled.map_err(|reason| from.damaged(place.pack, reason))
+        Ok(assembled.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 
     /// Puts a chunk together in `plain`.
-    fn assemble(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), Fault> {
+    fn assemble(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), ReadError> {
         let block = self.block(from, from.catalogue.block_of(place))?;
         let reference = match &entry.reference {
             Some(reference) => self.reference(from, place.pack, reference)?,
@@ -152,11 +204,11 @@ impl ChunkReader {
         self.plain.resize(entry.plain_bytes as usize, 0);
         let data = &block[start..start + entry.data_bytes()];
         let assembled = entry.pages.assemble(data, &reference, &shared, &mut self.plain);
-        assembled.map_err(|reason| from.damaged(place.pack, reason))
+        Ok(assembled.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 
     /// The bytes that a block expands to, which are as many as its chunks have.
-    fn block(&mut self, from: Chunks<'_>, place: BlockPlace) -> Result<Arc<[u8]>, Fault> {
+    fn block(&mut self, from: Chunks<'_>, place: BlockPlace) -> Result<Arc<[u8]>, ReadError> {
         if let Some(found) = kept(&mut self.blocks, &place) {
             return Ok(self.blocks[found].1.clone());
         }
@@ -175,13 +227,13 @@ impl ChunkReader {
     }
 
     /// A chunk that is referred to.
-    fn reference(&mut self, from: Chunks<'_>, by: u32, id: &ChunkId) -> Result<Arc<[u8]>, Fault> {
+    fn reference(&mut self, from: Chunks<'_>, by: u32, id: &ChunkId) -> Result<Arc<[u8]>, ReadError> {
         let place = from.needed(by, id)?;
         if let Some(found) = kept(&mut self.references, &place) {
             return Ok(self.references[found].1.clone());
         }
         if !from.catalogue.is_alone(place) {
-            return Err(from.damaged(by, "a chunk refers to one that does not stand alone"));
+            return Err(from.damaged(by, "a chunk refers to one that does not stand alone").into());
         }
         self.alone(from, place, &from.catalogue.entry(place))?;
         let plain: Arc<[u8]> = self.plain.as_slice().into();
@@ -190,11 +242,12 @@ impl ChunkReader {
     }
 
     /// Reads a block and expands it into `data`.
-    fn decode(&mut self, from: Chunks<'_>, place: BlockPlace, prefix: &[u8]) -> Result<(), Fault> {
+    fn decode(&mut self, from: Chunks<'_>, place: BlockPlace, prefix: &[u8]) -> Result<(), ReadError> {
         let block = from.catalogue.block(place);
         let file = match kept(&mut self.files, &place.pack) {
             Some(found) => found,
             None => {
+                from.check_arrived(place)?;
                 let id = from.catalogue.pack(place.pack).id;
                 let file = PackFile::open(from.shared.disk.as_ref(), &from.shared.layout, &id)?;
                 keep(&mut self.files, place.pack, file, limits::PACKS_KEPT_OPEN);
@@ -204,7 +257,7 @@ impl ChunkReader {
         self.files[file].1.stored(&block, &mut self.stored)?;
         self.data.resize(block.plain_bytes as usize, 0);
         let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, &mut self.data);
-        decoded.map_err(|reason| from.damaged(place.pack, reason))
+        Ok(decoded.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 
     /// Whose fault it is that a chunk can't be read, if it is that of a chunk which it needs.
@@ -219,13 +272,17 @@ impl ChunkReader {
             for reference in from.catalogue.chunks_of(*block).filter_map(|(_, chunk)| chunk.reference) {
                 let Some(referred) = from.catalogue.chunk(&reference) else { continue };
                 let read = self.reference(from, block.pack, &reference);
-                if let Err(fault) = read.and_then(|plain| from.check(referred, &reference, &plain)) {
+                let read = read.and_then(|plain| Ok(from.check(referred, &reference, &plain)?));
+                if let Err(ReadError::Fault(fault)) = read {
                     return Some(fault);
                 }
             }
         }
         // The chunk's own block comes first, and is blamed by default.
         let others = blocks.iter().skip(1).filter(|block| **block != blocks[0]);
-        others.copied().find_map(|block| self.block(from, block).err())
+        others.copied().find_map(|block| match self.block(from, block) {
+            Err(ReadError::Fault(fault)) => Some(fault),
+            _ => None,
+        })
     }
 }

@@ -203,6 +203,11 @@ impl PackDirectory {
         self.chunks_of(block).len() == 1 && reference == NO_REFERENCE && pages.count(Page::Shared) == 0
     }
 
+    /// The number of a chunk.
+    pub(crate) fn find(&self, id: &ChunkId) -> Option<u32> {
+        (0..).zip(&self.chunks).find(|(_, chunk)| chunk.id == *id).map(|(number, _)| number)
+    }
+
     /// The number of the block that holds a chunk.
     pub(crate) fn block_of(&self, chunk: u32) -> u32 {
         self.chunks[chunk as usize].block

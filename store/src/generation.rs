@@ -47,6 +47,16 @@ impl Whole {
         let mut catalogue = Catalogue::default();
         catalogue.add(shared, &base.manifest.packs)?;
         catalogue.add(shared, &snapshot.manifest.packs)?;
+        Self::load_with(shared, base, snapshot, catalogue)
+    }
+
+    /// The same, with a catalogue of its packs. Those that hold its indexes must be here.
+    pub(crate) fn load_with(
+        shared: &Shared,
+        base: &Arc<Snapshot>,
+        snapshot: &Arc<Snapshot>,
+        catalogue: Catalogue,
+    ) -> Result<Self, ReadError> {
         let inconsistent = |reason: String| ReadError::Inconsistent {
             id: snapshot.id,
             path: shared.layout.manifest(&snapshot.id),

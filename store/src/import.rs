@@ -96,13 +96,13 @@ impl ImportError {
 }
 
 /// Manifests that were given, decoded, each with its base.
-struct Given {
+pub(crate) struct Given {
     snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
     order: Vec<SnapshotId>,
 }
 
 impl Given {
-    fn decode(manifests: &[Vec<u8>]) -> Result<Self, ImportError> {
+    pub(crate) fn decode(manifests: &[Vec<u8>]) -> Result<Self, ImportError> {
         let mut given = Self { snapshots: BTreeMap::new(), order: Vec::new() };
         for encoded in manifests {
             let (id, manifest) = Manifest::decode(encoded)?;
@@ -116,12 +116,12 @@ impl Given {
         Ok(given)
     }
 
-    fn in_order(&self) -> impl Iterator<Item = &Arc<Snapshot>> {
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Arc<Snapshot>> {
         self.order.iter().map(|id| &self.snapshots[id])
     }
 
     /// The base of a snapshot, from those given or from the store.
-    fn base(&self, state: &State, snapshot: &Arc<Snapshot>) -> Result<Arc<Snapshot>, ImportError> {
+    pub(crate) fn base(&self, state: &State, snapshot: &Arc<Snapshot>) -> Result<Arc<Snapshot>, ImportError> {
         let Some(base) = snapshot.manifest.base() else {
             return Ok(snapshot.clone());
         };

@@ -153,7 +153,7 @@ fn add_chunk(
 fn read<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, id: ChunkId) -> Option<(StoredChunk, &'r [u8])> {
     let Known { shared, catalogue, key, .. } = *known;
     let place = catalogue.chunk(&id)?;
-    match reader.chunk(Chunks { shared, catalogue, key: Some(key) }, place) {
+    match reader.chunk(Chunks::new(shared, catalogue, Some(key)), place) {
         Ok(plain) => Some((catalogue.entry(place), plain)),
         Err(error) => {
             tracing::warn!(chunk = %id.short(), %error, "a chunk that was stored before is not made use of");

@@ -37,6 +37,13 @@ pub const BLOCKS_KEPT: usize = 8;
 /// Packs that a reader of chunks keeps open. A guess.
 pub const PACKS_KEPT_OPEN: usize = 8;
 
+/// Chunks of packs that are not here which a reader keeps: as many as two blocks refer to, and what they share. A guess.
+pub const SUPPLIED_CHUNKS_MAX: usize = 64;
+
+/// How long a rebase that is ready waits for a push that is going on. A guess: most take less than a second, and
+/// one that takes longer leaves no pause to wait for.
+pub const REBASE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Bytes gathered before a pack's file is written to.
 pub const PACK_BUFFER_BYTES: usize = 1 << 20;
 

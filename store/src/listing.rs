@@ -6,7 +6,7 @@ use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef, SnapshotIndex};
 
 use crate::Fault;
 use crate::block::Encoder;
-use crate::catalogue::{BlockPlace, Catalogue};
+use crate::catalogue::Catalogue;
 use crate::limits;
 use crate::pack_writer::PackSink;
 
@@ -32,21 +32,11 @@ pub(crate) fn list_packs(
     shared: &BTreeSet<ChunkId>,
 ) -> Vec<PackRef> {
     let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
-    let mut waiting: Vec<BlockPlace> =
-        chunks.filter_map(|chunk| catalogue.chunk(chunk)).map(|place| catalogue.block_of(place)).collect();
-    let mut numbers: HashSet<u32> = catalogue.index(&root).map(|place| place.pack).into_iter().collect();
-    let mut blocks = HashSet::new();
     // A block's chunks need others' blocks, the new ones too.
-    waiting.extend(
-        shared.iter().filter_map(|chunk| catalogue.chunk(chunk)).map(|place| catalogue.block_of(place)),
-    );
-    while let Some(block) = waiting.pop() {
-        if blocks.insert(block) {
-            numbers.insert(block.pack);
-            let needed = catalogue.needed_by(block).filter_map(|chunk| catalogue.chunk(&chunk));
-            waiting.extend(needed.map(|place| catalogue.block_of(place)));
-        }
-    }
+    let places = chunks.chain(shared).filter_map(|chunk| catalogue.chunk(chunk));
+    let blocks = catalogue.blocks_needed(places.map(|place| catalogue.block_of(place)));
+    let mut numbers: HashSet<u32> = catalogue.index(&root).map(|place| place.pack).into_iter().collect();
+    numbers.extend(blocks.iter().map(|block| block.pack));
     let mut numbers: Vec<u32> = numbers.into_iter().collect();
     numbers.sort_unstable();
     let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);

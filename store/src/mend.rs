@@ -1,7 +1,10 @@
 //! Getting rid of damaged packs, so that they can be received again.
 
-use sustain_proto::{PackId, PackRef, RegionName};
+use std::collections::BTreeSet;
 
+use sustain_proto::{ChunkId, PackId, PackRef, RegionName};
+
+use crate::catalogue::Place;
 use crate::pack_file::PackFile;
 use crate::reader::SnapshotReader;
 use crate::store::Store;
@@ -34,10 +37,40 @@ impl Store {
 }
 
 impl SnapshotReader {
-    /// The pack that holds the chunk at a position, if it is not zero.
+    /// The chunk at a position and the pack that holds it, if it is not zero and can be had by itself.
     #[must_use]
-    pub fn pack_of(&self, region: &RegionName, position: u64) -> Option<PackRef> {
+    pub fn chunk_of(&self, region: &RegionName, position: u64) -> Option<(PackRef, ChunkId)> {
+        let (chunk, place) = self.place_of(region, position)?;
+        let catalogue = &self.whole.catalogue;
+        catalogue.is_alone(place).then(|| (catalogue.pack(place.pack), chunk))
+    }
+
+    /// The packs that reading the chunk at a position takes, its own first. None if it is zero.
+    #[must_use]
+    pub fn packs_of(&self, region: &RegionName, position: u64) -> Vec<PackRef> {
+        let catalogue = &self.whole.catalogue;
+        let Some((_, place)) = self.place_of(region, position) else { return Vec::new() };
+        let own = catalogue.block_of(place);
+        let mut packs = vec![catalogue.pack(own.pack)];
+        for block in catalogue.blocks_needed([own]) {
+            let pack = catalogue.pack(block.pack);
+            if !packs.contains(&pack) {
+                packs.push(pack);
+            }
+        }
+        packs
+    }
+
+    fn place_of(&self, region: &RegionName, position: u64) -> Option<(ChunkId, Place)> {
         let chunk = (*self.whole.index.regions.get(region)?.get(&position)?)?;
-        Some(self.whole.catalogue.pack(self.whole.catalogue.chunk(&chunk)?.pack))
+        Some((chunk, self.whole.catalogue.chunk(&chunk)?))
+    }
+
+    /// The packs that were here when the snapshot was opened.
+    #[must_use]
+    pub fn packs_here(&self) -> Vec<PackRef> {
+        let foreign: BTreeSet<PackId> = self.whole.catalogue.foreign().map(|pack| pack.id).collect();
+        let packs = self.whole.catalogue.packs().iter().map(|(pack, _)| *pack);
+        packs.filter(|pack| !foreign.contains(&pack.id)).collect()
     }
 }

@@ -77,6 +77,18 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
     })
 }
 
+/// Does work that is not cut into batches behind others, on a thread of its own.
+pub(crate) fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let outcome = thread::scope(|scope| {
+        let work = || {
+            step_back();
+            work()
+        };
+        scope.spawn(work).join()
+    });
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 fn worker_count(pace: Pace, cores: usize, batches: u64) -> u64 {
     let cores = match pace {
         Pace::Full => cores,

@@ -13,7 +13,7 @@ use sustain_proto::{
 
 use crate::PushError;
 use crate::catalogue::Catalogue;
-use crate::gate::Gate;
+use crate::gate::{Gate, Work};
 use crate::generation::{Whole, with_base};
 use crate::ingest::count_changed;
 use crate::listing::{append_index, list_packs};
@@ -156,15 +156,16 @@ fn place(state: &State, service: &ServiceName, lineage: PushLineage) -> (Positio
 }
 
 impl Store {
-    /// Begins a push: reads the parent's index and what the generation has stored. One push or rebase of
-    /// a service at a time.
+    /// Begins a push: reads the parent's index and what the generation has stored. One push of a service at a
+    /// time, and none in the moment in which a rebase is committed.
     ///
     /// # Errors
     /// Busy, or if what the push continues can't be read.
     pub fn begin_push(&self, request: PushRequest) -> Result<Push, PushError> {
         let shared = self.shared.clone();
         let PushRequest { service, lineage, time_ms } = request;
-        let gate = shared.gates.take(&service).ok_or_else(|| PushError::Busy { service: service.clone() })?;
+        let gate = shared.gates.take(Work::Change, &service);
+        let gate = gate.ok_or_else(|| PushError::Busy { service: service.clone() })?;
         let key = shared.key_to_write()?;
         let state = shared.state();
         let (position, snapshot) = place(&state, &service, lineage);

@@ -8,8 +8,8 @@ use crate::{ErrorKind, Fault, ReadError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
-    /// Another push or a rebase of the service is going on.
-    #[error("another push or rebase of {service} is going on")]
+    /// Another push of the service is going on, or a rebase is being committed.
+    #[error("another push of {service} is going on, or a rebase is being committed")]
     Busy {
         /// The service.
         service: ServiceName,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use sustain_proto::wire::SnapshotSummary;
-use sustain_proto::{Manifest, PackId, PackRef, ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_proto::{ChunkId, Manifest, PackId, PackRef, ServiceName, SnapshotId, Term, TermOrigin};
 
 use crate::database::{Changes, Contents};
 use crate::generation::{visible, with_base};
@@ -61,6 +61,14 @@ pub enum ReadError {
         /// Its id.
         id: PackId,
     },
+    /// A chunk's pack is not here. Somebody else has it.
+    #[error("chunk {} is in pack {}, which is not here", chunk.short(), pack.id.short())]
+    Elsewhere {
+        /// The pack.
+        pack: PackRef,
+        /// The chunk.
+        chunk: ChunkId,
+    },
     /// A prefix of several ids.
     #[error("{selector} is the beginning of {count} snapshots' ids")]
     Ambiguous {
@@ -112,7 +120,7 @@ impl ReadError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::PackNotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::PackNotFound { .. } | Self::Elsewhere { .. } => ErrorKind::NotFound,
             Self::Ambiguous { .. } | Self::Selector { .. } => ErrorKind::Refused,
             Self::Inconsistent { .. } => ErrorKind::Corrupt,
             Self::Fault(fault) => fault.kind(),
@@ -173,6 +181,14 @@ impl Store {
             }
         }
         Ok(list)
+    }
+
+    /// How many snapshots of a service are known here and can't be read, because files that they need are missing.
+    #[must_use]
+    pub fn snapshots_incomplete(&self, service: &ServiceName) -> usize {
+        let state = self.shared.state();
+        let all = state.all_of_service(service);
+        all.iter().filter(|snapshot| !state.is_whole(snapshot)).count()
     }
 
     /// A snapshot's manifest, decoded and as the bytes that its id names.

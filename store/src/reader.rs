@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId, chunk_bytes_at};
+use sustain_proto::{ChunkId, ChunkKey, PackRef, Region, RegionName, SnapshotId, chunk_bytes_at};
 
-use crate::chunk_reader::{ChunkReader, Chunks};
+use crate::chunk_reader::{ChunkReader, Chunks, Supplied};
 use crate::generation::{Whole, visible, with_base};
 use crate::pins::Pin;
 use crate::store::{Shared, Store};
@@ -23,10 +23,11 @@ pub enum ChunkRead {
 /// A snapshot whose chunks can be read in any order, from several threads. While it lives, no rebase removes
 /// the packs that it reads.
 pub struct SnapshotReader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) whole: Whole,
     key: ChunkKey,
     _pin: Pin,
+    supplied: Supplied,
     /// Not in use at present. Their number is bounded by the threads that read at once.
     idle: Mutex<Vec<ChunkReader>>,
 }
@@ -43,16 +44,33 @@ impl Store {
     /// # Errors
     /// If the snapshot is not here, or its index is damaged.
     pub fn open_snapshot(&self, id: SnapshotId) -> Result<SnapshotReader, ReadError> {
-        let shared = self.shared.clone();
+        SnapshotReader::open(&self.shared, id)
+    }
+}
+
+impl SnapshotReader {
+    pub(crate) fn open(shared: &Arc<Shared>, id: SnapshotId) -> Result<Self, ReadError> {
         let state = shared.state();
         let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
         let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
         // Pinned before the state is let go, so that no rebase can remove them in between.
         let pin = shared.pins.pin(packs);
         drop(state);
+        let whole = Whole::load(shared, &base, &snapshot)?;
+        Ok(Self::new(shared, whole, pin)?)
+    }
+
+    /// The reader of what was loaded, whose packs are pinned.
+    pub(crate) fn new(shared: &Arc<Shared>, whole: Whole, pin: Pin) -> Result<Self, Fault> {
         let key = shared.key_to_read()?;
-        let whole = Whole::load(&shared, &base, &snapshot)?;
-        Ok(SnapshotReader { shared, whole, key, _pin: pin, idle: Mutex::default() })
+        Ok(Self {
+            shared: shared.clone(),
+            whole,
+            key,
+            _pin: pin,
+            supplied: Supplied::default(),
+            idle: Mutex::default(),
+        })
     }
 }
 
@@ -96,10 +114,28 @@ impl SnapshotReader {
         // Opening has checked that the catalogue has every chunk.
         let place = self.whole.catalogue.chunk(&chunk).ok_or_else(outside)?;
         let mut reader = self.take()?;
-        let (shared, catalogue, key) = (&*self.shared, &self.whole.catalogue, Some(&self.key));
-        buf.copy_from_slice(reader.chunk(Chunks { shared, catalogue, key }, place)?);
+        buf.copy_from_slice(reader.chunk(self.chunks(), place)?);
         self.put(reader);
         Ok(ChunkRead::Data)
+    }
+
+    /// Hands over a chunk that [`ReadError::Elsewhere`] asked for, whose bytes
+    /// [`Store::open_records`](crate::Store::open_records) has checked. The last few are kept until their packs are here.
+    pub fn supply(&self, chunk: ChunkId, plain: &[u8]) {
+        self.supplied.put(chunk, plain.into());
+    }
+
+    /// The packs that were not here when the snapshot was opened and still are not.
+    #[must_use]
+    pub fn packs_elsewhere(&self) -> Vec<PackRef> {
+        let state = self.shared.state();
+        self.whole.catalogue.foreign().filter(|pack| !state.packs.contains_key(&pack.id)).collect()
+    }
+
+    /// Where its chunks are read from.
+    pub(crate) fn chunks(&self) -> Chunks<'_> {
+        let chunks = Chunks::new(&self.shared, &self.whole.catalogue, Some(&self.key));
+        Chunks { supplied: Some(&self.supplied), ..chunks }
     }
 
     fn take(&self) -> Result<ChunkReader, Fault> {

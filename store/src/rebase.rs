@@ -2,18 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
-use sustain_proto::{ManifestError, PackRef, ServiceName, SnapshotId};
+use sustain_proto::{ManifestError, ServiceName, SnapshotId};
 
 use crate::database::{Changes, Contents, Database};
+use crate::gate::{Gate, Work};
 use crate::generation::visible;
-use crate::promote::{Fate, Plan, plan};
-use crate::publish::{Unpublished, rename_packs, sync_packs, write_manifests};
+use crate::parallel::behind;
+use crate::pins::Pin;
+use crate::promote::{Draft, Fate, Plan, Planned};
+use crate::publish::{Unpublished, rename_packs, write_manifests};
+use crate::replace::replace;
 use crate::restore::check_restorable;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
-use crate::{ErrorKind, Fault, ReadError};
+use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, limits};
 
 /// What a rebase did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +47,9 @@ pub enum RebaseError {
         /// The service.
         service: ServiceName,
     },
+    /// Stopped on request.
+    #[error("the rebase was stopped")]
+    Cancelled,
     /// The snapshot to promote belongs to another service.
     #[error("snapshot {id} is not of {service}")]
     OtherService {
@@ -79,16 +87,31 @@ impl RebaseError {
             Self::OtherService { .. } | Self::NoBase { .. } | Self::Manifest(_) | Self::Index(_) => {
                 ErrorKind::Refused
             }
+            Self::Cancelled => ErrorKind::Failed,
             Self::Read(error) => error.kind(),
             Self::Fault(fault) => fault.kind(),
         }
     }
 }
 
+/// A rebase that is ready: what it keeps was read and checked, and the new base is written. Nothing is visible
+/// yet, and dropping it leaves nothing behind. Pushes go on meanwhile; packs that it needs stay.
+#[derive(Debug)]
+pub struct PreparedRebase {
+    shared: Arc<Shared>,
+    service: ServiceName,
+    promoted: SnapshotId,
+    /// None: the promoted snapshot is a base already.
+    draft: Option<Draft>,
+    pin: Pin,
+    _gate: Gate,
+}
+
 impl Store {
     /// Makes a snapshot, by default the newest one, the base of a new generation. Its ancestors are
     /// dropped; the other snapshots of its generation are described anew and keep their contents. Ids
     /// from before lead to the new ones. Promoting a base changes nothing but dropping its ancestors.
+    /// A push that goes on at the end of it is waited for, but not for long.
     ///
     /// # Errors
     /// If there is nothing to promote, if something that must be kept is damaged, or if the disk is full
@@ -98,46 +121,110 @@ impl Store {
         service: &ServiceName,
         promote: Option<SnapshotId>,
     ) -> Result<RebaseReport, RebaseError> {
+        self.prepare_rebase(service, promote, &NoProgress)?.commit(limits::REBASE_PATIENCE)
+    }
+
+    /// Does all of a rebase that takes long: reads and checks what is to be kept, and writes the new base.
+    /// Pushes of the service may go on beside it.
+    ///
+    /// # Errors
+    /// As [`rebase`](Self::rebase), or if it was stopped.
+    pub fn prepare_rebase(
+        &self,
+        service: &ServiceName,
+        promote: Option<SnapshotId>,
+        progress: &dyn Progress,
+    ) -> Result<PreparedRebase, RebaseError> {
         if promote.is_none() {
             self.refuse_doubt(&format!("{service}@latest"))?;
         }
         let shared = &self.shared;
-        let _gate =
-            shared.gates.take(service).ok_or_else(|| RebaseError::Busy { service: service.clone() })?;
-        // A copy: planning takes long, and the gate keeps everybody else from this service.
+        let busy = || RebaseError::Busy { service: service.clone() };
+        let gate = shared.gates.take(Work::Rebase, service).ok_or_else(busy)?;
+        let (state, promoted, pin) = {
+            let state = shared.state();
+            let promoted = choose(&state, service, promote)?;
+            // What is checked here is what is dropped for it later: it must still be there then.
+            let generation = state.of_generation(promoted.generation());
+            let packs = generation.iter().flat_map(|snapshot| &snapshot.manifest.packs);
+            let pin = shared.pins.pin(packs.map(|pack| pack.id));
+            (state.clone(), promoted, pin)
+        };
+        check_restorable(shared, promoted.id, progress)?;
+        let draft = if promoted.manifest.base().is_some() {
+            Some(behind(|| {
+                let mut draft = Draft::begin(shared, &state, &promoted, progress)?;
+                draft.extend(shared, &state, &Fate::decide(&state, &promoted).rewritten, progress)?;
+                draft.sync()?;
+                Ok::<_, RebaseError>(draft)
+            })?)
+        } else {
+            None
+        };
+        let (shared, service, promoted) = (shared.clone(), service.clone(), promoted.id);
+        Ok(PreparedRebase { shared, service, promoted, draft, pin, _gate: gate })
+    }
+}
+
+impl PreparedRebase {
+    /// Makes it so: describes what was pushed meanwhile anew too, and replaces the old generation. Waits for a
+    /// push that is going on, but not longer than this.
+    ///
+    /// # Errors
+    /// If a push goes on for longer, if what was checked has been found damaged since, or if the disk is full or
+    /// fails. Nothing is dropped then.
+    pub fn commit(self, patience: Duration) -> Result<RebaseReport, RebaseError> {
+        let Self { shared, service, promoted, mut draft, pin, _gate } = self;
+        let change = shared.gates.wait(Work::Change, &service, patience);
+        let _change = change.ok_or_else(|| RebaseError::Busy { service: service.clone() })?;
+        // A copy: the gate keeps everybody else from this service.
         let state = shared.state().clone();
-        let promoted = choose(&state, service, promote)?;
-        check_restorable(shared, promoted.id)?;
+        let promoted = visible(&state, promoted)?;
+        if !state.is_whole(&promoted) {
+            return Err(ReadError::NotFound { selector: promoted.id.to_string() }.into());
+        }
         let fate = Fate::decide(&state, &promoted);
-        let rewriting = promoted.manifest.base().is_some();
-        let Plan { snapshots, packs } =
-            if rewriting { plan(shared, &state, &promoted, &fate)? } else { Plan::default() };
-        sync_packs(&packs)?;
+        if let Some(draft) = &mut draft {
+            draft.extend(&shared, &state, &fate.rewritten, &NoProgress)?;
+            draft.sync()?;
+        }
+        let Plan { snapshots, packs } = draft.map(|draft| draft.finish(&fate.rewritten)).unwrap_or_default();
         let kept: Vec<_> = snapshots.iter().map(|planned| (planned.old, planned.new.id)).collect();
         let mut gone = fate.dropped;
         gone.extend(kept.iter().filter_map(|(old, _)| state.snapshots.get(old).cloned()));
+        let renamed: BTreeSet<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
         let mut report = RebaseReport {
             base: kept.first().map_or(promoted.id, |(_, new)| *new),
-            generation_dropped: rewriting.then(|| promoted.generation()),
-            dropped: Vec::new(),
+            generation_dropped: (!kept.is_empty()).then(|| promoted.generation()),
+            dropped: gone.iter().map(|s| s.id).filter(|id| !renamed.contains(id)).collect(),
             kept,
             bytes_freed: 0,
             bytes_rewritten: packs.iter().map(|pack| pack.reference.bytes).sum(),
         };
-        let renamed: BTreeSet<SnapshotId> = report.kept.iter().map(|(old, _)| *old).collect();
-        report.dropped = gone.iter().map(|s| s.id).filter(|id| !renamed.contains(id)).collect();
+        // From here on the gate is enough, and the last reader's end would remove files unseen.
+        drop(pin);
         let mut database = shared.database();
-        let mut undo = Unpublished::new(shared);
-        if rewriting {
+        let mut undo = Unpublished::new(&shared);
+        if !report.kept.is_empty() {
             intend(&mut database, &report.kept)?;
         }
-        let refs = rename_packs(shared, packs, &mut undo)?;
-        write_manifests(shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
+        let refs = rename_packs(&shared, packs, &mut undo)?;
+        write_manifests(&shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
         undo.keep();
-        let new = snapshots.into_iter().map(|planned| planned.new).collect();
-        report.bytes_freed = replace(shared, &mut database, new, &refs, &gone, &report.kept)?;
+        let new = with_levels_of_now(&shared, snapshots);
+        report.bytes_freed = replace(&shared, &mut database, new, &refs, &gone, &report.kept)?;
         Ok(report)
     }
+}
+
+/// Snapshots may have become durable since they were described. The caller holds the commit lock.
+fn with_levels_of_now(shared: &Shared, planned: Vec<Planned>) -> Vec<Arc<Snapshot>> {
+    let state = shared.state();
+    let now = |planned: Planned| {
+        let level = state.snapshots.get(&planned.old).and_then(|old| old.level);
+        Arc::new(Snapshot { level, ..Snapshot::clone(&planned.new) })
+    };
+    planned.into_iter().map(now).collect()
 }
 
 fn choose(
@@ -146,7 +233,8 @@ fn choose(
     promote: Option<SnapshotId>,
 ) -> Result<Arc<Snapshot>, RebaseError> {
     let Some(id) = promote else {
-        let newest = state.of_service(service).pop();
+        // Among all: one whose files are missing is damaged, and an older one must not be taken for the newest.
+        let newest = state.all_of_service(service).pop();
         return newest.ok_or_else(|| ReadError::NotFound { selector: format!("{service}@latest") }.into());
     };
     let snapshot = visible(state, id)?;
@@ -164,85 +252,4 @@ fn intend(database: &mut Database, kept: &[(SnapshotId, SnapshotId)]) -> Result<
     let intents = kept.iter().map(|(_, new)| (*new, replaced.clone())).collect();
     let add = Contents { intents, ..Contents::default() };
     database.apply(&Changes { add, ..Changes::default() })
-}
-
-/// In one transaction makes new snapshots visible and old ones not; then removes the files that nobody
-/// needs any more, and says how many bytes they had.
-pub(crate) fn replace(
-    shared: &Shared,
-    database: &mut Database,
-    new: Vec<Arc<Snapshot>>,
-    new_packs: &[PackRef],
-    old: &[Arc<Snapshot>],
-    renamed: &[(SnapshotId, SnapshotId)],
-) -> Result<u64, Fault> {
-    let mut changes = Changes::default();
-    for snapshot in old {
-        changes.remove.snapshots.insert(snapshot.id, None);
-        changes.add.gone.insert(snapshot.id, ());
-    }
-    for snapshot in &new {
-        changes.add.snapshots.insert(snapshot.id, snapshot.level);
-        changes.remove.intents.insert(snapshot.id, Vec::new());
-        changes.remove.gone.insert(snapshot.id, ());
-    }
-    // The base itself names what it came from; the others' former ids are known only here.
-    changes.add.aliases = renamed.iter().skip(1).copied().collect();
-    let mut freed = Vec::new();
-    shared.commit(database, &changes, |state| {
-        state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
-        state.snapshots.retain(|id, _| !changes.remove.snapshots.contains_key(id));
-        state.snapshots.extend(new.into_iter().map(|snapshot| (snapshot.id, snapshot)));
-        state.aliases.extend(&changes.add.aliases);
-        let listed = state.listed_packs();
-        let candidates = old.iter().flat_map(|snapshot| &snapshot.manifest.packs);
-        for pack in candidates.filter(|pack| !listed.contains(&pack.id)) {
-            if state.packs.remove(&pack.id).is_some() {
-                freed.push(*pack);
-            }
-        }
-    })?;
-    Ok(remove_files(shared, database, old, &freed))
-}
-
-/// Removes files of dropped snapshots. What can't be removed now is swept at the next opening, so
-/// nothing here is an error.
-fn remove_files(shared: &Shared, database: &mut Database, old: &[Arc<Snapshot>], freed: &[PackRef]) -> u64 {
-    let mut bytes = 0;
-    let mut forgotten = Contents::default();
-    for snapshot in old {
-        let path = shared.layout.manifest(&snapshot.id);
-        match shared.disk.remove(&path) {
-            Ok(()) => {
-                bytes += snapshot.encoded.len() as u64;
-                forgotten.gone.insert(snapshot.id, ());
-            }
-            Err(error) => tracing::warn!(path = %path.display(), %error, "a dropped manifest stays for now"),
-        }
-    }
-    for pack in freed {
-        shared.directories.forget(&pack.id);
-        match shared.pins.remove(pack.id) {
-            Ok(_) => bytes += pack.bytes,
-            Err(error) => tracing::warn!(pack = %pack.id, %error, "a dropped pack stays for now"),
-        }
-    }
-    let dangling = dangling_aliases(&shared.state());
-    forgotten.aliases = dangling.iter().map(|id| (*id, *id)).collect();
-    let outcome = shared.disk.sync_folder(&shared.layout.manifests());
-    if outcome.is_ok() {
-        let changes = Changes { remove: forgotten, ..Changes::default() };
-        let applied = shared.commit(database, &changes, |state| {
-            state.aliases.retain(|id, _| !dangling.contains(id));
-        });
-        if let Err(error) = applied {
-            tracing::warn!(%error, "the database still lists dropped snapshots");
-        }
-    }
-    bytes
-}
-
-/// Aliases that lead nowhere any more.
-fn dangling_aliases(state: &State) -> BTreeSet<SnapshotId> {
-    state.aliases.keys().filter(|id| state.follow(**id).is_none()).copied().collect()
 }

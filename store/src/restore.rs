@@ -3,19 +3,22 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use sustain_proto::limits::CHUNK_BYTES;
-use sustain_proto::{ChunkKey, Region, RegionName, SnapshotId};
+use sustain_proto::{Region, RegionName, SnapshotId};
 
 use crate::catalogue::Place;
-use crate::chunk_reader::{ChunkReader, Chunks};
+use crate::chunk_reader::ChunkReader;
 use crate::error::io_kind;
-use crate::generation::{Whole, visible, with_base};
+use crate::generation::Whole;
 use crate::parallel::{Pace, for_each_batch};
+use crate::reader::SnapshotReader;
+use crate::rebase::RebaseError;
 use crate::store::{Shared, Store};
-use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, RestoreTarget, limits};
+use crate::{ErrorKind, Fault, Progress, ReadError, RestoreTarget, limits};
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,9 +84,7 @@ struct Job {
 }
 
 struct Restore<'a> {
-    shared: &'a Shared,
-    whole: &'a Whole,
-    key: ChunkKey,
+    reader: &'a SnapshotReader,
     /// None: everything is read and checked, and nothing is written. A region without a file is left out.
     files: Option<Vec<Option<File>>>,
     jobs: Vec<Job>,
@@ -104,7 +105,27 @@ impl Store {
         target: &dyn RestoreTarget,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
-        let outcome = restore(&self.shared, id, Some(target), progress, Pace::Full).and_then(|report| {
+        match self.open_snapshot(id) {
+            Ok(reader) => reader.restore(target, progress),
+            Err(error) => {
+                target.abandon();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl SnapshotReader {
+    /// As [`Store::restore`]. Of a snapshot of which not all is here, the target leaves out the regions that can wait.
+    ///
+    /// # Errors
+    /// As for [`Store::restore`], or if what is wanted is not here.
+    pub fn restore(
+        &self,
+        target: &dyn RestoreTarget,
+        progress: &dyn Progress,
+    ) -> Result<RestoreReport, RestoreError> {
+        let outcome = restore(self, Some(target), progress, Pace::Full).and_then(|report| {
             target.finish().map_err(|source| RestoreError::Finish { source })?;
             Ok(report)
         });
@@ -116,31 +137,29 @@ impl Store {
 }
 
 /// Reads and checks all that a restore would, before what could replace it is dropped.
-pub(crate) fn check_restorable(shared: &Shared, id: SnapshotId) -> Result<(), ReadError> {
+pub(crate) fn check_restorable(
+    shared: &Arc<Shared>,
+    id: SnapshotId,
+    progress: &dyn Progress,
+) -> Result<(), RebaseError> {
+    let reader = SnapshotReader::open(shared, id)?;
     // A rebase runs beside the VM that it is for.
-    match restore(shared, id, None, &NoProgress, Pace::Behind) {
+    match restore(&reader, None, progress, Pace::Behind) {
         Ok(_) => Ok(()),
-        Err(RestoreError::Read(error)) => Err(error),
+        Err(RestoreError::Read(error)) => Err(error.into()),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
+        Err(RestoreError::Cancelled) => Err(RebaseError::Cancelled),
         Err(error) => Err(Fault::damaged(shared.layout.root(), error).into()),
     }
 }
 
 fn restore(
-    shared: &Shared,
-    id: SnapshotId,
+    reader: &SnapshotReader,
     target: Option<&dyn RestoreTarget>,
     progress: &dyn Progress,
     pace: Pace,
 ) -> Result<RestoreReport, RestoreError> {
-    let state = shared.state();
-    let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
-    let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
-    // Pinned before the state is let go, so that no rebase can remove them in between.
-    let _pin = shared.pins.pin(packs);
-    drop(state);
-    let key = shared.key_to_read()?;
-    let whole = Whole::load(shared, &base, &snapshot)?;
+    let snapshot = &reader.whole.snapshot;
     let regions = &snapshot.manifest.regions;
     let files = match target {
         Some(target) => {
@@ -149,11 +168,11 @@ fn restore(
         None => None,
     };
     let wanted = |region: usize| files.as_ref().is_none_or(|files| files[region].is_some());
-    let jobs = jobs(&whole, regions, wanted);
-    let restore = Restore { shared, whole: &whole, key, files, jobs, written: AtomicU64::new(0), progress };
+    let jobs = jobs(&reader.whole, regions, wanted);
+    let restore = Restore { reader, files, jobs, written: AtomicU64::new(0), progress };
     restore.run(pace)?;
     Ok(RestoreReport {
-        snapshot: id,
+        snapshot: snapshot.id,
         bytes_out: snapshot.manifest.bytes(),
         bytes_written: restore.written.into_inner(),
         chunks: restore.jobs.len() as u64,
@@ -189,15 +208,13 @@ fn jobs(whole: &Whole, regions: &[Region], wanted: impl Fn(usize) -> bool) -> Ve
 
 impl Restore<'_> {
     fn run(&self, pace: Pace) -> Result<(), RestoreError> {
-        let total = self.jobs.iter().map(|job| u64::from(self.whole.catalogue.entry(job.place).plain_bytes));
+        let catalogue = &self.reader.whole.catalogue;
+        let total = self.jobs.iter().map(|job| u64::from(catalogue.entry(job.place).plain_bytes));
         self.progress.total(total.sum());
-        for_each_batch(
-            pace,
-            self.jobs.len() as u64,
-            limits::BATCH_JOBS,
-            || Ok(ChunkReader::new()?),
-            |reader, batch| self.work(reader, batch),
-        )?;
+        let make = || Ok(ChunkReader::new()?);
+        for_each_batch(pace, self.jobs.len() as u64, limits::BATCH_JOBS, make, |reader, batch| {
+            self.work(reader, batch)
+        })?;
         Ok(())
     }
 
@@ -205,10 +222,9 @@ impl Restore<'_> {
         if self.progress.cancelled() {
             return Err(RestoreError::Cancelled);
         }
-        let (shared, catalogue, key) = (self.shared, &self.whole.catalogue, Some(&self.key));
         let mut bytes = 0;
         for job in &self.jobs[batch.start as usize..batch.end as usize] {
-            let plain = reader.chunk(Chunks { shared, catalogue, key }, job.place)?;
+            let plain = reader.chunk(self.reader.chunks(), job.place)?;
             if let Some(file) = self.files.as_ref().and_then(|files| files[job.region as usize].as_ref()) {
                 file.write_all_at(plain, job.position * CHUNK_BYTES as u64)
                     .map_err(|source| self.target_error(job, source))?;
@@ -221,7 +237,7 @@ impl Restore<'_> {
     }
 
     fn target_error(&self, job: &Job, source: std::io::Error) -> RestoreError {
-        let region = self.whole.snapshot.manifest.regions[job.region as usize].name.clone();
+        let region = self.reader.whole.snapshot.manifest.regions[job.region as usize].name.clone();
         RestoreError::Target { region, source }
     }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use sustain_proto::{Lineage, SnapshotId};
 
 use crate::RebaseError;
+use crate::gate::Work;
 use crate::generation::visible;
-use crate::rebase::replace;
+use crate::replace::replace;
 use crate::state::{Snapshot, State};
 use crate::store::Store;
 
@@ -31,8 +32,10 @@ impl Store {
     pub fn retire_superseded(&self, base: SnapshotId) -> Result<RetireReport, RebaseError> {
         let shared = &self.shared;
         let service = visible(&shared.state(), base)?.manifest.service.clone();
-        let _gate =
-            shared.gates.take(&service).ok_or_else(|| RebaseError::Busy { service: service.clone() })?;
+        let _gate = shared
+            .gates
+            .take(Work::Change, &service)
+            .ok_or_else(|| RebaseError::Busy { service: service.clone() })?;
         let mut database = shared.database();
         let old = {
             let state = shared.state();

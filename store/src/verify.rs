@@ -17,7 +17,7 @@ use crate::parallel::{Pace, for_each_batch};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::sweep::{list_packs, read_manifest};
-use crate::{ErrorKind, Fault, Progress};
+use crate::{ErrorKind, Fault, Progress, ReadError};
 
 /// A file that does not hold what it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -227,7 +227,7 @@ impl Verify<'_> {
     }
 
     fn chunks(&self, catalogue: &Catalogue, pack: u32, reader: &mut ChunkReader) -> Result<(), VerifyError> {
-        let from = Chunks { shared: self.shared, catalogue, key: self.key.as_ref() };
+        let from = Chunks::new(self.shared, catalogue, self.key.as_ref());
         for block in 0..catalogue.packs()[pack as usize].1.blocks().len() as u32 {
             let block = BlockPlace { pack, block };
             // What it needs is in another pack: if that can't be read, it is that one which is named.
@@ -235,7 +235,10 @@ impl Verify<'_> {
                 continue;
             }
             for (place, _) in catalogue.chunks_of(block) {
-                reader.chunk(from, place)?;
+                reader.chunk(from, place).map_err(|error| match error {
+                    ReadError::Fault(fault) => fault,
+                    error => Fault::damaged(&self.shared.layout.pack(&catalogue.pack(pack).id), error),
+                })?;
             }
         }
         Ok(())
@@ -275,7 +278,7 @@ impl Verify<'_> {
             .and_then(|(base, snapshot)| Whole::load(self.shared, &base, &snapshot));
         match loaded {
             Ok(_) => Ok(()),
-            Err(crate::ReadError::Fault(fault)) => Err(fault),
+            Err(ReadError::Fault(fault)) => Err(fault),
             Err(error) => Err(Fault::damaged(&path, error)),
         }
     }

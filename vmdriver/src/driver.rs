@@ -27,7 +27,8 @@ pub const REGION_DISK: &str = "disk0";
 
 /// Starts and restores VMs.
 pub trait VmDriver: Send + Sync {
-    /// Whether a VM of this spec could be started here and now.
+    /// Whether a VM of this spec could be restored here and now, and whether it could be booted: what only a boot
+    /// needs is no error, but [`CheckReport::boot_problem`].
     ///
     /// # Errors
     /// Says what is missing.
@@ -39,6 +40,13 @@ pub trait VmDriver: Send + Sync {
     /// # Errors
     /// If the spec is impossible, the host lacks something, or the VM doesn't come up.
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError>;
+
+    /// The regions of such a VM's snapshots that a restored VM runs without: their chunks come when it needs them, by
+    /// [`PreparedVm::set_disk`]. A driver that has no such leaves this as it is.
+    fn lazy_regions(&self, spec: &VmSpec) -> Vec<RegionName> {
+        let _ = spec;
+        Vec::new()
+    }
 
     /// Makes the files that a snapshot is restored into. What can be started of the VM starts while they are
     /// filled; it goes on by [`PreparedVm::resume`], or ends with the handle.
@@ -151,6 +159,11 @@ pub trait SnapshotSink {
         source: &dyn RegionSource,
         changed: Option<&[Range<u64>]>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Whether the snapshot is wanted no more, because the VM is to end. A driver that waits for long asks this.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// What a check found.
@@ -162,10 +175,13 @@ pub struct CheckReport {
     pub qemu_version: String,
     /// How instructions will be run: never [`Accel::Auto`].
     pub accel: Accel,
-    /// Bytes of memory that the host has left.
+    /// Bytes of memory that the host has left, or that the control group leaves of it that this runs in.
     pub memory_available_bytes: u64,
     /// How writes to guest memory will be found; none where there is none to be looked at.
     pub tracking: Option<TrackingReport>,
+    /// Why the VM could only be restored from a snapshot here, and not begun; none if it could be begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_problem: Option<String>,
 }
 
 /// How a host finds out what a guest wrote to its memory.

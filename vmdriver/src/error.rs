@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use sustain_proto::human::Size;
 use sustain_proto::{RegionName, ServiceName};
 
 use crate::command::ProgramError;
@@ -87,15 +88,17 @@ pub enum CheckError {
     },
     /// Too little memory left. Starting anyway would end in the system killing processes.
     #[error(
-        "service {service} needs {needed_bytes} bytes of memory, QEMU's own included; \
-         the host has {available_bytes} left"
+        "service {service} needs {} of memory, QEMU's own included; the host, or the control group that this runs in, \
+         has {} left",
+        Size(*needed_bytes),
+        Size(*available_bytes)
     )]
     Memory {
         /// Whose VM.
         service: ServiceName,
         /// Guest memory and QEMU's own.
         needed_bytes: u64,
-        /// What the host has.
+        /// What the host has, or a control group leaves of it.
         available_bytes: u64,
     },
     /// The host's memory can't be looked up.
@@ -265,6 +268,9 @@ pub enum SnapshotError {
     /// The VM stands because its disk can't be read or written now.
     #[error("the VM stands, waiting for its disk: no snapshot is taken of it")]
     Stalled,
+    /// The guest reads blocks of its disk that can't be had now: it would stand until they are.
+    #[error("the guest waits for blocks of its disk that are out of reach: no snapshot is taken meanwhile")]
+    Unreachable,
     /// The guest's disk.
     #[error("can't take the guest's disk")]
     Disk {
@@ -346,7 +352,7 @@ impl SnapshotError {
             Self::Exited { .. } => ErrorKind::Gone,
             Self::MemoryFile { .. } => ErrorKind::NoMemory,
             Self::Disk { source } => source.kind(),
-            Self::Busy | Self::Stalled => ErrorKind::Busy,
+            Self::Busy | Self::Stalled | Self::Unreachable => ErrorKind::Busy,
             _ => ErrorKind::Failed,
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::cgroup;
 use crate::error::CheckError;
 use crate::limits;
 use crate::process::run_for_output;
@@ -102,13 +103,14 @@ pub(crate) fn check_memory(spec: &VmSpec, copy_bytes: u64) -> Result<u64, CheckE
     Ok(available_bytes)
 }
 
-/// Bytes of memory that the host has left.
+/// Bytes of memory that the host has left for this process and what it starts.
 pub(crate) fn memory_available() -> Result<u64, CheckError> {
     let text = fs::read_to_string("/proc/meminfo").map_err(|source| CheckError::HostMemory { source })?;
-    parse_available(&text).ok_or_else(|| {
+    let on_host = parse_available(&text).ok_or_else(|| {
         let source = io::Error::new(io::ErrorKind::InvalidData, "there is no line MemAvailable");
         CheckError::HostMemory { source }
-    })
+    })?;
+    Ok(cgroup::memory_left().map_or(on_host, |in_group| in_group.min(on_host)))
 }
 
 fn parse_available(text: &str) -> Option<u64> {

@@ -10,10 +10,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::error::ErrorKind;
 use crate::limits;
-use crate::process::run_for_output;
+use crate::process::run_with_input;
 
 /// How an image is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -99,30 +101,66 @@ pub enum ImageError {
     },
 }
 
+impl ImageError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Read { .. } | Self::Info { .. } => ErrorKind::Missing,
+            _ => ErrorKind::Invalid,
+        }
+    }
+}
+
 /// First bytes of formats that would otherwise pass for a raw disk full of nonsense.
-const OTHER_FORMATS: [(&[u8], &str); 5] =
-    [(b"KDMV", "vmdk"), (b"COWD", "vmdk"), (b"conectix", "vpc"), (b"vhdxfile", "vhdx"), (b"<<< ", "vdi")];
+const OTHER_FORMATS: [(&[u8], &str); 7] = [
+    (b"KDMV", "vmdk"),
+    (b"COWD", "vmdk"),
+    (b"# Disk DescriptorFile", "vmdk"),
+    (b"conectix", "vpc"),
+    (b"vhdxfile", "vhdx"),
+    (b"<<< ", "vdi"),
+    (b"QED\0", "qed"),
+];
 
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
+
+/// What `qemu-img` is told to open: its standard input, so that no name is looked up again, as qcow2, and
+/// without whatever the header says that lies below it.
+pub(crate) const QCOW2_ON_STDIN: &str =
+    r#"json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"/proc/self/fd/0"}}"#;
 
 /// Looks at an image.
 ///
 /// # Errors
 /// If it can't be read, is in another format, or refers to other files.
 pub fn inspect_image(path: &Path) -> Result<ImageInfo, ImageError> {
+    let file = open_image(path)?;
+    inspect_open(&file, path)
+}
+
+/// Opens an image to read it.
+pub(crate) fn open_image(path: &Path) -> Result<File, ImageError> {
+    // Opening a pipe without a writer must not wait for one.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.map(File::from).map_err(|error| ImageError::Read { path: path.to_owned(), source: error.into() })
+}
+
+/// Looks at an image that is open already, so that what is used is what was looked at. The path is for messages.
+pub(crate) fn inspect_open(file: &File, path: &Path) -> Result<ImageInfo, ImageError> {
     let failed = |source| ImageError::Read { path: path.to_owned(), source };
-    let metadata = std::fs::metadata(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")));
     }
-    let file = File::open(path).map_err(failed)?;
     let mut header = [0; 112];
-    let length = read_up_to(&file, &mut header).map_err(failed)?;
+    let length = read_up_to(file, &mut header).map_err(failed)?;
     let allocated_bytes = metadata.blocks().saturating_mul(512);
     let format = check_header(&header[..length], path)?;
     let virtual_bytes = match format {
         ImageFormat::Raw => metadata.len(),
-        ImageFormat::Qcow2 => ask_qemu_img(path)?,
+        ImageFormat::Qcow2 => ask_qemu_img(file, path)?,
     };
     if virtual_bytes == 0 || virtual_bytes % 512 != 0 {
         return Err(ImageError::Size { path: path.to_owned(), bytes: virtual_bytes });
@@ -184,18 +222,14 @@ struct Answer {
     encrypted: bool,
 }
 
-fn ask_qemu_img(path: &Path) -> Result<u64, ImageError> {
+fn ask_qemu_img(file: &File, path: &Path) -> Result<u64, ImageError> {
     let failed = |source| ImageError::Info { path: path.to_owned(), source };
     let mut line: Vec<OsString> = vec!["prlimit".into()];
     line.push(format!("--as={}", limits::IMAGE_INFO_BYTES_MAX).into());
     line.push(format!("--cpu={}", limits::IMAGE_INFO_TIMEOUT.as_secs()).into());
-    line.extend(["qemu-img", "info", "--force-share", "-f", "qcow2", "--output=json"].map(OsString::from));
-    // By its full name: nothing in it can then be taken for an option or a protocol.
-    let full = std::path::absolute(path).map_err(failed)?;
-    let mut name = OsString::from("file:");
-    name.push(full);
-    line.push(name);
-    let said = run_for_output(&line, limits::IMAGE_INFO_TIMEOUT).map_err(failed)?;
+    line.extend(["qemu-img", "info", "--force-share", "--output=json", QCOW2_ON_STDIN].map(OsString::from));
+    let input = file.try_clone().map_err(failed)?;
+    let said = run_with_input(&line, input, limits::IMAGE_INFO_TIMEOUT).map_err(failed)?;
     let answer: Answer = serde_json::from_str(&said).map_err(|error| failed(io::Error::other(error)))?;
     if answer.backing_filename.is_some() {
         return Err(ImageError::Reference { path: path.to_owned(), what: "backing file" });

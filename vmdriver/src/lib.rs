@@ -24,6 +24,7 @@
 
 pub mod limits;
 
+mod cgroup;
 mod command;
 mod command_line;
 mod device_header;

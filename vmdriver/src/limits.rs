@@ -132,7 +132,19 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// already; only a child that was left behind could hold it up.
 pub const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most bytes that are kept of what a program of the command driver writes to its standard output.
+/// Most control groups above one another that are looked at for a limit of memory. systemd nests about five.
+pub const CGROUP_DEPTH_MAX: usize = 64;
+
+/// Bytes of what `run-in-guest` writes that are handed over at a time: a pipe of Linux holds as much.
+pub const COMMAND_PART_BYTES: usize = 64 << 10;
+
+/// Between two looks whether a program of the command driver has ended, or need not go on. Its last word wakes at once.
+pub const COMMAND_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Two writes to a file that are further apart than this have different times: a tick of the kernel is 10 ms at most.
+pub const FILE_TIME_GRAIN: Duration = Duration::from_millis(20);
+
+/// Most bytes that are kept of what the other programs of the command driver write to their standard output.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// How long the program `check` may take.
@@ -164,6 +176,17 @@ pub const NBD_REQUEST_BYTES_MAX: u32 = 32 << 20;
 
 /// Memory for all NBD requests in flight: two of the longest.
 pub const NBD_MEMORY_BYTES_MAX: u64 = 64 << 20;
+
+/// What one client may have of that: one of the longest, so that no two are held up by a third.
+pub const NBD_SHARE_BYTES_MAX: u64 = NBD_REQUEST_BYTES_MAX as u64;
+
+/// Memory that each NBD client has for itself, for requests no longer than this: guests ask for 1 or 2 MiB at most
+/// at a time, and so never wait for what another client does.
+pub const NBD_OWN_BYTES_MAX: u64 = 4 << 20;
+
+/// How long an NBD client may take to send the rest of a request that it has begun. A local one takes milliseconds for
+/// the longest; one that the system held up for so long connects again.
+pub const NBD_PAYLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most NBD connections: QEMU has one, nbdcopy four.
 pub const NBD_CONNECTIONS_MAX: usize = 16;
@@ -212,6 +235,13 @@ pub const FOLD_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a guest's read waits for a chunk before the VM is paused instead. A VM can't be snapshotted
 /// while a read waits, so it is short; a chunk from a neighbour takes tens of milliseconds.
 pub const DEMAND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a snapshot waits for a moment in which no read waits for a chunk; the guest runs meanwhile.
+pub const DISK_STILL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A read that has waited for its chunk for longer than this is taken to be out of reach, and no snapshot is
+/// begun: the pause would last as long as it does. A chunk from a neighbour takes tens of milliseconds.
+pub const DISK_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Pause between two tries to get a chunk that a guest waits for.
 pub const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -267,6 +297,10 @@ pub const IO_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How long an image may take to be converted: a terabyte from a slow disk.
 pub const CONVERT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
+
+/// How long its conversion may say nothing. It tells each hundredth, which of a terabyte from a slow disk, at
+/// 20 MB/s, takes nine minutes.
+pub const CONVERT_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Most bytes of one line that a guest's agent sends. Its longest answer here is a part of a file, encoded:
 /// see [`AGENT_PART_BYTES`].

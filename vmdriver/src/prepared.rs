@@ -244,6 +244,9 @@ impl PreparedVm for PreparedQemu {
             .map_err(|source| start_failure(&machine.process, "resuming the restored guest", source))?;
         let timings = ResumeTimings { start_ms, load_ms, resume_ms: clock.lap_ms() };
         machine.guest.restored(&mut machine.qmp);
+        if let Some(disk) = &machine.disk {
+            disk.prefetch();
+        }
         let accel = plan.accel.as_str();
         tracing::info!(%service, pid = machine.process.pid(), accel, "VM restored");
         Ok(Box::new(QemuVm::new(machine, memory, here, plan.settings.witness).restored(timings)))

@@ -10,7 +10,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
@@ -195,7 +196,7 @@ impl Supervisor {
         let ended = end_of(&mut child);
         if let Some(pumped) = pumped {
             // Its last words. A child that it left behind may hold the pipe open for ever.
-            let _ = pumped.recv_timeout(limits::OUTPUT_END_TIMEOUT);
+            let _ = pumped.done.recv_timeout(limits::OUTPUT_END_TIMEOUT);
         }
         match ended {
             Ok(status) => {
@@ -219,10 +220,40 @@ fn end_of(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait()
 }
 
-/// Copies an output on a thread of its own; the channel is closed at its end.
-fn pump_aside(output: ChildStderr, console: Option<ConsoleFile>, tail: &Tail) -> mpsc::Receiver<()> {
+/// The copying of an output. It ends with the output, or with this.
+struct Pumping {
+    /// Closed at its end.
+    done: mpsc::Receiver<()>,
+    _stop: Option<OwnedFd>,
+}
+
+/// An output that also ends when the other end of a pipe is closed: whoever keeps it open for ever is left alone.
+struct UntilStopped {
+    output: ChildStderr,
+    stopped: OwnedFd,
+}
+
+impl Read for UntilStopped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut either =
+            [PollFd::new(&self.stopped, PollFlags::IN), PollFd::new(&self.output, PollFlags::IN)];
+        poll(&mut either, None)?;
+        if either[0].revents().is_empty() { self.output.read(buffer) } else { Ok(0) }
+    }
+}
+
+/// Copies an output on a thread of its own.
+fn pump_aside(output: ChildStderr, console: Option<ConsoleFile>, tail: &Tail) -> Pumping {
     let (sender, receiver) = mpsc::sync_channel(1);
     let tail = tail.clone();
+    let (stopped, stop) = match rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) {
+        Ok(ends) => ends,
+        Err(error) => {
+            tracing::warn!(%error, "nobody reads a VM's output");
+            return Pumping { done: receiver, _stop: None };
+        }
+    };
+    let output = UntilStopped { output, stopped };
     let thread = std::thread::Builder::new().name("vm-output".into());
     let pumping = move || {
         pump(output, console, &tail);
@@ -232,7 +263,7 @@ fn pump_aside(output: ChildStderr, console: Option<ConsoleFile>, tail: &Tail) ->
         // The pipe is closed with the closure: whoever writes to it is told.
         tracing::warn!(%error, "nobody reads a VM's output");
     }
-    receiver
+    Pumping { done: receiver, _stop: Some(stop) }
 }
 
 fn descriptor_of(child: &Child) -> io::Result<OwnedFd> {
@@ -250,8 +281,19 @@ fn pid_of(child: &Child) -> io::Result<Pid> {
 /// # Errors
 /// If it can't be started, takes too long, or fails.
 pub(crate) fn run_for_output(command_line: &[OsString], timeout: Duration) -> io::Result<String> {
+    run_with_input(command_line, File::open("/dev/null")?, timeout)
+}
+
+/// The same with another standard input.
+///
+/// # Errors
+/// As for [`run_for_output`].
+pub(crate) fn run_with_input(
+    command_line: &[OsString],
+    stdin: File,
+    timeout: Duration,
+) -> io::Result<String> {
     let stdout = memory_file::create("sustain-output")?;
-    let stdin = File::open("/dev/null")?;
     let launch = Launch {
         command_line: command_line.to_vec(),
         stdin: stdin.into(),
@@ -321,6 +363,19 @@ mod tests {
             assert!(Instant::now() < deadline, "it was left behind");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Each of a service's snapshots by such a program left a thread behind.
+    #[test]
+    fn an_output_that_something_keeps_open_is_let_go() {
+        let mut child = Command::new("sleep").arg("600").stderr(Stdio::piped()).spawn().unwrap();
+        let pumping = pump_aside(child.stderr.take().unwrap(), None, &Tail::default());
+        let Pumping { done, _stop: stop } = pumping;
+        assert_eq!(done.recv_timeout(Duration::from_millis(20)), Err(mpsc::RecvTimeoutError::Timeout));
+        drop(stop);
+        assert_eq!(done.recv_timeout(Duration::from_secs(20)), Err(mpsc::RecvTimeoutError::Disconnected));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use sustain_proto::RegionName;
 
 use crate::command_line::Origin;
 use crate::disk::DiskOptions;
-use crate::driver::{CheckReport, PreparedVm, TrackingReport, Vm, VmDriver};
+use crate::driver::{CheckReport, PreparedVm, REGION_DISK, TrackingReport, Vm, VmDriver};
 use crate::error::{CheckError, StartError};
 use crate::features::{self, QemuFeatures};
 use crate::launch::{Plan, start_failure};
@@ -115,9 +116,11 @@ fn choose_accel(spec: &VmSpec, qemu: &Path) -> Result<Accel, CheckError> {
 
 impl VmDriver for QemuDriver {
     fn check(&self, spec: &VmSpec) -> Result<CheckReport, CheckError> {
-        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec, true)?;
+        let Checked { qemu, accel, memory_available_bytes, tracking, .. } = self.look(spec, false)?;
         let qemu_version = host::qemu_version(&qemu)?;
-        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking: Some(tracking) })
+        let tracking = Some(tracking);
+        let boot_problem = vm_disk::boot_problem(spec);
+        Ok(CheckReport { qemu, qemu_version, accel, memory_available_bytes, tracking, boot_problem })
     }
 
     fn start(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn Vm>, StartError> {
@@ -140,6 +143,11 @@ impl VmDriver for QemuDriver {
         let accel = accel.as_str();
         tracing::info!(service = %spec.service, pid = machine.process.pid(), accel, "VM started");
         Ok(Box::new(QemuVm::new(machine, memory, description, settings.witness)))
+    }
+
+    fn lazy_regions(&self, spec: &VmSpec) -> Vec<RegionName> {
+        let disk = spec.disk.is_some().then(|| RegionName::new(REGION_DISK).ok());
+        disk.flatten().into_iter().collect()
     }
 
     fn prepare(&self, spec: &VmSpec, run_dir: &Path) -> Result<Box<dyn PreparedVm>, StartError> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::ServiceName;
+use sustain_proto::human::Size;
 
 use crate::limits;
 
@@ -131,7 +132,7 @@ fn cpu_default() -> String {
 #[non_exhaustive]
 pub enum SpecError {
     /// Too little or too much memory, or not a whole number of MiB.
-    #[error("memory_bytes is {found}: it must be whole MiB, from {min} to {max} bytes")]
+    #[error("memory of {} is not possible: it must be whole MiB, from {} to {}", Size(*found), Size(*min), Size(*max))]
     Memory {
         /// Bytes asked for.
         found: u64,
@@ -319,6 +320,8 @@ mod tests {
         for bytes in [0, 1 << 20, (256 << 20) + 1, u64::MAX] {
             assert!(matches!(refused(|s| s.memory_bytes = bytes), SpecError::Memory { .. }), "{bytes}");
         }
+        let said = refused(|s| s.memory_bytes = 4 << 20).to_string();
+        assert!(said.starts_with("memory of 4.0 MiB is not possible"), "people don't read bytes: {said}");
         for cpus in [0, u32::MAX] {
             assert!(matches!(refused(|s| s.cpus = cpus), SpecError::Cpus { .. }), "{cpus}");
         }

@@ -128,6 +128,10 @@ impl QemuVm {
         let started = Instant::now();
         self.memory.before_pause(scope, sink)?;
         self.machine.state_file.rewind()?;
+        // Again, because what comes before the pause may take long.
+        if let Some(disk) = &self.machine.disk {
+            vm_disk::still(disk)?;
+        }
         timings.before_ms = milliseconds(started.elapsed());
         let (frozen, witness) = self.pause(&mut timings)?;
         let started = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sustain_node::PlannedService;
@@ -26,25 +26,25 @@ pub(crate) struct DemoArgs {
     nodes: u16,
 
     /// Durable snapshots to wait for, once the guest has booted, before the server is killed
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     snapshots: u64,
 
     /// Keep the folder with the nodes' stores and logs, and say where it is
     #[arg(long)]
     keep: bool,
 
+    /// Folder with the guest's vmlinuz and initramfs.cpio.gz [default: $SUSTAIN_GUEST_DIR, or target/guest, where
+    /// `make setup` builds one]
+    #[arg(long = "guest", value_name = "DIR")]
+    folder: Option<PathBuf>,
+
     #[command(flatten)]
     guest: GuestArgs,
 }
 
-/// The guest and what is promised for it.
+/// What is promised for a guest.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GuestArgs {
-    /// Folder with the guest's vmlinuz and initramfs.cpio.gz [demo's default: $SUSTAIN_GUEST_DIR, or
-    /// target/guest, where `make setup` builds one]
-    #[arg(long, value_name = "DIR")]
-    guest: Option<PathBuf>,
-
     /// The service's name
     #[arg(long, default_value = "counter")]
     service: ServiceName,
@@ -71,32 +71,31 @@ pub(crate) struct GuestArgs {
 }
 
 impl GuestArgs {
-    /// Whether a guest was named.
-    pub(crate) fn is_given(&self) -> bool {
-        self.guest.is_some()
-    }
-
     /// Losses that a durable snapshot is to survive.
     pub(crate) fn tolerance(&self) -> u32 {
         self.tolerance
     }
+}
 
-    fn folder(&self) -> PathBuf {
-        let named = self.guest.clone().or_else(|| std::env::var_os("SUSTAIN_GUEST_DIR").map(PathBuf::from));
-        named.unwrap_or_else(|| {
-            // Beside the build that this program belongs to, wherever it is called from.
-            let program = std::env::current_exe().ok();
-            let built =
-                program.as_deref().and_then(|path| path.parent()?.parent()).map(|path| path.join("guest"));
-            built.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("target/guest"))
-        })
+/// Where a guest is if nobody says so.
+fn usual_folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("SUSTAIN_GUEST_DIR") {
+        return folder.into();
     }
+    // Beside the build that this program belongs to, wherever it is called from.
+    let program = std::env::current_exe().ok();
+    let built = program.as_deref().and_then(|path| path.parent()?.parent()).map(|path| path.join("guest"));
+    built.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("target/guest"))
 }
 
 /// The service that a guest provides, for every node's configuration.
-pub(crate) fn planned_service(guest: &GuestArgs, listen: Vec<SocketAddr>) -> Result<PlannedService, Failure> {
+pub(crate) fn planned_service(
+    guest: &GuestArgs,
+    folder: &Path,
+    listen: Vec<SocketAddr>,
+) -> Result<PlannedService, Failure> {
     let file = |name: &str| -> Result<PathBuf, Failure> {
-        let path = guest.folder().join(name);
+        let path = folder.join(name);
         let missing = |error| {
             Failure::new(1, format!("there is no guest: {}: {error}", path.display()))
                 .with_hint("`make setup` builds one into target/guest; --guest names another folder")
@@ -129,6 +128,7 @@ pub(crate) fn run(args: DemoArgs, output: &Output) -> Result<u8, Failure> {
         snapshots: args.snapshots,
         keep: args.keep,
         guest: args.guest,
+        folder: args.folder.unwrap_or_else(usual_folder),
     };
     demo::run(&settings, output)
 }

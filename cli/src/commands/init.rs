@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 use sustain_node::operations::Failure;
 use sustain_node::{ClusterPlan, PlanError, PlannedNode};
+use sustain_proto::human::counted;
 use sustain_store::error_chain;
 
 use super::demo::{GuestArgs, planned_service};
@@ -20,7 +21,7 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// The cluster's name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     cluster: String,
 
     /// Number of nodes
@@ -43,14 +44,26 @@ pub(crate) struct InitArgs {
     #[arg(long, default_value_t = 8080)]
     service_port: u16,
 
+    /// Folder with the vmlinuz and initramfs.cpio.gz of a guest, which becomes a service [default: no service;
+    /// `snapctl service add` adds any kind of one later]
+    #[arg(long = "guest", value_name = "DIR")]
+    folder: Option<PathBuf>,
+
     #[command(flatten)]
     guest: GuestArgs,
 }
 
+fn cluster_name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err("a cluster needs a name of one line".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 pub(crate) fn run(args: InitArgs, output: &Output) -> Result<u8, Failure> {
     let plan = plan(&args)?;
-    warn(&args, output);
     let written = plan.write(&args.dir).map_err(|error| failure(&error))?;
+    warn(&args, output);
     let value = json!({
         "cluster": args.cluster,
         "nodes": written.iter().map(node_value).collect::<Vec<_>>(),
@@ -61,17 +74,17 @@ pub(crate) fn run(args: InitArgs, output: &Output) -> Result<u8, Failure> {
 
 /// Says what is allowed but seldom meant.
 fn warn(args: &InitArgs, output: &Output) {
-    if !args.guest.is_given() {
+    if args.folder.is_none() {
         output.message(
-            "warning: no service is configured; --guest names the folder of a guest that provides one",
+            "warning: no service is configured yet; `snapctl service add` adds one to each configuration",
         );
     }
     // The server itself does not count, and the promise must outlive a loss.
     let needed = args.guest.tolerance().saturating_add(2);
     if u32::from(args.nodes) < needed {
-        let tolerance = args.guest.tolerance();
+        let losses = counted(args.guest.tolerance().into(), "loss", "losses");
         output.message(&format!(
-            "warning: snapshots that survive {tolerance} losses need {needed} nodes or more; nothing will be durable"
+            "warning: snapshots that survive {losses} need {needed} nodes or more; nothing will be durable"
         ));
     } else if u32::from(args.nodes) == needed {
         output.message(
@@ -83,9 +96,9 @@ fn warn(args: &InitArgs, output: &Output) {
 fn plan(args: &InitArgs) -> Result<ClusterPlan, Failure> {
     let nodes = usize::from(args.nodes);
     if !args.addresses.is_empty() && args.addresses.len() != nodes {
-        let given = args.addresses.len();
-        return Err(Failure::new(2, format!("{given} addresses for {nodes} nodes"))
-            .with_hint("give one --address a node"));
+        let given = counted(args.addresses.len() as u64, "address", "addresses");
+        let nodes = counted(args.nodes.into(), "node", "nodes");
+        return Err(Failure::new(2, format!("{given} for {nodes}")).with_hint("give one --address a node"));
     }
     let at = |number: usize, port: u16| -> Result<SocketAddr, Failure> {
         match args.addresses.get(number) {
@@ -100,9 +113,9 @@ fn plan(args: &InitArgs) -> Result<ClusterPlan, Failure> {
     };
     let addresses = (0..nodes).map(|number| at(number, args.port)).collect::<Result<Vec<_>, _>>()?;
     let listen = (0..nodes).map(|number| at(number, args.service_port)).collect::<Result<Vec<_>, _>>()?;
-    let services = match args.guest.is_given() {
-        true => vec![planned_service(&args.guest, listen)?],
-        false => Vec::new(),
+    let services = match &args.folder {
+        Some(folder) => vec![planned_service(&args.guest, folder, listen)?],
+        None => Vec::new(),
     };
     Ok(ClusterPlan { cluster: args.cluster.clone(), addresses, services })
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 use sustain_node::operations::{self, Failure};
 use sustain_proto::ServiceName;
+use sustain_proto::human::counted;
 
 use super::push::to_value;
 use crate::output::Output;
@@ -11,6 +12,9 @@ use crate::text;
 use crate::whereabouts::{Choice, Place};
 
 /// List the snapshots of a service, oldest first
+///
+/// A snapshot is durable if enough other nodes have it, or a later one that continues it. Of plain files only the node
+/// that stored them knows: elsewhere there is a question mark, or null with --json.
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// The service
@@ -19,7 +23,16 @@ pub(crate) struct LogArgs {
 
 pub(crate) fn run(args: LogArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let value: Value = match choice.place(false)? {
-        Place::Folder(store) => to_value(&operations::log(&store, &args.service)?)?,
+        Place::Folder(store) => {
+            let listed = operations::log(&store, &args.service)?;
+            let incomplete = store.snapshots_incomplete(&args.service) as u64;
+            if incomplete > 0 {
+                let more = counted(incomplete, "more snapshot", "more snapshots");
+                output
+                    .message(&format!("warning: {more} can't be read: files are missing (`snapctl verify`)"));
+            }
+            to_value(&listed)?
+        }
         Place::Daemon(client) => client.get(&format!("/v1/log?service={}", args.service))?,
     };
     output.result(&value, words)?;
@@ -52,7 +65,12 @@ fn row(snapshot: &Value, now_ms: u64) -> Vec<String> {
         if parents.is_empty() { "-".to_owned() } else { parents.join("+") },
         text::bytes(number("bytes")),
         text::bytes(number("bytes_new")),
-        if snapshot["durable"].as_bool().unwrap_or(false) { "yes" } else { "no" }.to_owned(),
+        match snapshot["durable"].as_bool() {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "?",
+        }
+        .to_owned(),
         text::seconds(now_ms.saturating_sub(number("time_ms")) as f64 / 1_000.0),
     ]
 }

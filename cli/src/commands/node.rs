@@ -1,13 +1,16 @@
 //! `snapctl node`: the daemon.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use sustain_node::config::{self, Config};
 use sustain_node::operations::Failure;
 use sustain_node::{Daemon, DaemonError};
 use sustain_store::error_chain;
 use sustain_vmdriver::QemuDriver;
+use tokio::signal::unix::{self, Signal, SignalKind};
 
 use crate::interrupt::signal;
 use crate::output::Output;
@@ -16,7 +19,8 @@ use crate::whereabouts::Choice;
 /// Run a node: hold snapshots, watch the server, take over when it is lost
 ///
 /// Runs in the foreground and logs to standard error. Ctrl-C or SIGTERM stops it, its VM with it; a second
-/// one ends it at once.
+/// one ends it at once. The configuration is read at the start only: SIGHUP changes nothing, and the log says whether
+/// a restart would. If the log goes to a terminal, SIGHUP tells that the terminal is gone, and stops the node.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     /// Stop when standard input is closed, so as never to outlive the program that started it
@@ -29,12 +33,14 @@ pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, format!("can't start the runtime: {error}")))?;
     runtime.block_on(async {
+        let mut hangups = Hangups::watch(path.clone(), config.clone())?;
         let name = config.name.clone();
         let daemon = Daemon::start(config, Arc::new(QemuDriver::default())).await.map_err(|error| failure(&error))?;
         tracing::info!(config = %path.display(), node = %name, address = %daemon.address(), "ready");
         tokio::select! {
             result = signal() => result.map_err(|error| Failure::new(1, format!("can't watch for signals: {error}")))?,
             () = stdin_closed(), if args.stop_with_stdin => {}
+            () = hangups.terminal_gone() => {}
         }
         tracing::info!("stopping");
         tokio::select! {
@@ -42,6 +48,49 @@ pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u
             _ = signal() => Err(Failure::new(130, "stopped at once; QEMU ends with this process")),
         }
     })
+}
+
+/// What is done about SIGHUP, which would end the process: without a word, and VMs with it.
+struct Hangups {
+    signals: Signal,
+    on_terminal: bool,
+    path: PathBuf,
+    /// What the node was started with.
+    config: Config,
+}
+
+impl Hangups {
+    fn watch(path: PathBuf, config: Config) -> Result<Self, Failure> {
+        let signals = unix::signal(SignalKind::hangup());
+        let signals =
+            signals.map_err(|error| Failure::new(1, format!("can't watch for signals: {error}")))?;
+        Ok(Self { signals, on_terminal: std::io::stderr().is_terminal(), path, config })
+    }
+
+    /// Resolves when the terminal is gone that the node was started on; each time that somebody means a service
+    /// without a terminal to read its configuration, tells them what would come of it.
+    async fn terminal_gone(&mut self) {
+        while self.signals.recv().await.is_some() {
+            if self.on_terminal {
+                return;
+            }
+            let path = self.path.display();
+            match config::load(&self.path) {
+                Ok(found) if found == self.config => {
+                    tracing::warn!(config = %path, "SIGHUP: the configuration is as it was when this node started");
+                }
+                Ok(_) => tracing::warn!(
+                    config = %path,
+                    "SIGHUP: the configuration has changed, and holds from this node's next start on: restart it"
+                ),
+                Err(error) => tracing::error!(
+                    config = %path, error = %error_chain(&error),
+                    "SIGHUP: with its configuration as it is, this node would not start again"
+                ),
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 fn failure(error: &DaemonError) -> Failure {

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 use sustain_node::admin::PushCall;
 use sustain_node::operations::{self, Failure, RegionFile};
+use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName};
 
 use crate::output::Output;
@@ -72,13 +73,13 @@ pub(super) fn to_value(value: &impl serde::Serialize) -> Result<Value, Failure> 
 fn words(value: &Value) -> String {
     let number = |key: &str| value[key].as_u64().unwrap_or(0);
     format!(
-        "snapshot {} (number {}): {} in, {} new in {} chunks, {} chunks changed, {}",
+        "snapshot {} (number {}): {} in, {} new in {}, {} changed, {}",
         value["snapshot"].as_str().unwrap_or("?"),
         number("seq"),
         text::bytes(number("bytes_in")),
         text::bytes(number("bytes_new")),
-        number("chunks_new"),
-        number("chunks_changed"),
+        counted(number("chunks_new"), "chunk", "chunks"),
+        counted(number("chunks_changed"), "chunk", "chunks"),
         text::seconds(value["seconds"].as_f64().unwrap_or(0.0)),
     )
 }

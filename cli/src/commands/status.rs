@@ -1,9 +1,10 @@
 //! `snapctl status`: a node, its peers and its services.
 
 use clap::Args;
-use sustain_node::ServiceStatus;
 use sustain_node::admin::{NodeStatus, PeerView};
 use sustain_node::operations::Failure;
+use sustain_node::{Problem, ServiceStatus};
+use sustain_proto::human::counted;
 
 use crate::output::Output;
 use crate::text;
@@ -30,12 +31,60 @@ fn words(status: &NodeStatus) -> String {
     let mut rows = vec![["node", "address", "priority", "state", "neighbour"].map(str::to_owned).to_vec()];
     rows.extend(status.peers.iter().map(peer_row));
     text.push_str(&text::table(&rows));
-    let header =
-        ["service", "role", "term", "server", "newest", "durable", "survives", "held", "pause", "listens"];
+    // What survives is the newest durable snapshot, not the newest.
+    let header = [
+        "service",
+        "role",
+        "term",
+        "server",
+        "newest",
+        "durable",
+        "which survives",
+        "held",
+        "pause",
+        "listens",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(status.services.iter().map(|service| service_row(status, service)));
     text.push('\n');
-    text.push_str(&text::table(&rows));
+    let table = text::table(&rows);
+    let problems =
+        std::iter::once(None).chain(status.services.iter().map(|service| service.problem.as_ref()));
+    for (line, problem) in table.lines().zip(problems) {
+        text.push_str(line);
+        text.push('\n');
+        if let Some(Problem { what, age_ms }) = problem {
+            let age = text::seconds(*age_ms as f64 / 1_000.0);
+            text.push_str(&format!("  problem: {what} (for {age})\n"));
+        }
+    }
+    for service in &status.services {
+        text.push_str(&warnings(service));
+        if let Some(left) = service.bytes_left {
+            let (name, left) = (&service.service, text::bytes(left));
+            text.push_str(&format!(
+                "\n{name}: {left} of the restored disk come later; no snapshots until then\n"
+            ));
+        }
+    }
+    text
+}
+
+/// What the numbers of the table don't show: they stand still together.
+fn warnings(service: &ServiceStatus) -> String {
+    let mut text = String::new();
+    let name = &service.service;
+    if service.stalled {
+        text.push_str(&format!(
+            "\n{name}: the guest stands still, since its disk can't be read or written now\n"
+        ));
+    }
+    if let Some(age_ms) = service.snapshot_age_ms.filter(|_| service.snapshot_late) {
+        let seconds = age_ms / 1_000;
+        text.push_str(&format!(
+            "\n{name}: no snapshot for {seconds} s; what the guest did since then is on this node only\n"
+        ));
+    }
     text
 }
 
@@ -64,7 +113,10 @@ fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
         service.server.map_or_else(|| "-".to_owned(), name),
         number(service.running_seq),
         number(service.durable_seq),
-        format!("{} losses", service.level),
+        match service.durable_survives {
+            None => "-".to_owned(),
+            Some(losses) => counted(losses.into(), "loss", "losses"),
+        },
         service.snapshots_held.to_string(),
         service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
         service.listen.map_or_else(|| "-".to_owned(), |listen| listen.to_string()),

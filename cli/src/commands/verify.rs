@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 use sustain_node::operations::{self, Failure};
+use sustain_proto::human::counted;
 
 use super::push::to_value;
 use crate::output::Output;
@@ -39,10 +40,10 @@ fn words(value: &Value) -> String {
         text.push_str(&format!("bad: {}: {}\n", of("path"), of("reason")));
     }
     text.push_str(&format!(
-        "{} snapshots, {} packs, {} chunks, {} read: {}",
-        number("snapshots"),
-        number("packs"),
-        number("chunks"),
+        "{}, {}, {}, {} read: {}",
+        counted(number("snapshots"), "snapshot", "snapshots"),
+        counted(number("packs"), "pack", "packs"),
+        counted(number("chunks"), "chunk", "chunks"),
         text::bytes(number("bytes")),
         if text.is_empty() { "all good" } else { "damaged, see above" },
     ));

@@ -96,7 +96,7 @@ impl DemoCluster {
         let plan = ClusterPlan {
             cluster: "demo".to_owned(),
             addresses: at(NODE_PORT).collect(),
-            services: vec![planned_service(&settings.guest, at(SERVICE_PORT).collect())?],
+            services: vec![planned_service(&settings.guest, &settings.folder, at(SERVICE_PORT).collect())?],
         };
         let written = plan.write(folder.path()).map_err(|error| Failure::new(1, error_chain(&error)))?;
         let node = |planned: &PlannedNode| DemoNode {

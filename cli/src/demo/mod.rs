@@ -5,6 +5,7 @@ mod judge;
 mod story;
 mod visitor;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sustain_node::clock::wall_ms;
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) keep: bool,
     /// The guest.
     pub(crate) guest: GuestArgs,
+    /// The folder with its kernel.
+    pub(crate) folder: PathBuf,
 }
 
 /// How long the guest may take to boot: half a minute under emulation on a busy machine, and as much again.
@@ -80,6 +83,7 @@ async fn play(settings: &Settings, output: &Output, cluster: &mut DemoCluster) -
     // Before the kill: the first failed request may come at once, and there may be no second.
     visitor.expect_outage();
     let killed = cluster.kill(server).await?;
+    visitor.server_is_lost();
     story.kill(&cluster.nodes[server].name, killed.time_ms, killed.vm_pid)?;
     let successor = wait_for_server(cluster, &mut story, TAKEOVER_PATIENCE, "a new server").await?;
     let went_on = |_: &Story, _: &[_]| visitor.went_on();

@@ -10,7 +10,6 @@ use super::cluster::DemoCluster;
 use super::judge::Verdict;
 use super::visitor::Visits;
 use crate::output::Output;
-use crate::text;
 
 /// The teller; it also remembers what the verdict needs.
 pub(crate) struct Story {
@@ -101,35 +100,23 @@ impl Story {
     }
 }
 
+/// The kind of an event that is worth a line, and the line.
 fn words(what: &Happening) -> Option<(&'static str, String)> {
-    match what {
-        Happening::Role { from, to, why, .. } if from != to => {
-            let arrow = format!("{} → {} ({why})", from.as_str(), to.as_str());
-            Some((if *to == Role::Server { "server" } else { "role" }, arrow))
-        }
-        Happening::Snapshot { seq, pause_ms, bytes_new, chunks_changed, .. } => Some((
-            "snapshot",
-            format!(
-                "snapshot {seq}: {chunks_changed} chunks changed, {} new, the guest paused {pause_ms:.0} ms",
-                text::bytes(*bytes_new)
-            ),
-        )),
-        Happening::Durable { seq, copies, .. } => {
-            Some(("durable", format!("snapshot {seq} is durable, on {copies} other nodes")))
-        }
-        Happening::Gathered { bytes_fetched, snapshot, .. } => {
-            let fetched = text::bytes(*bytes_fetched);
-            Some(("gathered", format!("snapshot {} is whole, {fetched} fetched", snapshot.short())))
-        }
-        Happening::Restored { seq, .. } => Some(("restored", format!("the VM goes on from snapshot {seq}"))),
-        Happening::Woken { report, .. } => {
-            let ahead_ms = report.clock_before_ms?;
-            Some(("woken", format!("the restored guest's clock was {ahead_ms:.0} ms off, and is set")))
-        }
-        Happening::Rebased { base, dropped, .. } => {
-            Some(("rebased", format!("{} is the base now, {dropped} snapshots dropped", base.short())))
-        }
-        Happening::Problem { what, .. } => Some(("problem", what.clone())),
-        Happening::Role { .. } | Happening::Peer { .. } => None,
-    }
+    let kind = match what {
+        Happening::Role { from, to, .. } if from == to => return None,
+        Happening::Role { to: Role::Server, .. } => "server",
+        Happening::Role { .. } => "role",
+        Happening::Snapshot { .. } => "snapshot",
+        Happening::Durable { .. } => "durable",
+        Happening::Startable { .. } => "startable",
+        Happening::Gathered { .. } => "gathered",
+        Happening::PassedOver { .. } => "passed-over",
+        Happening::Restored { .. } => "restored",
+        Happening::Woken { report, .. } if report.clock_before_ms.is_none() => return None,
+        Happening::Woken { .. } => "woken",
+        Happening::Rebased { .. } => "rebased",
+        Happening::Problem { .. } => "problem",
+        Happening::Peer { .. } => return None,
+    };
+    Some((kind, what.words()))
 }

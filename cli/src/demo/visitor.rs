@@ -55,6 +55,7 @@ pub(crate) struct Visits {
 struct Shared {
     visits: Mutex<Visits>,
     outage: AtomicBool,
+    lost: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -70,6 +71,7 @@ impl Visitor {
         let shared = Arc::new(Shared {
             visits: Mutex::default(),
             outage: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let work = shared.clone();
@@ -90,6 +92,12 @@ impl Visitor {
     /// From now on the first failed request begins the outage.
     pub(crate) fn expect_outage(&self) {
         self.shared.outage.store(true, Ordering::Release);
+    }
+
+    /// The server is gone: whatever is asked from now on is answered by another. A node may hold a request until
+    /// then, so that none fails.
+    pub(crate) fn server_is_lost(&self) {
+        self.shared.lost.store(true, Ordering::Release);
     }
 
     /// Whether the count has gone on after the outage.
@@ -123,9 +131,14 @@ fn visit(shared: &Shared, address: SocketAddr) {
     while !shared.stop.load(Ordering::Acquire) {
         let asked_ms = wall_ms();
         let outage = shared.outage.load(Ordering::Acquire);
+        let lost = || shared.lost.load(Ordering::Acquire);
+        let looked = || shared.visits.lock().unwrap_or_else(PoisonError::into_inner).look.is_some();
+        down = down || (lost() && !looked());
         let result = ask(address, if down { "/peek" } else { "/count" });
         let mut visits = shared.visits.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
+            // Which of the two servers has counted this can't be told.
+            Ok(_) if !down && lost() && visits.look.is_none() => {}
             Ok(answer) => {
                 let visit = Visit { asked_ms, answered_ms: wall_ms(), answer };
                 match (down, visits.look.is_some(), visits.after.is_some()) {

@@ -18,6 +18,8 @@ const PORT: u16 = 8080;
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     second_third: [u8; 2],
+    /// What the fourth number of the first node's address is one more than.
+    before_first: u8,
     pub(crate) nodes: Vec<Option<Child>>,
 }
 
@@ -41,10 +43,12 @@ impl Cluster {
     pub(crate) fn planned_in(parent: &Path, nodes: u8, init_arguments: &[&str]) -> Self {
         // Loopback addresses that depend on this process and cluster: tests that run at once don't meet.
         let id = std::process::id();
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed) % 5;
-        let second_third = [200 + (id % 50) as u8, (id / 50 % 50) as u8 * 5 + number + 1];
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let second_third = [200 + (id % 50) as u8, (id / 50 % 50) as u8 * 5 + number % 5 + 1];
+        // Room for 15 nodes each, and for 75 clusters of one process.
+        let before_first = number / 5 % 15 * 16;
         let folder = tempfile::tempdir_in(parent).unwrap();
-        let cluster = Self { folder, second_third, nodes: (0..nodes).map(|_| None).collect() };
+        let cluster = Self { folder, second_third, before_first, nodes: (0..nodes).map(|_| None).collect() };
         let mut init = snapctl();
         init.args(["init", "--cluster", "test", "--nodes", &nodes.to_string()]).args(init_arguments);
         init.arg("--dir").arg(cluster.folder.path());
@@ -56,7 +60,7 @@ impl Cluster {
     }
 
     pub(crate) fn address(&self, node: u8) -> Ipv4Addr {
-        Ipv4Addr::new(127, self.second_third[0], self.second_third[1], node + 1)
+        Ipv4Addr::new(127, self.second_third[0], self.second_third[1], self.before_first + node + 1)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -102,8 +106,7 @@ impl Cluster {
     }
 
     fn logs(&self) -> String {
-        let log = |node| std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default();
-        (0..self.nodes.len()).map(|node| format!("--- node-{}\n{}", node + 1, log(node))).collect()
+        (0..self.nodes.len()).map(|node| format!("--- node-{}\n{}", node + 1, self.log(node))).collect()
     }
 
     pub(crate) fn server(&self, except: Option<usize>) -> usize {
@@ -145,6 +148,17 @@ impl Cluster {
         let mut process = self.nodes[node].take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// What a node has logged.
+    pub(crate) fn log(&self, node: usize) -> String {
+        std::fs::read_to_string(self.config(node).with_file_name("log")).unwrap_or_default()
+    }
+
+    /// Sends a node's process a signal.
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
+        let process = self.nodes[node].as_ref().unwrap().id();
+        kill_process(Pid::from_raw(i32::try_from(process).unwrap()).unwrap(), signal).unwrap();
     }
 
     /// Kills the server's node with SIGKILL, and its VM, should that not have gone with it.

@@ -16,7 +16,7 @@ pub(crate) fn example(bench: &Bench) -> PathBuf {
 }
 
 /// Four nodes that run the example.
-fn start(programs: &Path) -> Cluster {
+pub(crate) fn start(programs: &Path) -> Cluster {
     let mut cluster = Cluster::planned(4, &[]);
     let mut add = snapctl();
     add.args(["--json", "service", "add", "counter", "--interval", "250ms", "--forward", "8080:80"]);
@@ -33,7 +33,7 @@ fn start(programs: &Path) -> Cluster {
 }
 
 /// Counts until what was counted is durable; returns the count and what the process calls itself.
-fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
+pub(crate) fn count_durably(cluster: &Cluster, server: usize) -> (u64, String) {
     let (_, id) = cluster.wait("the first answer", || cluster.ask(3, "/count"));
     let mut counted = 0;
     for _ in 0..20 {
@@ -81,8 +81,23 @@ fn a_plain_process_survives_the_loss_of_its_node() {
         snapctl().args(["service", "rm", "counter", "--config"]).arg(cluster.config(server)).output();
     let refused = refused.unwrap();
     assert_eq!(refused.status.code(), Some(11), "{}", String::from_utf8_lossy(&refused.stderr));
+    // It is nobody's VM, and its rebases need no files under another name.
+    let mut rebase = snapctl();
+    let rebase = rebase.args(["rebase", "counter", "--config"]).arg(cluster.config(server)).output().unwrap();
+    let said = String::from_utf8_lossy(&rebase.stderr).into_owned();
+    assert!(rebase.status.code() == Some(2) && said.contains("its server rebases it by itself"), "{said}");
+    assert!(said.contains("hint: `rebase-after`") && !said.contains("VM"), "{said}");
     let listed = cluster.at(server, &["service", "ls"]).unwrap();
     assert_eq!((&listed[0]["role"], &listed[0]["driver"]), (&"server".into(), &"command".into()));
+    // A candidate marked only the snapshots that a heartbeat happened to name.
+    let marked = |node: usize| {
+        let log = cluster.at(node, &["log", "counter"])?;
+        let first = log.as_array()?.iter().position(|snapshot| snapshot["durable"] == false);
+        let durable = &log.as_array()?[..first.unwrap_or(log.as_array()?.len())];
+        // All but the newest ones, which are on their way.
+        (durable.len() + 3 >= log.as_array()?.len() && durable.len() >= 5).then_some(())
+    };
+    (0..4).for_each(|node| cluster.wait("durable marks without gaps", || marked(node)));
     let checked = cluster.at(server, &["service", "check"]).unwrap();
     assert_eq!(checked[0]["ports"][0]["state"], "served by the running node");
 
@@ -117,4 +132,58 @@ fn a_plain_process_survives_the_loss_of_its_node() {
         (service["server"] == new_server && service["role"] == "candidate").then_some(())
     });
     assert_eq!(cluster.wait("an answer through it", || cluster.ask(0, "/peek")).1, id);
+}
+
+/// Takes snapshots as the example does. One that is told to is garbage, and the last one until a restore succeeds.
+const SPOILT_SNAPSHOT: &str = r#"#!/bin/sh
+set -eu
+here=$(dirname "$0")
+[ ! -e "$here/spoilt" ] || { echo "nothing more is taken" >&2; exit 1; }
+[ -e "$here/spoil" ] || exec "$here/snapshot-well"
+echo garbage > "$SUSTAIN_SNAPSHOT/state"
+mv "$here/spoil" "$here/spoilt"
+"#;
+
+/// Fails on garbage, as tar does.
+const WATCHED_RESTORE: &str = r#"#!/bin/sh
+set -eu
+here=$(dirname "$0")
+tar -C "$SUSTAIN_STATE" -xf "$SUSTAIN_SNAPSHOT/state" || { echo "this is no state" >&2; exit 1; }
+rm -f "$here/spoilt"
+"#;
+
+/// The newest snapshot was garbage, and hundreds of good ones were held: the service was down for ever.
+#[test]
+fn a_newest_snapshot_that_is_garbage_is_passed_over_for_the_next_older_one() {
+    let bench = Bench::new();
+    let programs = example(&bench);
+    std::fs::rename(programs.join("snapshot"), programs.join("snapshot-well")).unwrap();
+    // Written over, they stay executable.
+    std::fs::copy(programs.join("stop"), programs.join("snapshot")).unwrap();
+    std::fs::write(programs.join("snapshot"), SPOILT_SNAPSHOT).unwrap();
+    std::fs::write(programs.join("restore"), WATCHED_RESTORE).unwrap();
+    let cluster = start(&programs);
+    let server = cluster.server(None);
+    let (counted, id) = count_durably(&cluster, server);
+    std::fs::write(programs.join("spoil"), "").unwrap();
+    let refused = || cluster.log(server).contains("nothing more is taken").then_some(());
+    cluster.wait("the snapshot after the garbage to fail", refused);
+    let service = |node: usize| Some(cluster.status(node)?["services"][0].clone());
+    let garbage = cluster.wait("durable garbage", || {
+        let (durable, running) =
+            (service(server)?["durable_seq"].clone(), service(server)?["running_seq"].clone());
+        (durable == running).then_some(durable)
+    });
+    let pid = cluster.wait("the process", || service(server)?["vm_pid"].as_u64());
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+
+    let (restored, same) = cluster.wait("an answer again", || cluster.ask(3, "/peek"));
+    assert_eq!(same, id, "it was begun anew, not restored");
+    assert!(restored >= counted, "{counted} was durable, {restored} came back");
+    let logs: Vec<_> = (0..4).map(|node| cluster.log(node)).collect();
+    let tries = logs.iter().filter(|log| log.contains("this is no state")).count();
+    assert_eq!(tries, 4, "every node has tried it");
+    let told =
+        |log: &&String| log.contains(&format!("snapshot {garbage} (")) && log.contains("is passed over");
+    assert_eq!(logs.iter().filter(told).count(), 1, "whoever goes on says so");
 }

@@ -176,12 +176,14 @@ fn a_rebase_onto_a_damaged_snapshot_is_refused_and_drops_nothing() {
     assert_eq!(fs::read(out.join("ram")).unwrap(), before);
 }
 
-/// `@latest` once gave an older snapshot when a pack of the newest was missing.
+/// `@latest` once gave an older snapshot when a pack of the newest was missing, a rebase promoted it, and `log` said
+/// nothing of the other.
 #[test]
 fn an_older_snapshot_is_never_taken_for_the_newest_when_a_file_of_that_is_missing() {
     let bench = Bench::new();
     let path = bench.write("ram", &noise(1, 200_000));
-    bench.push("s", &[("ram", &path)]);
+    let older = bench.push("s", &[("ram", &path)]);
+    let before = fs::read(&path).unwrap();
     fs::write(&path, noise(2, 200_000)).unwrap();
     let newest = bench.push("s", &[("ram", &path)]);
     let pack = newest["packs"][0]["id"].as_str().unwrap().to_owned();
@@ -191,6 +193,13 @@ fn an_older_snapshot_is_never_taken_for_the_newest_when_a_file_of_that_is_missin
     let output = bench.run(&["gather", "s@latest", "--to", out.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(13), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!out.join("ram").exists());
+    let rebase = bench.run(&["rebase", "s"]);
+    assert_eq!(rebase.status.code(), Some(13), "{}", String::from_utf8_lossy(&rebase.stderr));
+    let log = bench.run(&["log", "s"]);
+    let said = String::from_utf8_lossy(&log.stderr).into_owned();
+    assert!(log.status.success() && said.contains("warning: 1 more snapshot can't be read"), "{said}");
+    let out = bench.gather(older["snapshot"].as_str().unwrap(), "older");
+    assert_eq!(fs::read(out.join("ram")).unwrap(), before, "nothing is dropped");
 }
 
 #[test]
@@ -205,4 +214,56 @@ fn what_has_no_size_is_refused_and_a_pipe_is_not_waited_for() {
             String::from_utf8_lossy(&output.stderr).contains("neither a regular file nor a block device")
         );
     }
+}
+
+/// A store whose snapshots all lacked a file once said that there was none, and how to take the first one.
+#[test]
+fn snapshots_that_lack_a_file_are_damaged_and_not_absent() {
+    let bench = Bench::new();
+    let path = bench.write("ram", &noise(1, 200_000));
+    let first = bench.push("s", &[("ram", &path)]);
+    patch(&path, 0, b"changed");
+    bench.push("s", &[("ram", &path)]);
+    let pack = first["packs"][0]["id"].as_str().unwrap().to_owned();
+    let packs = files_below(&bench.store().join("packs"));
+    fs::remove_file(packs.iter().find(|file| file.to_str().unwrap().contains(&pack)).unwrap()).unwrap();
+    for command in ["log", "rebase"] {
+        let output = bench.run(&[command, "s"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(13), "{command}: {said}");
+        assert!(said.contains("hint: `snapctl verify`"), "{command}: {said}");
+    }
+    let said = String::from_utf8_lossy(&bench.run(&["log", "s"]).stderr).into_owned();
+    assert!(said.contains("2 snapshots of s can't be read"), "{said}");
+}
+
+/// A rebase that the user ended once said nothing at all. When the signal comes before the command listens, or after
+/// it is done, there is nothing to say: so it is tried until one comes in between.
+#[test]
+fn an_interrupted_rebase_says_so_and_loses_nothing() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let bench = Bench::new();
+    let path = bench.write("ram", &noise(1, 16 << 20));
+    let mut said = String::new();
+    for (round, delay_ms) in
+        [20_u64, 40, 60, 80, 100, 130, 160, 200, 250].into_iter().cycle().take(90).enumerate()
+    {
+        // So much that the rebase has half a base to write.
+        patch(&path, 0, &noise(round as u64 + 2, 8 << 20));
+        bench.push("s", &[("ram", &path)]);
+        let mut rebase = snapctl();
+        rebase.arg("--store").arg(bench.store()).args(["rebase", "s"]).stdout(Stdio::null());
+        let process = rebase.stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        let _ = kill_process(Pid::from_child(&process), Signal::INT);
+        let output = process.wait_with_output().unwrap();
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.code() == Some(130) {
+            break;
+        }
+    }
+    assert!(said.contains("interrupted; nothing was lost"), "no signal came in time: {said}");
+    assert_eq!(bench.json(&["verify"])["bad"].as_array().unwrap().len(), 0);
+    let out = bench.gather("s@latest", "out");
+    assert_eq!(fs::read(out.join("ram")).unwrap(), fs::read(&path).unwrap());
 }

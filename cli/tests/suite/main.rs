@@ -11,10 +11,14 @@ mod files;
 mod guest_channel;
 mod guest_demo;
 mod guest_disk_failover;
+mod guest_disk_neighbours;
 mod guest_endings;
 mod guest_failover;
 mod guest_mail;
+mod held_clients;
+mod problems;
 mod service;
+mod service_refusals;
 mod support;
 mod usage;
 

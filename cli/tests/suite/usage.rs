@@ -51,6 +51,44 @@ fn errors_say_what_to_do_next_and_have_their_codes() {
     fails(&["--config", "/nonexistent/config.toml", "status"], 1);
 }
 
+/// Hints once named options that the command could not use.
+#[test]
+fn a_hint_names_only_what_the_command_can_use() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let store = store.to_str().unwrap();
+    for command in [&["status"][..], &["node"], &["service", "ls"], &["service", "check"]] {
+        let said = fails(command, 2);
+        assert!(said.contains("no configuration given") && !said.contains("--store"), "{said}");
+        let said = fails(&[&["--store", store], command].concat(), 2);
+        assert!(said.contains("no use for --store") && said.contains("hint: name the node's"), "{said}");
+    }
+    let dir = bench.path("cluster");
+    let init = ["init", "--nodes", "3", "--dir", dir.to_str().unwrap(), "--cluster"];
+    let said = fails(&[&["--store", store], &init[..], &["home"]].concat(), 2);
+    assert!(said.contains("`init` has no use for --store"), "{said}");
+    assert!(fails(&[&init[..], &[""]].concat(), 2).contains("needs a name"));
+    assert!(!dir.exists());
+    assert!(fails(&["demo", "--snapshots", "0"], 2).contains("0 is not in 1..=100"));
+    let help = snapctl().args(["init", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("Global options:") && !help.contains("demo's"), "{help}");
+}
+
+/// The reader of a pipe that has had enough is not told that something failed.
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly() {
+    let bench = Bench::new();
+    bench.push("s", &[("ram", &bench.write("ram", b"x"))]);
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(reader);
+    let mut log = snapctl();
+    log.arg("--store").arg(bench.store()).args(["log", "s"]).stdout(std::os::fd::OwnedFd::from(writer));
+    let output = log.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141), "as a program that SIGPIPE ended");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
 #[test]
 fn init_writes_private_keys_and_never_overwrites() {
     let bench = Bench::new();
@@ -68,7 +106,10 @@ fn init_writes_private_keys_and_never_overwrites() {
         let said = fails(&["--config", config.to_str().unwrap(), "status"], 12);
         assert!(said.contains("hint: start it with `snapctl node --config FILE`"), "{said}");
     }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("warning: no service is configured yet; `snapctl service add`"), "{said}");
     let again = snapctl().args(arguments).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("never overwritten"));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("never overwritten") && !said.contains("warning"), "{said}");
 }

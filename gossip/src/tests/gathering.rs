@@ -38,7 +38,7 @@ impl Progress for Breaker {
 }
 
 /// Gives the other nodes the first one's snapshot, store to store.
-fn copy(from: &TestNode, to: &[TestNode], id: SnapshotId) {
+pub(super) fn copy(from: &TestNode, to: &[TestNode], id: SnapshotId) {
     let manifests = from.store.manifests_for(id).unwrap();
     for node in to {
         for pack in node.store.packs_lacking(&manifests).unwrap() {
@@ -58,7 +58,7 @@ fn packs(node: &TestNode, id: SnapshotId) -> Vec<PackRef> {
     manifests.iter().flat_map(|bytes| Manifest::decode(bytes).unwrap().1.packs).collect()
 }
 
-fn silent() -> SharedProgress {
+pub(super) fn silent() -> SharedProgress {
     Arc::new(NoProgress)
 }
 

@@ -89,6 +89,8 @@ impl Handler for Recorder {
                     term_known: None,
                     priority,
                     eligible: true,
+                    able: true,
+                    failed: Vec::new(),
                     snapshots: Vec::new(),
                 }),
                 _ => Response::refused("not today"),
@@ -179,10 +181,17 @@ impl TestNode {
 
     /// Pushes a region `ram` into this node's store.
     pub(super) fn push(&self, service: &str, bytes: &[u8]) -> PushReport {
+        self.push_regions(service, &[("ram", bytes)])
+    }
+
+    /// Pushes regions into this node's store.
+    pub(super) fn push_regions(&self, service: &str, regions: &[(&str, &[u8])]) -> PushReport {
         let lineage = PushLineage::ContinueNewest { node: self.id(), nonce: 1 };
         let request = PushRequest { service: service_name(service), lineage, time_ms: 0 };
         let mut push = self.store.begin_push(request).unwrap();
-        push.ingest(&RegionName::new("ram").unwrap(), &Bytes(bytes)).unwrap();
+        for (name, bytes) in regions {
+            push.ingest(&RegionName::new(*name).unwrap(), &Bytes(bytes)).unwrap();
+        }
         push.commit().unwrap()
     }
 
@@ -195,23 +204,31 @@ impl TestNode {
 
     /// Flips a byte in the middle of every pack file.
     pub(super) fn damage_packs(&self) -> usize {
-        let mut count = 0;
+        let packs = self.pack_files();
+        for path in &packs {
+            let mut bytes = std::fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+        packs.len()
+    }
+
+    /// The pack files of its store.
+    pub(super) fn pack_files(&self) -> Vec<PathBuf> {
+        let mut packs = Vec::new();
         let mut folders = vec![self.folder.path().join("store").join("packs")];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path: PathBuf = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
-                    continue;
+                } else {
+                    packs.push(path);
                 }
-                let mut bytes = std::fs::read(&path).unwrap();
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 1;
-                std::fs::write(&path, bytes).unwrap();
-                count += 1;
             }
         }
-        count
+        packs
     }
 
     pub(super) async fn wait_reachable(&self, peers: &[NodeId]) {

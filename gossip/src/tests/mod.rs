@@ -6,4 +6,5 @@ mod harness;
 mod hostility;
 mod probing;
 mod spreading;
+mod starting;
 mod trust;

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
 use sustain_proto::{NodeId, ServiceName};
+use sustain_store::SnapshotInfo;
 
 use crate::operations::RegionFile;
 use crate::service::ServiceStatus;
@@ -44,6 +46,24 @@ pub struct EventsQuery {
     pub after: u64,
     /// How long to wait for the first one.
     pub wait_ms: u64,
+}
+
+/// A snapshot in a node's log.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LogEntry {
+    /// The snapshot.
+    pub(super) info: SnapshotInfo,
+    /// Whether enough other nodes have it; none if nobody tells this node.
+    pub(super) durable: Option<bool>,
+}
+
+impl Serialize for LogEntry {
+    /// As the snapshot, except for what this node can't know.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut value = serde_json::to_value(&self.info).map_err(S::Error::custom)?;
+        value["durable"] = self.durable.into();
+        value.serialize(serializer)
+    }
 }
 
 /// A peer as this node sees it.

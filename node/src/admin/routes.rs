@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use sustain_gossip::Cluster;
-use sustain_proto::SnapshotId;
+use sustain_proto::{ServiceName, SnapshotId};
 use sustain_store::{NoProgress, RebaseReport, SnapshotInfo, Store, VerifyReport};
 
-use super::api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
+use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
@@ -109,22 +109,25 @@ async fn events(
     Ok(Json(state.events.wait_after(call.after, patience).await))
 }
 
-/// A service with a VM is snapshotted by its server alone: files pushed in between would be restored as if
-/// they were the VM's state.
-fn refuse_vm_service(state: &AdminState, service: &sustain_proto::ServiceName) -> Result<(), Failure> {
+/// A service of the configuration is snapshotted and rebased by its server alone: files pushed in between would
+/// be restored as if they were its state.
+fn refuse_sustained(
+    state: &AdminState,
+    service: &ServiceName,
+    what: &str,
+    hint: &str,
+) -> Result<(), Failure> {
     if state.config.services.iter().any(|known| known.name == *service) {
-        return Err(Failure::new(
-            2,
-            format!("{service} is a service with a VM: its server takes its snapshots"),
-        )
-        .with_hint("push files under another service name"));
+        return Err(Failure::new(2, format!("{service} is a service of this cluster: its server {what}"))
+            .with_hint(hint));
     }
     Ok(())
 }
 
 async fn push(State(state): Shared, call: Result<Json<PushCall>, JsonRejection>) -> Answer<PushOutput> {
     let call = body(call)?;
-    refuse_vm_service(&state, &call.service)?;
+    let hint = "push files under another service name";
+    refuse_sustained(&state, &call.service, "takes its snapshots", hint)?;
     if let Some(region) = call.regions.iter().find(|region| !region.path.is_absolute()) {
         return Err(Failure::new(2, format!("{} is no absolute path", region.path.display())));
     }
@@ -173,7 +176,8 @@ async fn rebase(
     call: Result<Json<ServiceCall>, JsonRejection>,
 ) -> Answer<RebaseReport> {
     let call = body(call)?;
-    refuse_vm_service(&state, &call.service)?;
+    let hint = "`rebase-after` in its configuration says after how many snapshots";
+    refuse_sustained(&state, &call.service, "rebases it by itself", hint)?;
     let store = state.store.clone();
     let report = blocking(move || operations::rebase(&store, &call.service)).await?;
     state.cluster.spread(report.base, limits::FILES_TOLERANCE);
@@ -183,10 +187,18 @@ async fn rebase(
 async fn log(
     State(state): Shared,
     call: Result<Query<ServiceCall>, QueryRejection>,
-) -> Answer<Vec<SnapshotInfo>> {
+) -> Answer<Vec<LogEntry>> {
     let call = query(call)?;
-    let store = state.store.clone();
-    blocking(move || operations::log(&store, &call.service)).await.map(Json)
+    let (store, node) = (state.store.clone(), state.cluster.node_id());
+    // The server of a service tells all nodes that have it in their configuration; of plain files only the node
+    // that stored them hears.
+    let told = state.config.services.iter().any(|known| known.name == call.service);
+    let list = blocking(move || operations::log(&store, &call.service)).await?;
+    let entry = |info: SnapshotInfo| {
+        let is_told = told || info.durable || info.term.node == node;
+        LogEntry { durable: is_told.then_some(info.durable), info }
+    };
+    Ok(Json(list.into_iter().map(entry).collect()))
 }
 
 async fn verify(State(state): Shared) -> Answer<VerifyReport> {

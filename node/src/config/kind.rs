@@ -38,6 +38,14 @@ pub enum TypeError {
     },
 }
 
+/// What is in force for every type. A macro, for [`concat!`] takes nothing else.
+macro_rules! every_side_serves {
+    () => {
+        "every side of a cut serves on; once they meet, the server with the lesser term stops, and its states stay \
+         stored, unmerged"
+    };
+}
+
 impl ServiceType {
     /// All that can be sustained.
     pub const ALL: [Self; 4] = [Self::Unchanging, Self::Mergeable, Self::Prompt, Self::Whole];
@@ -53,20 +61,36 @@ impl ServiceType {
         }
     }
 
-    /// In plain words.
+    /// In plain words what it asks for. How much of that is in force, [`ServiceType::today`] says.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
             Self::Unchanging => "its data never changes: copies on both sides of a cut do no harm",
             Self::Mergeable => {
-                "a part of its data is enough and delays are acceptable: both sides of a cut serve, and are merged"
+                "a part of its data is enough and delays are acceptable: both sides of a cut may serve, and are \
+                 to be merged"
             }
             Self::Prompt => {
-                "a part of its data is enough but nothing may come late: both sides of a cut serve, and refuse \
-                 what would have to wait"
+                "a part of its data is enough but nothing may come late: both sides of a cut may serve, and are to \
+                 refuse what would have to wait"
             }
             Self::Whole => {
-                "it needs all of its data and can wait: a side of a cut that lacks some holds requests back"
+                "it needs all of its data and can wait: a side of a cut that lacks some is to hold requests back"
+            }
+        }
+    }
+
+    /// What really happens where less is built than the type asks for; none where it has all that it asks for.
+    #[must_use]
+    pub const fn today(self) -> Option<&'static str> {
+        match self {
+            Self::Unchanging => None,
+            Self::Mergeable => Some(concat!("merging is not built yet: ", every_side_serves!())),
+            Self::Prompt => {
+                Some(concat!("type 2 is not built yet: nothing is refused, ", every_side_serves!()))
+            }
+            Self::Whole => {
+                Some(concat!("type 3 is not built yet: no request is held back, ", every_side_serves!()))
             }
         }
     }
@@ -125,6 +149,17 @@ impl<'de> Deserialize<'de> for ServiceType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Merging and the types 2 and 3 were once told as facts, to people who were about to choose one.
+    #[test]
+    fn a_type_that_is_not_in_force_says_what_happens_instead() {
+        assert_eq!(ServiceType::Unchanging.today(), None);
+        for kind in ServiceType::ALL.into_iter().skip(1) {
+            let today = kind.today().unwrap();
+            assert!(today.contains("not built yet") && today.contains("lesser term stops"), "{today}");
+            assert!(!kind.words().contains("are merged"), "{}", kind.words());
+        }
+    }
 
     #[test]
     fn types_are_numbers_and_cannot_says_why() {

@@ -7,12 +7,19 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is no duration or size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not {expected}")]
+#[error("`{text}` {}{expected}", self.fault())]
 pub struct UnitError {
     /// The text.
     pub text: String,
     /// What it should be, with an example.
     pub expected: &'static str,
+}
+
+impl UnitError {
+    fn fault(&self) -> &'static str {
+        let bare = !self.text.is_empty() && self.text.bytes().all(|digit| digit.is_ascii_digit());
+        if bare { "has no unit: it must be " } else { "is not " }
+    }
 }
 
 /// A length of time in milliseconds, never zero.
@@ -26,7 +33,8 @@ pub struct Duration(u64);
 pub struct Bytes(u64);
 
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-const BYTES_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const BYTES_UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl Duration {
     /// This many milliseconds.
@@ -127,7 +135,7 @@ mod tests {
         for text in ["1ms", "250ms", "1s", "90s", "5m", "2h"] {
             assert_eq!(text.parse::<Duration>().unwrap().to_string(), text);
         }
-        for text in ["1B", "512KiB", "256MiB", "3GiB"] {
+        for text in ["1B", "512KiB", "256MiB", "3GiB", "2TiB"] {
             assert_eq!(text.parse::<Bytes>().unwrap().to_string(), text);
         }
         assert_eq!("256 MiB".parse::<Bytes>().unwrap().get(), 256 << 20);
@@ -139,5 +147,8 @@ mod tests {
             assert!(text.parse::<Duration>().is_err(), "{text}");
         }
         assert!("1MB".parse::<Bytes>().is_err());
+        let said = "512".parse::<Bytes>().unwrap_err().to_string();
+        assert!(said.starts_with("`512` has no unit"), "the number is fine, its unit is missing: {said}");
+        assert!("5x".parse::<Duration>().unwrap_err().to_string().starts_with("`5x` is not a duration"));
     }
 }

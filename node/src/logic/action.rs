@@ -1,6 +1,6 @@
 //! What a service's state machine wants done.
 
-use sustain_proto::wire::Heartbeat;
+use sustain_proto::wire::{Heartbeat, SnapshotSummary};
 use sustain_proto::{SnapshotId, Term, TermOrigin};
 
 use super::Role;
@@ -23,6 +23,13 @@ pub enum Action {
         term: Term,
         /// Where it branches off.
         origin: Option<TermOrigin>,
+    },
+    /// Say that a snapshot failed on every node that could run it, and that the service goes on from an older one.
+    PassedOver {
+        /// The one that failed. It stays in the stores, as a head.
+        passed: SnapshotSummary,
+        /// The one that is restored.
+        instead: SnapshotSummary,
     },
     /// Make a snapshot whole in the own store.
     Gather {

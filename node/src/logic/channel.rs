@@ -35,8 +35,9 @@ pub struct ChannelView {
     pub all_on_line_unix_ms: Option<u64>,
     /// When the newest snapshot was taken, by the host's clock.
     pub taken_unix_ms: Option<u64>,
-    /// The same by the guest's clock, where it is known.
-    pub taken_guest_unix_ms: Option<u64>,
+    /// For how long the guest has run since then, in ms. Subtracted from its own clock it is when that was by its
+    /// own clock, which nobody else knows.
+    pub taken_ago_ms: Option<u64>,
 }
 
 /// Names a snapshot that has been asked for; later ones are greater.
@@ -216,7 +217,7 @@ fn describe(ask: Ask, view: &ChannelView) -> Value {
         Ask::LastSnapshot => json!({
             "seq": view.running_seq,
             "unix_ms": view.taken_unix_ms,
-            "guest_unix_ms": view.taken_guest_unix_ms,
+            "ago_ms": view.taken_ago_ms,
         }),
         Ask::Watermark | Ask::Status | Ask::Snapshot | Ask::Barrier => {
             let mut body = json!({
@@ -225,6 +226,7 @@ fn describe(ask: Ask, view: &ChannelView) -> Value {
                 "durable_seq": view.durable_seq,
                 "level": view.level,
                 "lag": lag,
+                "ago_ms": view.taken_ago_ms,
             });
             if ask == Ask::Status {
                 body["role"] = json!(view.role.as_str());

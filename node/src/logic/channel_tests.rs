@@ -20,7 +20,7 @@ fn view() -> ChannelView {
         level: 1,
         all_on_line_unix_ms: Some(1_000),
         taken_unix_ms: Some(2_000),
-        taken_guest_unix_ms: None,
+        taken_ago_ms: Some(300),
     }
 }
 
@@ -59,8 +59,9 @@ fn what_is_known_is_answered_at_once() {
         said.remove(0)
     };
     let term = term().to_string();
-    let watermark =
-        json!({ "ask": "watermark", "term": term, "seq": 41, "durable_seq": 39, "level": 1, "lag": 2 });
+    let watermark = json!({
+        "ask": "watermark", "term": term, "seq": 41, "durable_seq": 39, "level": 1, "lag": 2, "ago_ms": 300,
+    });
     assert_eq!(said(r#"{"ask":"watermark"}"#), watermark);
     let status = said(r#"{"ask":"status","id":[1,"x"]}"#);
     assert_eq!(
@@ -68,7 +69,7 @@ fn what_is_known_is_answered_at_once() {
         (&json!("server"), &json!([1, "x"]), &json!(41))
     );
     assert_eq!(said(r#"{"ask":"all-on-line"}"#), json!({ "ask": "all-on-line", "unix_ms": 1_000 }));
-    let last = json!({ "ask": "last-snapshot", "seq": 41, "unix_ms": 2_000, "guest_unix_ms": null });
+    let last = json!({ "ask": "last-snapshot", "seq": 41, "unix_ms": 2_000, "ago_ms": 300 });
     assert_eq!(said(r#"{"ask":"last-snapshot"}"#), last);
 }
 

@@ -16,6 +16,7 @@ enum Delivery {
     Poll { from: usize, round: u64, lost: Option<Term> },
     Claim { from: usize, term: Term, origin: Option<TermOrigin> },
     Snapshot(Term),
+    PowerOff(Term),
 }
 
 struct Node {
@@ -38,6 +39,11 @@ struct Cluster {
     boots: usize,
     durable_seq: u64,
     restored: Vec<(Term, u64)>,
+    /// Snapshots with which a VM ends soon after its restore, on these nodes.
+    doomed: BTreeMap<SnapshotId, BTreeSet<usize>>,
+    /// Their VM can't even be restored.
+    garbage: bool,
+    passed_over: Vec<(SnapshotId, u64)>,
 }
 
 fn id(node: usize) -> NodeId {
@@ -58,6 +64,9 @@ impl Cluster {
             boots: 0,
             durable_seq: 0,
             restored: Vec::new(),
+            doomed: BTreeMap::new(),
+            garbage: false,
+            passed_over: Vec::new(),
         };
         for node in 0..NODES {
             cluster.start(node);
@@ -155,6 +164,7 @@ impl Cluster {
                 }
             }
             Delivery::Snapshot(term) => self.take_snapshot(node, term),
+            Delivery::PowerOff(term) => self.power_off(node, term),
         }
     }
 
@@ -197,13 +207,19 @@ impl Cluster {
                 }
             }
             Action::Gather { term, snapshot } => self.gather(node, term, snapshot),
-            Action::Prepare { term, .. } => {
-                self.send(node, 100, Delivery::Event(Event::Prepared { term }));
+            Action::Prepare { term, snapshot } => {
+                let failed = self.garbage && self.is_doomed(node, snapshot);
+                let event = if failed { Event::StartFailed { term } } else { Event::Prepared { term } };
+                self.send(node, 100, Delivery::Event(event));
             }
-            Action::Resume { term, origin, .. } => {
+            Action::Resume { term, origin, parent } => {
                 self.restored.push((term, origin.unwrap().seq));
                 self.run_vm(node, term, origin, origin.unwrap().seq);
+                if self.is_doomed(node, parent) {
+                    self.send(node, 300, Delivery::PowerOff(term));
+                }
             }
+            Action::PassedOver { passed, instead } => self.passed_over.push((passed.id, instead.seq)),
             Action::Boot { term } => {
                 self.boots += 1;
                 self.run_vm(node, term, None, 0);
@@ -270,6 +286,26 @@ impl Cluster {
             self.handle(node, durable);
         }
         self.send(node, 1_000, Delivery::Snapshot(term));
+    }
+
+    fn is_doomed(&self, node: usize, snapshot: SnapshotId) -> bool {
+        self.doomed.get(&snapshot).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    fn power_off(&mut self, node: usize, term: Term) {
+        if self.nodes[node].vm.take_if(|vm| vm.0 == term).is_some() {
+            self.handle(node, Event::Exited { term });
+        }
+    }
+
+    /// Has the newest snapshot end its VM on these nodes, and the VM of now too.
+    fn doom(&mut self, nodes: impl IntoIterator<Item = usize>) -> SnapshotSummary {
+        let server = self.only_server();
+        let newest = *self.nodes[server].store.last().unwrap();
+        self.doomed.insert(newest.id, nodes.into_iter().collect());
+        let term = self.nodes[server].vm.as_ref().unwrap().0;
+        self.power_off(server, term);
+        newest
     }
 
     fn servers(&self) -> BTreeSet<usize> {
@@ -351,6 +387,78 @@ fn a_vm_that_ends_at_once_is_tried_elsewhere_and_one_that_ran_a_while_goes_on_wh
     cluster.only_server();
 }
 
+/// The guest was saved while it shut down, and powered off 0.3 s after each restore: the service was down for ever,
+/// with all the older snapshots in the stores.
+#[test]
+fn a_snapshot_that_ends_its_vm_on_every_node_is_passed_over_and_stays_in_the_stores() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.loss = 0.01;
+        cluster.run(8_000 + 10 * seed);
+        let doomed = cluster.doom(0..NODES);
+        cluster.run(75_000);
+        cluster.only_server();
+        assert!(cluster.restored.len() > NODES, "each has tried, seed {seed}");
+        let tries = &cluster.restored[..NODES];
+        assert!(tries.iter().all(|(_, seq)| *seq == doomed.seq), "seed {seed}: {tries:?}");
+        assert!(cluster.passed_over.contains(&(doomed.id, doomed.seq - 1)), "seed {seed}");
+        assert_eq!(cluster.boots, 1, "seed {seed}");
+        let holds = |node: &Node| node.store.iter().any(|summary| summary.id == doomed.id);
+        assert!(cluster.nodes.iter().all(holds), "seed {seed}");
+        // It lives, and what failed is forgotten.
+        let ballots = (0..NODES).map(|node| cluster.machine(node).ballot(cluster.now_ms));
+        assert!(ballots.into_iter().all(|ballot| ballot.failed.is_empty()), "seed {seed}");
+    }
+}
+
+/// The same where the restore itself fails, on a snapshot that is garbage.
+#[test]
+fn a_snapshot_that_no_node_can_restore_is_passed_over() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.garbage = true;
+        cluster.run(8_000 + 10 * seed);
+        let doomed = cluster.doom(0..NODES);
+        cluster.run(75_000);
+        cluster.only_server();
+        assert!(cluster.passed_over.contains(&(doomed.id, doomed.seq - 1)), "seed {seed}");
+        let seqs: Vec<_> = cluster.restored.iter().map(|(_, seq)| *seq).collect();
+        assert_eq!(seqs, [doomed.seq - 1], "seed {seed}");
+    }
+}
+
+/// A node that is alone tries twice, and goes on then.
+#[test]
+fn a_lone_node_passes_over_a_snapshot_that_failed_twice_and_goes_on() {
+    let mut cluster = Cluster::new(11);
+    cluster.run(8_000);
+    (1..NODES).for_each(|node| cluster.kill(node));
+    cluster.run(2_000);
+    let doomed = cluster.doom(0..NODES);
+    cluster.run(Timing::default().penalty_ms - 2_000);
+    assert_eq!(cluster.passed_over, []);
+    // It also waits for the others, who might know better.
+    cluster.run(Timing::default().lonely_ms + Timing::default().penalty_ms);
+    assert_eq!(cluster.only_server(), 0);
+    assert_eq!(cluster.passed_over, [(doomed.id, doomed.seq - 1)]);
+    let seqs: Vec<_> = cluster.restored.iter().map(|(_, seq)| *seq).collect();
+    assert_eq!(seqs, [doomed.seq, doomed.seq, doomed.seq - 1]);
+}
+
+/// However often it failed elsewhere, whoever has not tried comes first.
+#[test]
+fn a_snapshot_that_lives_on_one_node_only_is_restored_there_and_nothing_is_lost() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(8_000 + 10 * seed);
+        let doomed = cluster.doom(0..NODES - 1);
+        cluster.run(30_000);
+        assert_eq!(cluster.only_server(), NODES - 1, "seed {seed}");
+        assert_eq!(cluster.passed_over, [], "seed {seed}");
+        assert!(cluster.restored.iter().all(|(_, seq)| *seq == doomed.seq), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_partition_has_a_server_on_each_side_and_one_after_it_heals() {
     for seed in 0..100 {
@@ -399,6 +507,40 @@ fn a_stale_node_that_is_first_back_after_a_power_cut_waits_for_the_others() {
         cluster.only_server();
         assert!(cluster.restored.last().unwrap().1 >= durable_seq, "seed {seed}");
     }
+}
+
+/// What was restored was called durable at once, though nobody else might have it.
+#[test]
+fn a_successor_promises_what_was_durable_and_not_what_it_restores() {
+    for seed in 0..50 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(8_000);
+        // Two nodes are too few for anything to become durable.
+        (2..NODES).for_each(|node| cluster.kill(node));
+        cluster.run(4_000);
+        let durable_seq = cluster.durable_seq;
+        cluster.kill(0);
+        cluster.run(6_000);
+        assert_eq!(cluster.only_server(), 1, "seed {seed}");
+        assert!(cluster.restored[0].1 > durable_seq, "seed {seed}");
+        let mark = cluster.machine(1).watermark().unwrap();
+        assert_eq!(mark.durable.map(|durable| durable.1), Some(durable_seq), "seed {seed}");
+        assert_eq!(mark.level, 0, "seed {seed}");
+    }
+}
+
+/// With enough nodes it is safe still, and how safe is counted among those that answer.
+#[test]
+fn a_successor_counts_who_has_the_durable_state() {
+    let mut cluster = Cluster::new(9);
+    cluster.run(8_000);
+    let durable_seq = cluster.durable_seq;
+    cluster.kill(0);
+    while cluster.servers().is_empty() {
+        cluster.run(1);
+    }
+    let mark = cluster.machine(1).watermark().unwrap();
+    assert_eq!((mark.durable.unwrap().1, mark.level), (durable_seq, 2), "three others have it");
 }
 
 /// The same with the first server's disk replaced: nobody who could know better had answered, and it booted.

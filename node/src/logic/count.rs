@@ -6,9 +6,10 @@ use rand::RngCore;
 use sustain_proto::wire::{Ballot, SnapshotSummary};
 use sustain_proto::{NodeId, Term, TermOrigin};
 
-use super::history::newest_of_lineage;
 use super::machine::Machine;
 use super::state::Reign;
+use super::succession::{Candidate, Choice, Field};
+use super::view::Obstacle;
 use super::{Action, Stand, State};
 
 impl Machine {
@@ -68,28 +69,65 @@ impl Machine {
             return;
         }
         if lost.is_none() && !self.enough(now_ms, ballots.len()) {
+            self.obstacle = Some(Obstacle::TooFewAnswer {
+                answered: ballots.len() + 1,
+                nodes: self.config.peers.len() + 1,
+            });
             self.back_off(now_ms, "too few nodes answer to know the newest state");
             return;
         }
         let known = self.all_known(&ballots);
-        let chosen = newest_of_lineage(&known, &self.lineage, lost);
-        let Some(chosen) = chosen else {
-            self.start_first(now_ms, &known, random);
+        let Some(choice) = self.choose(now_ms, &known, lost, &ballots) else {
+            self.start_first(now_ms, &known, &ballots, random);
             return;
         };
-        let mut stands: Vec<Stand> = ballots
+        match self.rule.pick(&choice.stands) {
+            Some(node) if node == self.config.node => {
+                let instead = choice.snapshot;
+                for passed in choice.passed_over {
+                    self.actions.push(Action::PassedOver { passed, instead });
+                }
+                self.claim(now_ms, Some(instead), &ballots, random);
+            }
+            Some(_) => {
+                self.obstacle = None;
+                self.back_off(now_ms, "another node is to take over");
+            }
+            None => {
+                self.obstacle = Some(Obstacle::NobodyStands);
+                self.back_off(now_ms, "no node can take over");
+            }
+        }
+    }
+
+    /// What is restored, and by whom.
+    fn choose(
+        &self,
+        now_ms: u64,
+        known: &[SnapshotSummary],
+        lost: Option<Term>,
+        ballots: &BTreeMap<NodeId, Ballot>,
+    ) -> Option<Choice> {
+        let mut candidates: Vec<Candidate> = ballots
             .iter()
-            .filter(|(_, ballot)| ballot.eligible)
-            .map(|(node, ballot)| Stand { priority: ballot.priority, node: *node })
+            .filter(|(_, ballot)| ballot.able)
+            .map(|(node, ballot)| Candidate {
+                stand: Stand { priority: ballot.priority, node: *node },
+                eligible: ballot.eligible,
+                failed: ballot.failed.iter().map(|snapshot| (*snapshot, 1)).collect(),
+            })
             .collect();
-        if self.eligible(now_ms) {
-            stands.push(Stand { priority: self.config.priority, node: self.config.node });
+        if self.config.eligible {
+            let failed = self.failures.list().into_iter();
+            candidates.push(Candidate {
+                stand: Stand { priority: self.config.priority, node: self.config.node },
+                eligible: self.eligible(now_ms),
+                failed: failed.map(|snapshot| (snapshot, self.failures.count(snapshot))).collect(),
+            });
         }
-        match self.rule.pick(&stands) {
-            Some(node) if node == self.config.node => self.claim(now_ms, Some(chosen), random),
-            Some(_) => self.back_off(now_ms, "another node is to take over"),
-            None => self.back_off(now_ms, "no node can take over"),
-        }
+        let unheard = self.reachable.iter().any(|peer| !ballots.contains_key(peer));
+        let lineage = &self.lineage;
+        Field { known, lineage, lost, candidates: &candidates, unheard }.choose()
     }
 
     /// Whether a voter hears the missed server, or a later one; after a restart, the greatest one known. A
@@ -118,11 +156,18 @@ impl Machine {
 
     /// Nothing can be restored: the first server boots the service, unless states exist somewhere that
     /// are merely out of reach.
-    fn start_first(&mut self, now_ms: u64, known: &[SnapshotSummary], random: &mut dyn RngCore) {
+    fn start_first(
+        &mut self,
+        now_ms: u64,
+        known: &[SnapshotSummary],
+        ballots: &BTreeMap<NodeId, Ballot>,
+        random: &mut dyn RngCore,
+    ) {
         let untouched = known.is_empty() && self.unrestorable.is_empty();
         if self.config.first && untouched && self.eligible(now_ms) {
-            self.claim(now_ms, None, random);
+            self.claim(now_ms, None, ballots, random);
         } else {
+            self.obstacle = Some(Obstacle::NothingToRestore);
             self.back_off(now_ms, "there is nothing to restore");
         }
     }
@@ -132,13 +177,21 @@ impl Machine {
         self.enter(State::Candidate { patient_until_ms }, self.greatest, why);
     }
 
-    fn claim(&mut self, now_ms: u64, from: Option<SnapshotSummary>, random: &mut dyn RngCore) {
+    fn claim(
+        &mut self,
+        now_ms: u64,
+        from: Option<SnapshotSummary>,
+        ballots: &BTreeMap<NodeId, Ballot>,
+        random: &mut dyn RngCore,
+    ) {
         let counter = self.greatest.map_or(0, |greatest| greatest.counter).saturating_add(1);
         let term = Term { counter, node: self.config.node, nonce: random.next_u64() };
         let origin = from.map(|summary| TermOrigin { parent: summary.term, seq: summary.seq });
         let reign = Reign { term, origin, parent: from.map(|summary| summary.id) };
         self.learn_term(term, origin);
+        self.watermark = Some(self.first_watermark(&reign, ballots));
         self.heard = None;
+        self.obstacle = None;
         match from {
             Some(summary) => {
                 self.enter(State::Gathering(reign), Some(term), "elected");

@@ -42,7 +42,7 @@ pub enum Event {
     },
     /// The snapshots of the service in this node's own store, oldest first.
     Known(Vec<SnapshotSummary>),
-    /// The snapshot to restore is whole in this node's store.
+    /// What restoring the snapshot takes is in this node's store.
     Gathered {
         /// The term for which it was gathered.
         term: Term,

@@ -1,7 +1,7 @@
 //! What is restored: the newest restorable snapshot of the failed server's lineage (P13, P14).
 
 use sustain_proto::wire::SnapshotSummary;
-use sustain_proto::{Lineage, Term};
+use sustain_proto::{Lineage, SnapshotId, Term};
 
 /// The newest snapshot that some reachable node holds whole, among those that the lost term's server
 /// descends from or took itself.
@@ -33,9 +33,31 @@ pub fn newest_of_lineage(
     newest(head).or_else(|| newest(known.iter().map(|summary| summary.term).max()?))
 }
 
+/// The snapshots to be marked as durable because their line's server says so of this one: all that came before it
+/// in the line `line`, of which the durable state is a continuation.
+///
+/// Of several with its own number (a rebase keeps it), only the named one is meant.
+#[must_use]
+pub fn implied_durable(
+    known: &[SnapshotSummary],
+    learnt: &Lineage,
+    line: &Term,
+    (named, named_seq): (SnapshotId, u64),
+) -> Vec<SnapshotId> {
+    let mut lineage = learnt.clone();
+    for summary in known {
+        lineage.learn_term(summary.term, summary.origin);
+    }
+    let implied = |summary: &&SnapshotSummary| {
+        let before = summary.seq < named_seq && lineage.contains(line, named_seq, &summary.term, summary.seq);
+        !summary.durable && (before || summary.id == named)
+    };
+    known.iter().filter(implied).map(|summary| summary.id).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use sustain_proto::{NodeId, SnapshotId, TermOrigin};
+    use sustain_proto::{NodeId, TermOrigin};
 
     use super::*;
 
@@ -62,6 +84,32 @@ mod tests {
         ];
         let chosen = newest_of_lineage(&known, &Lineage::default(), Some(ours)).unwrap();
         assert_eq!((chosen.term, chosen.seq), (ours, 5));
+    }
+
+    /// Only those were marked that a heartbeat happened to name.
+    #[test]
+    fn what_came_before_a_durable_snapshot_in_its_line_is_durable_too() {
+        let (first, second) = (term(1, 1), term(2, 2));
+        let origin = Some(TermOrigin { parent: first, seq: 3 });
+        let known = [
+            summary(first, None, 2, true),
+            summary(first, None, 3, true),
+            // Past the fork: no part of the line.
+            summary(first, None, 4, true),
+            summary(second, origin, 4, true),
+            summary(second, origin, 5, true),
+            // The newest, and another with the number of the named one.
+            summary(second, origin, 6, true),
+            summary(term(3, 2), None, 5, true),
+        ];
+        let named = (known[4].id, 5);
+        let implied = implied_durable(&known, &Lineage::default(), &second, named);
+        assert_eq!(implied, [0, 1, 3, 4].map(|at: usize| known[at].id));
+        let marked = known.map(|summary| SnapshotSummary { durable: true, ..summary });
+        assert_eq!(implied_durable(&marked, &Lineage::default(), &second, named), Vec::new());
+        // A new server has taken nothing yet, and names what its predecessor took.
+        let named = (known[0].id, 2);
+        assert_eq!(implied_durable(&known[..2], &Lineage::default(), &second, named), [known[0].id]);
     }
 
     #[test]

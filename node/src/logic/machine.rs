@@ -21,10 +21,12 @@
 use std::collections::BTreeSet;
 
 use rand::RngCore;
-use sustain_proto::wire::{Ballot, Heartbeat, SnapshotSummary};
-use sustain_proto::{Lineage, NodeId, ServiceName, SnapshotId, Term, TermOrigin, limits};
+use sustain_proto::wire::{Heartbeat, SnapshotSummary};
+use sustain_proto::{Lineage, NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 
+use super::failures::Failures;
 use super::state::{Reign, is_legal};
+use super::view::Obstacle;
 use super::{Action, ElectionRule, Event, Role, State, Timing};
 
 /// What a machine is told once.
@@ -65,19 +67,17 @@ pub struct Machine {
     pub(super) known: Vec<SnapshotSummary>,
     /// Snapshots that could not be gathered, passed over until a restore succeeds (P14).
     pub(super) unrestorable: BTreeSet<SnapshotId>,
+    pub(super) failures: Failures,
     pub(super) penalty_until_ms: u64,
     pub(super) round: u64,
     pub(super) actions: Vec<Action>,
     pub(super) started_ms: u64,
-    watermark: Option<Heartbeat>,
+    pub(super) watermark: Option<Heartbeat>,
+    pub(super) obstacle: Option<Obstacle>,
     starting: bool,
     ticked_ms: u64,
     heartbeat_due_ms: u64,
 }
-
-/// Most snapshots remembered as unrestorable: more failures than this in one election are not
-/// retried by memory but by chance of what the peers then say.
-const UNRESTORABLE_MAX: usize = 1_024;
 
 impl Machine {
     /// A machine that has just started, as a candidate.
@@ -94,11 +94,13 @@ impl Machine {
             lineage: Lineage::default(),
             known: Vec::new(),
             unrestorable: BTreeSet::new(),
+            failures: Failures::default(),
             penalty_until_ms: 0,
             round: 0,
             actions: Vec::new(),
             started_ms: now_ms,
             watermark: None,
+            obstacle: None,
             starting: true,
             ticked_ms: now_ms,
             heartbeat_due_ms: now_ms,
@@ -118,7 +120,7 @@ impl Machine {
             Event::Gathered { term } => self.gathered(term),
             Event::GatherFailed { term, snapshot } => self.gather_failed(now_ms, term, snapshot),
             Event::Prepared { term } => self.prepared(now_ms, term),
-            Event::Running { term } => self.running(term),
+            Event::Running { term } => self.running(now_ms, term),
             Event::StartFailed { term } => self.start_failed(now_ms, term),
             Event::Exited { term } => self.exited(now_ms, term),
             Event::Stopped => self.stopped(now_ms),
@@ -126,51 +128,6 @@ impl Machine {
             Event::Durable { snapshot, seq, level } => self.durable(snapshot, seq, level),
         }
         std::mem::take(&mut self.actions)
-    }
-
-    /// This node's answer to a poll (P20).
-    #[must_use]
-    pub fn ballot(&self, now_ms: u64) -> Ballot {
-        let fresh = |heard: &Heard| now_ms.saturating_sub(heard.at_ms) <= self.config.timing.fresh_ms;
-        let first = self.known.len().saturating_sub(limits::CONTROL_SNAPSHOTS_MAX);
-        Ballot {
-            hears: self
-                .state
-                .reign()
-                .map(|reign| reign.term)
-                .or_else(|| self.heard.filter(fresh).map(|heard| heard.term)),
-            term_known: self.greatest,
-            priority: self.config.priority,
-            eligible: self.eligible(now_ms),
-            snapshots: self.known[first..].to_vec(),
-        }
-    }
-
-    /// The greatest term known for the service.
-    #[must_use]
-    pub fn greatest(&self) -> Option<Term> {
-        self.greatest
-    }
-
-    /// The state, for status and tests.
-    #[must_use]
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// The term of the server that this node follows or is.
-    #[must_use]
-    pub fn following(&self) -> Option<Term> {
-        match &self.state {
-            State::Server(reign) => Some(reign.term),
-            _ => self.heard.map(|heard| heard.term),
-        }
-    }
-
-    /// What clients may rely on, as last heard or as said by this node itself (P34).
-    #[must_use]
-    pub fn watermark(&self) -> Option<&Heartbeat> {
-        self.watermark.as_ref()
     }
 
     pub(super) fn eligible(&self, now_ms: u64) -> bool {
@@ -225,10 +182,13 @@ impl Machine {
             service: self.config.service.clone(),
             term: reign.term,
             origin: reign.origin,
-            running_seq: reign.origin.map_or(0, |origin| origin.seq),
-            durable: reign.parent.zip(reign.origin.map(|origin| origin.seq)),
+            running_seq: reign.begun_seq(),
+            durable: None,
             level: 0,
         });
+        if self.state.role() == Role::Server {
+            self.failures.forget_if_alive(now_ms, &heartbeat);
+        }
         self.watermark = Some(heartbeat.clone());
         self.actions.push(Action::Heartbeat(heartbeat));
     }
@@ -237,6 +197,8 @@ impl Machine {
         let newest = self.greatest.is_none_or(|greatest| heartbeat.term >= greatest);
         self.met(now_ms, heartbeat.term, heartbeat.origin);
         if newest && self.state.reign().is_none() {
+            self.failures.see(now_ms, heartbeat.term);
+            self.failures.forget_if_alive(now_ms, &heartbeat);
             self.watermark = Some(heartbeat);
         }
     }
@@ -265,6 +227,7 @@ impl Machine {
         }
         let before = self.heard.replace(Heard { term, at_ms: now_ms });
         self.starting = false;
+        self.obstacle = None;
         if before.is_none_or(|heard| heard.term != term) {
             self.actions.push(Action::Follow { term: Some(term) });
         }
@@ -281,6 +244,7 @@ impl Machine {
             self.reachable.insert(node);
         } else {
             self.reachable.remove(&node);
+            self.bound_level();
         }
         // Everybody who could know of a server can be asked: no need to listen any longer.
         if self.starting && self.reachable == self.config.peers {
@@ -314,19 +278,8 @@ impl Machine {
     fn gathered(&mut self, term: Term) {
         let State::Gathering(reign) = self.state else { return };
         let Some(snapshot) = reign.parent.filter(|_| reign.term == term) else { return };
-        self.enter(State::Restoring(reign), Some(term), "the snapshot is whole");
+        self.enter(State::Restoring(reign), Some(term), "the snapshot can be restored");
         self.actions.push(Action::Prepare { term, snapshot });
-    }
-
-    fn gather_failed(&mut self, now_ms: u64, term: Term, snapshot: SnapshotId) {
-        let State::Gathering(reign) = self.state else { return };
-        if reign.term != term {
-            return;
-        }
-        if self.unrestorable.len() < UNRESTORABLE_MAX {
-            self.unrestorable.insert(snapshot);
-        }
-        self.elect(now_ms, Some(term), "the snapshot can't be had");
     }
 
     fn prepared(&mut self, now_ms: u64, term: Term) {
@@ -342,32 +295,13 @@ impl Machine {
         self.actions.push(Action::Resume { term, origin: reign.origin, parent });
     }
 
-    fn running(&mut self, term: Term) {
+    fn running(&mut self, now_ms: u64, term: Term) {
         let State::Restoring(reign) = self.state else { return };
         if reign.term == term {
             self.unrestorable.clear();
+            self.failures.see(now_ms, term);
             self.enter(State::Server(reign), Some(term), "the VM runs");
             self.actions.push(Action::Follow { term: Some(term) });
-        }
-    }
-
-    fn start_failed(&mut self, now_ms: u64, term: Term) {
-        if self.state.reign().is_none_or(|reign| reign.term != term) {
-            return;
-        }
-        self.penalty_until_ms = now_ms + self.config.timing.penalty_ms;
-        self.actions.push(Action::Stop);
-        self.elect(now_ms, Some(term), "the VM could not be started");
-    }
-
-    fn exited(&mut self, now_ms: u64, term: Term) {
-        if let Some(reign) = self.state.reign().filter(|reign| reign.term == term) {
-            // One that ends before its first snapshot would end again: another node may have better luck.
-            if self.watermark.as_ref().is_none_or(|mark| mark.running_seq <= reign.begun_seq()) {
-                self.penalty_until_ms = now_ms + self.config.timing.penalty_ms;
-            }
-            self.actions.push(Action::Follow { term: None });
-            self.elect(now_ms, Some(term), "the VM is gone");
         }
     }
 
@@ -390,11 +324,5 @@ impl Machine {
             watermark.durable = Some((snapshot, seq));
             watermark.level = level;
         }
-    }
-
-    /// The role, for status.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.state.role()
     }
 }

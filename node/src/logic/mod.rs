@@ -6,12 +6,17 @@
 mod action;
 mod channel;
 mod count;
+mod durable;
 mod election;
 mod event;
+mod failures;
 mod history;
 mod machine;
+mod pace;
 mod state;
+mod succession;
 mod timing;
+mod view;
 
 #[cfg(test)]
 mod channel_tests;
@@ -22,7 +27,9 @@ pub use action::Action;
 pub use channel::{Channel, ChannelOutput, ChannelView, SnapshotToken};
 pub use election::{ElectionRule, Stand, StaticPriority};
 pub use event::Event;
-pub use history::newest_of_lineage;
+pub use history::{implied_durable, newest_of_lineage};
 pub use machine::{Machine, MachineConfig};
+pub use pace::AskedPace;
 pub use state::{Role, State};
 pub use timing::Timing;
+pub use view::Obstacle;

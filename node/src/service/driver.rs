@@ -1,22 +1,27 @@
 //! The task that drives a service's state machine: it turns the machine's actions into I/O, and I/O into
 //! events. It is the only one that touches the machine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sustain_gossip::Cluster;
-use sustain_proto::{NodeId, ServiceName, SnapshotId};
+use sustain_gossip::{Cluster, RemoteSnapshot};
+use sustain_proto::wire::SnapshotSummary;
+use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term};
 use sustain_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::Newest;
+use super::durable::Durable;
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
+use super::trouble::{Trouble, Troubles, over_with};
 use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::{self, Monotonic};
 use crate::events::{EventLog, Happening};
@@ -35,6 +40,9 @@ pub(crate) struct ServiceParts {
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
     pub(crate) seed: u64,
+    pub(crate) names: BTreeMap<NodeId, String>,
+    /// Why this machine can't run the service, if so.
+    pub(crate) problem: Option<String>,
 }
 
 /// Starts the task and the VM's thread.
@@ -50,6 +58,7 @@ pub(crate) struct Commands {
     inbox: mpsc::Receiver<Command>,
     own: mpsc::Sender<Command>,
     target: watch::Sender<Target>,
+    newest: watch::Sender<Option<Newest>>,
 }
 
 impl ServiceHandle {
@@ -57,14 +66,17 @@ impl ServiceHandle {
     pub(crate) fn new(name: ServiceName) -> (Self, Commands) {
         let (commands, inbox) = mpsc::channel(limits::SERVICE_QUEUE);
         let (sender, target) = watch::channel(Target::Nowhere);
-        let ends = Commands { inbox, own: commands.clone(), target: sender };
-        (Self { name, commands, target }, ends)
+        let (newest_sender, newest) = watch::channel(None);
+        let ends = Commands { inbox, own: commands.clone(), target: sender, newest: newest_sender };
+        (Self { name, commands, target, newest }, ends)
     }
 }
 
 pub(super) struct Driver {
     pub(super) service: ServiceName,
     pub(super) timing: Timing,
+    /// Between two snapshots.
+    pub(super) interval: Duration,
     pub(super) machine: Machine,
     pub(super) clock: Monotonic,
     pub(super) random: StdRng,
@@ -76,18 +88,32 @@ pub(super) struct Driver {
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) own: mpsc::Sender<Command>,
     pub(super) target: watch::Sender<Target>,
+    pub(super) newest: watch::Sender<Option<Newest>>,
     pub(super) ports: Option<Ports>,
     pub(super) vm_pid: Option<u32>,
+    /// The guest stands still, since its disk can't be used now.
+    pub(super) stalled: bool,
     pub(super) gather: Option<AbortHandle>,
+    pub(super) lazy_regions: Vec<RegionName>,
+    /// What was gathered to start from, until the VM is prepared.
+    pub(super) startable: Option<(Term, Arc<RemoteSnapshot>)>,
+    /// The restored snapshot, while a part of it is elsewhere.
+    pub(super) rest: Option<Arc<RemoteSnapshot>>,
     pub(super) pauses_ms: Vec<f64>,
     pub(super) snapshots_taken: u64,
     pub(super) taken_at_ms: Option<u64>,
     pub(super) channel: Option<GuestChannel>,
     pub(super) last_times: LastTimes,
-    pub(super) snapshots_held: usize,
-    pub(super) marked: Option<SnapshotId>,
+    /// What the store holds, as last read.
+    pub(super) held: Vec<SnapshotSummary>,
+    /// The newest durable snapshot as the server last said.
+    pub(super) durable: Option<Durable>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
+    pub(super) troubles: Troubles,
+    pub(super) names: BTreeMap<NodeId, String>,
+    /// Peers that refused to be asked.
+    pub(super) refusing: BTreeSet<NodeId>,
     pub(super) events: Arc<EventLog>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
@@ -99,11 +125,17 @@ const PAUSES_KEPT: usize = 900;
 impl Driver {
     fn new(parts: ServiceParts, commands: Commands) -> std::io::Result<Self> {
         let clock = Monotonic::start();
-        let store = parts.vm.store.clone();
+        let (store, interval) = (parts.vm.store.clone(), parts.vm.interval);
+        let lazy_regions = parts.vm.driver.lazy_regions(&parts.vm.spec);
         let (vm, notes) = VmThread::start(parts.vm)?;
+        let mut troubles = Troubles::default();
+        if let Some(problem) = parts.problem {
+            troubles.begin(Trouble::Host, problem, clock.now_ms());
+        }
         Ok(Self {
             service: parts.machine.service.clone(),
             timing: parts.machine.timing,
+            interval,
             peers: parts.machine.peers.iter().copied().collect(),
             machine: Machine::new(parts.machine, Box::new(StaticPriority), clock.now_ms()),
             clock,
@@ -115,18 +147,26 @@ impl Driver {
             inbox: commands.inbox,
             own: commands.own,
             target: commands.target,
+            newest: commands.newest,
             ports: None,
             vm_pid: None,
+            stalled: false,
             gather: None,
+            lazy_regions,
+            startable: None,
+            rest: None,
             pauses_ms: Vec::new(),
             snapshots_taken: 0,
             taken_at_ms: None,
             channel: None,
             last_times: LastTimes::default(),
-            snapshots_held: 0,
-            marked: None,
+            held: Vec::new(),
+            durable: None,
             listen: parts.listen,
             tolerance: parts.tolerance,
+            troubles,
+            names: parts.names,
+            refusing: BTreeSet::new(),
             events: parts.events,
             tasks: parts.tasks,
             cancel: parts.cancel,
@@ -165,21 +205,30 @@ impl Driver {
         for action in actions {
             self.act(action);
         }
+        self.note_obstacle();
+        let mark = self.machine.watermark();
+        let newest = mark.map(|mark| Newest { term: mark.term, seq: mark.running_seq });
+        self.newest.send_if_modified(|before| std::mem::replace(before, newest) != newest);
     }
 
     fn obey(&mut self, command: Command) {
         match command {
             Command::Event(event) => {
+                if let Event::Ballot { from, ballot: Some(_), .. } = &event {
+                    self.refusing.remove(from);
+                }
                 let heartbeat = match &event {
-                    Event::Heartbeat(heartbeat) => {
-                        heartbeat.durable.map(|durable| (durable.0, heartbeat.level))
-                    }
+                    Event::Heartbeat(heartbeat) => Some(heartbeat.clone()),
                     _ => None,
                 };
                 self.handle(event);
-                if let Some((snapshot, level)) = heartbeat {
-                    self.mark_durable(snapshot, level);
+                if let Some(heartbeat) = heartbeat {
+                    self.heard_durable(&heartbeat);
                 }
+            }
+            Command::Startable { term, remote } => {
+                self.startable = Some((term, remote));
+                self.handle(Event::Gathered { term });
             }
             Command::Poll { from, lost, answer } => {
                 let _ = answer.send(self.machine.ballot(self.clock.now_ms()));
@@ -193,10 +242,13 @@ impl Driver {
                 let _ = answer.send(self.status());
             }
             Command::SpreadDurable { snapshot, copies } => self.spread_durable(snapshot, copies),
+            Command::Trouble(trouble, what) => self.troubles.begin(trouble, what, self.clock.now_ms()),
+            Command::Refused(peer) => drop(self.refusing.insert(peer)),
             Command::Refresh => self.refresh(),
             Command::Known(known) => {
-                self.snapshots_held = known.len();
+                self.held = known.clone();
                 self.handle(Event::Known(known));
+                self.mark_durable();
             }
         }
     }
@@ -205,21 +257,31 @@ impl Driver {
         match note {
             VmNote::Event(event) => {
                 if matches!(event, Event::Exited { .. } | Event::StartFailed { .. } | Event::Stopped) {
-                    self.ports = None;
-                    self.vm_pid = None;
+                    self.vm_gone();
                     self.close_channel();
                 }
+                self.troubles.end(over_with(&event));
                 self.handle(event);
             }
-            VmNote::Running { ports, pid, channel } => {
+            VmNote::Running { ports, pid, channel, rest } => {
                 self.ports = Some(ports);
                 self.vm_pid = Some(pid);
+                // A VM that takes no first snapshot is late too.
+                self.taken_at_ms = Some(self.clock.now_ms());
+                self.rest = rest;
                 match channel {
                     Some(OpenChannel { term, link, restored }) => self.open_channel(term, link, restored),
                     None => self.close_channel(),
                 }
             }
             VmNote::Asked { term, input } => self.guest_asked(term, input),
+            VmNote::Stalled(stalled) => {
+                self.stalled = stalled;
+                if stalled {
+                    let what = "the guest stands still: its disk can't be read or written now";
+                    self.problem(what.to_owned());
+                }
+            }
             VmNote::SnapshotDone { token, outcome } => self.guest_snapshot_done(token, outcome),
             VmNote::Woken(report) => {
                 let service = self.service.clone();
@@ -229,15 +291,33 @@ impl Driver {
                 let service = self.service.clone();
                 self.events.add(Happening::Restored { service, snapshot, seq });
             }
+            VmNote::Whole { snapshot, bytes_fetched } => {
+                self.rest = None;
+                let service = self.service.clone();
+                self.events.add(Happening::Gathered { service, snapshot, bytes_fetched });
+                self.refresh();
+            }
             VmNote::Snapshot(note) => self.snapshot_taken(*note),
             VmNote::Rebased { base, newest, dropped } => {
+                self.troubles.end(&[Trouble::Rebase]);
                 let service = self.service.clone();
                 self.events.add(Happening::Rebased { service, base, dropped });
                 self.cluster.spread(newest, self.tolerance);
                 self.refresh();
             }
             VmNote::Problem(what) => self.problem(what),
+            VmNote::Trouble(trouble, what) => {
+                self.troubles.begin(trouble, what.clone(), self.clock.now_ms());
+                self.problem(what);
+            }
         }
+    }
+
+    pub(super) fn vm_gone(&mut self) {
+        self.ports = None;
+        self.vm_pid = None;
+        self.stalled = false;
+        self.rest = None;
     }
 
     pub(super) fn problem(&self, what: String) {
@@ -245,13 +325,15 @@ impl Driver {
     }
 
     fn snapshot_taken(&mut self, note: SnapshotNote) {
+        self.troubles.end(&[Trouble::Snapshot]);
         if self.pauses_ms.len() == PAUSES_KEPT {
             self.pauses_ms.remove(0);
         }
         self.pauses_ms.push(note.pause_ms);
         self.snapshots_taken += 1;
         self.taken_at_ms = Some(self.clock.now_ms());
-        self.last_times.taken_unix_ms = Some(clock::wall_ms());
+        let taken_unix_ms = clock::wall_ms().saturating_sub(clock::since_ms(note.resumed_at));
+        self.last_times.taken = Some((taken_unix_ms, note.resumed_at));
         let report = note.report;
         self.cluster.spread(report.snapshot, self.tolerance);
         self.events.add(Happening::Snapshot {
@@ -276,36 +358,24 @@ impl Driver {
         if self.machine.state().reign().is_some_and(|reign| reign.term == manifest.term) {
             self.handle(Event::Durable { snapshot, seq, level });
             self.guest_durable(manifest.term, seq);
+            self.durable = Some(Durable { line: manifest.term, snapshot, seq, level });
+            self.mark_durable();
         }
-    }
-
-    /// A follower notes in its own store what the server's watermark says.
-    fn mark_durable(&mut self, snapshot: SnapshotId, level: u32) {
-        if self.marked == Some(snapshot) || self.machine.state().reign().is_some() {
-            return;
-        }
-        self.marked = Some(snapshot);
-        let (store, service) = (self.store.clone(), self.service.clone());
-        self.tasks.spawn_blocking(move || {
-            // Not held here is not wrong: it is a mark, and nothing to mark.
-            if let Err(error) = store.mark_durable(snapshot, level) {
-                tracing::debug!(%service, error = %error_chain(&error), "no durable mark");
-            }
-        });
     }
 
     /// Reads the service's snapshots from the store, off the task's thread.
     fn refresh(&self) {
         let (store, service, own) = (self.store.clone(), self.service.clone(), self.own.clone());
         self.tasks.spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&service))).await;
+            let asked = service.clone();
+            let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&asked))).await;
             match read {
                 Ok(Ok(list)) => {
                     let known = list.iter().map(sustain_store::SnapshotInfo::summary).collect();
                     let _ = own.send(Command::Known(known)).await;
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(error = %error_chain(&error), "can't list the store's snapshots")
+                    tracing::warn!(%service, error = %error_chain(&error), "can't list the store's snapshots")
                 }
                 Err(error) => tracing::error!(%error, "listing the store's snapshots failed"),
             }

@@ -1,5 +1,15 @@
 //! Clients (P23): every node accepts the service's port and forwards to the current server.
+//!
+//! ```text
+//! accepted ─▶ held until there is a server ─▶ reached ─▶ bytes both ways ─▶ ended
+//!                 ▲          ▲                  │            │ the server is lost, and had not answered
+//!                 │          └── not reached ───┘            │
+//!                 └──────────────────────────────────────────┘ what was said is said again
+//! ```
+//! Nothing of what a client says is sent before the server has taken the connection, so one that is not reached
+//! can be tried again. When it may be said again to a successor is in `client.rs`.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -10,10 +20,11 @@ use sustain_proto::ServiceName;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::{Client, Newest};
 use super::handle::Target;
 use crate::limits;
 
@@ -25,6 +36,7 @@ pub(crate) struct ClientPort {
     pub(crate) guest_port: NonZeroU16,
     pub(crate) cluster: Cluster,
     pub(crate) target: watch::Receiver<Target>,
+    pub(crate) newest: watch::Receiver<Option<Newest>>,
     /// Room for the clients of all ports of the service.
     pub(crate) places: Arc<Semaphore>,
 }
@@ -55,7 +67,7 @@ pub(crate) async fn serve_clients(
         tasks.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                result = serve_client(client, &port) => {
+                result = serve_client(client, port.target.clone(), port.newest.clone(), &port) => {
                     if let Err(error) = result {
                         tracing::debug!(service = %port.service, %error, "a client's connection ended");
                     }
@@ -76,38 +88,110 @@ async fn accept(
     Ok((client, place))
 }
 
-/// Holds a client until there is a server, then connects the two until either ends or the server changes:
-/// what a lost server had begun to say can't be continued by another.
-async fn serve_client(client: TcpStream, port: &ClientPort) -> io::Result<()> {
-    let mut target = port.target.clone();
-    let waiting = target.wait_for(|target| *target != Target::Nowhere);
-    let chosen = match timeout(limits::CLIENT_HOLD, waiting).await {
-        Ok(Ok(chosen)) => chosen.clone(),
-        Ok(Err(error)) => return Err(io::Error::other(error)),
-        Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "there is no server")),
-    };
-    let changed = async {
-        // An error says that the service's task has ended, which ends the connection too.
-        let _ = target.wait_for(|target| *target != chosen).await;
-    };
-    tokio::select! {
-        () = changed => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has changed")),
-        result = connect_and_copy(client, port, &chosen) => result,
+/// Bytes both ways.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// How a server is reached.
+pub(super) trait Way: Sync {
+    /// A connection that the server has taken.
+    fn reach(&self, server: &Target) -> impl Future<Output = io::Result<Box<dyn Stream>>> + Send;
+}
+
+impl Way for ClientPort {
+    async fn reach(&self, server: &Target) -> io::Result<Box<dyn Stream>> {
+        match server {
+            Target::Nowhere => Err(io::Error::new(io::ErrorKind::NotFound, "there is no server")),
+            Target::Here(_, ports) => {
+                let missing = || io::Error::new(io::ErrorKind::NotFound, "the VM has no such port");
+                let address = ports.address(self.guest_port).ok_or_else(missing)?;
+                Ok(Box::new(connect(address).await?))
+            }
+            Target::Node(followed) => {
+                let service = self.service.clone();
+                let stream = self.cluster.forward(followed.term.node, service, self.guest_port).await;
+                Ok(Box::new(stream.map_err(io::Error::other)?))
+            }
+        }
     }
 }
 
-async fn connect_and_copy(client: TcpStream, port: &ClientPort, chosen: &Target) -> io::Result<()> {
-    match chosen {
-        Target::Nowhere => Ok(()),
-        Target::Here(ports) => {
-            let missing = || io::Error::new(io::ErrorKind::NotFound, "the VM has no such port");
-            let address = ports.address(port.guest_port).ok_or_else(missing)?;
-            copy(client, connect(address).await?).await
+/// Waits until there is a server.
+async fn some_server(target: &mut watch::Receiver<Target>, deadline: Instant) -> io::Result<Target> {
+    match timeout_at(deadline, target.wait_for(|target| *target != Target::Nowhere)).await {
+        Ok(Ok(chosen)) => Ok(chosen.clone()),
+        // The service's task has ended.
+        Ok(Err(error)) => Err(io::Error::other(error)),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "there is no server")),
+    }
+}
+
+/// Waits until clients are sent elsewhere.
+async fn changed(target: &mut watch::Receiver<Target>, chosen: &Target) -> io::Result<()> {
+    target.wait_for(|target| target != chosen).await.map(drop).map_err(io::Error::other)
+}
+
+/// Connects a client to one server after the other until one answers it, or it has been held too long. What a
+/// server that is lost had begun to say can't be continued by another: the connection ends with it.
+pub(super) async fn serve_client(
+    client: impl Stream,
+    mut target: watch::Receiver<Target>,
+    newest: watch::Receiver<Option<Newest>>,
+    way: &impl Way,
+) -> io::Result<()> {
+    let lost = || io::Error::new(io::ErrorKind::ConnectionAborted, "the server has changed");
+    let mut client = Client::new(client, newest);
+    let mut deadline = Instant::now() + limits::CLIENT_HOLD;
+    loop {
+        let chosen = some_server(&mut target, deadline).await?;
+        let followed = chosen.followed().ok_or_else(lost)?;
+        if !client.turn_to(followed) {
+            return Err(lost());
         }
-        Target::Node(node) => {
-            let stream = port.cluster.forward(*node, port.service.clone(), port.guest_port).await;
-            copy(client, stream.map_err(io::Error::other)?).await
+        let Some(mut server) = reach(&mut target, &chosen, deadline, way).await? else { continue };
+        tokio::select! {
+            changed = changed(&mut target, &chosen) => changed?,
+            result = copy_bidirectional(&mut client, &mut server) => match result {
+                Ok(_) => return Ok(()),
+                // It may be the first sign that the server is lost.
+                Err(error) if client.is_repeatable() => {
+                    let news = timeout(limits::CLIENT_DOUBT, changed(&mut target, &chosen)).await;
+                    news.map_err(|_| error)??;
+                }
+                Err(error) => return Err(error),
+            }
         }
+        if !client.is_repeatable() {
+            return Err(lost());
+        }
+        deadline = Instant::now() + limits::CLIENT_HOLD;
+    }
+}
+
+/// Reaches a server, trying again until the deadline; none if clients are sent elsewhere meanwhile.
+async fn reach(
+    target: &mut watch::Receiver<Target>,
+    chosen: &Target,
+    deadline: Instant,
+    way: &impl Way,
+) -> io::Result<Option<Box<dyn Stream>>> {
+    let mut reason = io::Error::from(io::ErrorKind::TimedOut);
+    let trying = async {
+        loop {
+            match way.reach(chosen).await {
+                Ok(server) => return server,
+                Err(error) => reason = error,
+            }
+            sleep(limits::CLIENT_RETRY).await;
+        }
+    };
+    tokio::select! {
+        changed = changed(target, chosen) => changed.map(|()| None),
+        tried = timeout_at(deadline, trying) => match tried {
+            Ok(server) => Ok(Some(server)),
+            Err(_) => Err(reason),
+        },
     }
 }
 
@@ -117,27 +201,29 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn copy(
-    mut one: impl AsyncRead + AsyncWrite + Unpin,
-    mut other: impl AsyncRead + AsyncWrite + Unpin,
-) -> io::Result<()> {
-    copy_bidirectional(&mut one, &mut other).await.map(drop)
-}
-
-/// Serves a client that a peer forwards to this node, if the VM runs here.
+/// Serves a client that a peer forwards to this node, if the VM runs here. While this node has no server, as during
+/// its own restore, the client is held here.
 pub(crate) async fn serve_forwarded(
     mut target: watch::Receiver<Target>,
     guest_port: NonZeroU16,
     incoming: IncomingForward,
 ) {
-    let chosen = target.borrow_and_update().clone();
-    let address = match &chosen {
-        Target::Here(ports) => ports.address(guest_port).ok_or("the service has no such port on this node"),
-        _ => Err("the service does not run on this node"),
+    let gone = incoming.gone();
+    let held = tokio::select! {
+        () = gone => return,
+        held = some_server(&mut target, Instant::now() + limits::CLIENT_HOLD) => held,
     };
-    let address = match address {
-        Ok(address) => address,
-        Err(reason) => return incoming.refuse(reason).await,
+    let address = match &held {
+        Ok(Target::Here(_, ports)) => {
+            ports.address(guest_port).ok_or("the service has no such port on this node")
+        }
+        Ok(_) => Err("the service does not run on this node"),
+        Err(_) => Err("there is no server"),
+    };
+    let (chosen, address) = match (held, address) {
+        (Ok(chosen), Ok(address)) => (chosen, address),
+        (_, Err(reason)) => return incoming.refuse(reason).await,
+        (Err(_), Ok(_)) => return,
     };
     let result = tokio::select! {
         _ = target.wait_for(|target| *target != chosen) => return,
@@ -150,7 +236,10 @@ pub(crate) async fn serve_forwarded(
 
 async fn accept_forwarded(incoming: IncomingForward, address: SocketAddr) -> io::Result<()> {
     match connect(address).await {
-        Ok(guest) => copy(incoming.accept().await.map_err(io::Error::other)?, guest).await,
+        Ok(mut guest) => {
+            let mut peer = incoming.accept().await.map_err(io::Error::other)?;
+            copy_bidirectional(&mut peer, &mut guest).await.map(drop)
+        }
         Err(error) => {
             incoming.refuse("the service's VM takes no connections").await;
             Err(error)

@@ -2,6 +2,7 @@
 //! wishes to the guest and to the VM's thread.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use sustain_proto::{SnapshotId, Term};
 use sustain_vmdriver::{ChannelInput, ChannelLink};
@@ -9,7 +10,7 @@ use sustain_vmdriver::{ChannelInput, ChannelLink};
 use super::driver::Driver;
 use super::vm_thread::VmCommand;
 use crate::clock;
-use crate::logic::{Channel, ChannelOutput, ChannelView, SnapshotToken};
+use crate::logic::{AskedPace, Channel, ChannelOutput, ChannelView, SnapshotToken};
 
 /// One VM's channel.
 pub(super) struct GuestChannel {
@@ -17,10 +18,7 @@ pub(super) struct GuestChannel {
     term: Term,
     logic: Channel,
     link: ChannelLink,
-    /// The snapshot that the VM's thread is to take for the guest, until it says what became of it.
-    under_way: Option<SnapshotToken>,
-    /// The newest one asked for. One that is begun with it answers all before.
-    wanted: Option<SnapshotToken>,
+    pace: AskedPace,
 }
 
 /// When things were last so, by this host's clock.
@@ -28,8 +26,8 @@ pub(super) struct GuestChannel {
 pub(super) struct LastTimes {
     /// All candidates were on line.
     pub(super) all_on_line_unix_ms: Option<u64>,
-    /// A snapshot was taken.
-    pub(super) taken_unix_ms: Option<u64>,
+    /// A snapshot was taken; and, by a clock that never jumps, the guest went on after it.
+    pub(super) taken: Option<(u64, Instant)>,
 }
 
 impl Driver {
@@ -38,7 +36,7 @@ impl Driver {
     pub(super) fn open_channel(&mut self, term: Term, link: ChannelLink, restored: Option<u64>) {
         self.close_channel();
         let logic = Channel::default();
-        self.channel = Some(GuestChannel { term, logic, link, under_way: None, wanted: None });
+        self.channel = Some(GuestChannel { term, logic, link, pace: AskedPace::new(self.interval) });
         if let Some(seq) = restored {
             self.tell_guest(vec![Channel::restored(term, seq)]);
         }
@@ -66,13 +64,13 @@ impl Driver {
 
     /// What became of a snapshot that the guest had asked for.
     pub(super) fn guest_snapshot_done(&mut self, token: SnapshotToken, outcome: Result<u64, String>) {
+        let now_ms = self.clock.now_ms();
         let Some(channel) = &mut self.channel else { return };
-        channel.under_way = None;
-        let mut outputs = match outcome {
+        channel.pace.done(now_ms);
+        let outputs = match outcome {
             Ok(seq) => channel.logic.taken(token, seq),
             Err(reason) => channel.logic.not_taken(token, &reason),
         };
-        outputs.extend(channel.wanted.filter(|wanted| *wanted > token).map(ChannelOutput::TakeSnapshot));
         self.tell_guest(outputs);
     }
 
@@ -103,34 +101,32 @@ impl Driver {
             durable_seq: watermark.as_ref().and_then(|heartbeat| heartbeat.durable).map(durable_seq),
             level: watermark.as_ref().map_or(0, |heartbeat| heartbeat.level),
             all_on_line_unix_ms: self.last_times.all_on_line_unix_ms,
-            taken_unix_ms: self.last_times.taken_unix_ms,
-            // A guest with an agent has this host's clock from its restore on; what became of it since, only
-            // the guest knows.
-            taken_guest_unix_ms: None,
+            taken_unix_ms: self.last_times.taken.map(|(unix_ms, _)| unix_ms),
+            taken_ago_ms: self.last_times.taken.map(|(_, resumed)| clock::since_ms(resumed)),
         }
     }
 
     fn tell_guest(&mut self, outputs: Vec<ChannelOutput>) {
+        let now_ms = self.clock.now_ms();
         let Some(channel) = &mut self.channel else { return };
         let mut outputs = VecDeque::from(outputs);
-        while let Some(output) = outputs.pop_front() {
+        loop {
+            let Some(output) = outputs.pop_front() else {
+                // What had to wait is begun at a later tick.
+                let Some(token) = channel.pace.begin(now_ms) else { return };
+                if !self.vm.tell(VmCommand::Snapshot { token }) {
+                    channel.pace.done(now_ms);
+                    outputs.extend(channel.logic.not_taken(token, "the node is busy"));
+                }
+                continue;
+            };
             match output {
                 ChannelOutput::Say(line) => {
                     if !channel.link.send(&line) {
                         tracing::debug!(service = %self.service, "the guest does not read its channel");
                     }
                 }
-                ChannelOutput::TakeSnapshot(token) => {
-                    channel.wanted = channel.wanted.max(Some(token));
-                    if channel.under_way.is_some() {
-                        continue;
-                    }
-                    if self.vm.tell(VmCommand::Snapshot { token }) {
-                        channel.under_way = Some(token);
-                    } else {
-                        outputs.extend(channel.logic.not_taken(token, "the node is busy"));
-                    }
-                }
+                ChannelOutput::TakeSnapshot(token) => channel.pace.ask(token),
             }
         }
     }

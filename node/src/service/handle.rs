@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use sustain_gossip::RemoteSnapshot;
 use sustain_proto::wire::{Ballot, SnapshotSummary};
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_vmdriver::PortForward;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ServiceStatus;
+use super::client::{Followed, Newest};
+use super::trouble::Trouble;
 use crate::logic::Event;
 
 /// Where clients are sent.
@@ -18,9 +21,19 @@ pub(crate) enum Target {
     /// There is no server now.
     Nowhere,
     /// The VM runs here, and its ports are reached like this.
-    Here(Ports),
+    Here(Followed, Ports),
     /// Another node serves.
-    Node(NodeId),
+    Node(Followed),
+}
+
+impl Target {
+    /// The reign of the server, if there is one.
+    pub(crate) fn followed(&self) -> Option<Followed> {
+        match self {
+            Self::Nowhere => None,
+            Self::Here(followed, _) | Self::Node(followed) => Some(*followed),
+        }
+    }
 }
 
 /// The ports of a VM that runs on this node.
@@ -43,6 +56,11 @@ impl Ports {
 /// What the service's task is asked or told.
 pub(super) enum Command {
     Event(Event),
+    /// What restoring a snapshot takes is here, and the rest elsewhere.
+    Startable {
+        term: Term,
+        remote: Arc<RemoteSnapshot>,
+    },
     Poll {
         from: NodeId,
         lost: Option<Term>,
@@ -60,6 +78,10 @@ pub(super) enum Command {
         snapshot: SnapshotId,
         copies: usize,
     },
+    /// Something is wrong that only its own task knows of.
+    Trouble(Trouble, String),
+    /// A peer refuses to be asked about the service.
+    Refused(NodeId),
     /// The store's snapshots of this service may have changed.
     Refresh,
     Known(Vec<SnapshotSummary>),
@@ -71,6 +93,7 @@ pub(crate) struct ServiceHandle {
     pub(super) name: ServiceName,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) target: watch::Receiver<Target>,
+    pub(super) newest: watch::Receiver<Option<Newest>>,
 }
 
 impl ServiceHandle {
@@ -122,5 +145,11 @@ impl ServiceHandle {
     #[must_use]
     pub(crate) fn target(&self) -> watch::Receiver<Target> {
         self.target.clone()
+    }
+
+    /// The newest snapshot that the server is known to have taken.
+    #[must_use]
+    pub(crate) fn newest(&self) -> watch::Receiver<Option<Newest>> {
+        self.newest.clone()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sustain_gossip::Cluster;
-use sustain_proto::{PackId, SnapshotId};
+use sustain_gossip::{Cluster, GatherError, RemoteSnapshot};
+use sustain_proto::{PackId, RegionName, SnapshotId};
 use sustain_store::{NoProgress, Store, error_chain};
 use sustain_vmdriver::disk::{BlockSource, SnapshotBlocks};
 use tokio::runtime::Handle;
@@ -33,36 +33,50 @@ pub(super) enum MendError {
 }
 
 impl Mender {
-    /// Reads all that a snapshot needs, and gets anew what is damaged. Returns how many packs were.
-    pub(super) fn snapshot(&self, snapshot: SnapshotId) -> Result<usize, MendError> {
-        let packs = self.store.packs_needed(snapshot).map_err(|error| MendError::Store(error.into()))?;
+    /// Reads all that is here of what a snapshot needs, and gets anew what is damaged and can't wait. Returns how many
+    /// packs were, and the snapshot where it is not whole now.
+    pub(super) fn snapshot(
+        &self,
+        snapshot: SnapshotId,
+        remote: Option<&RemoteSnapshot>,
+        lazy: Vec<RegionName>,
+    ) -> Result<(usize, Option<RemoteSnapshot>), MendError> {
+        let packs = match remote {
+            Some(remote) => remote.reader().packs_here(),
+            None => self.store.packs_needed(snapshot).map_err(|error| MendError::Store(error.into()))?,
+        };
         let mut damaged = 0;
         for pack in packs {
             damaged += usize::from(self.forget_if_damaged(pack.id)?);
         }
-        if damaged > 0 {
-            self.gather(snapshot, damaged)?;
+        if damaged == 0 {
+            return Ok((0, None));
         }
-        Ok(damaged)
+        say_damaged(snapshot, damaged);
+        let started = self.wait_for(self.cluster.gather_to_start(snapshot, lazy))?;
+        Ok((damaged, started.remote))
     }
 
     /// Reads one pack of a snapshot, and gets it anew if it is damaged.
     pub(super) fn pack(&self, snapshot: SnapshotId, pack: PackId) -> Result<(), MendError> {
-        if self.forget_if_damaged(pack)? { self.gather(snapshot, 1) } else { Ok(()) }
+        if self.forget_if_damaged(pack)? { self.gather(snapshot) } else { Ok(()) }
     }
 
-    fn forget_if_damaged(&self, pack: PackId) -> Result<bool, MendError> {
+    /// Reads a pack, and forgets it if it is damaged: it is gathered again then. Whether it is lacking.
+    pub(super) fn forget_if_damaged(&self, pack: PackId) -> Result<bool, MendError> {
         self.store.forget_if_damaged(pack).map_err(|error| MendError::Store(error.into()))
     }
 
-    fn gather(&self, snapshot: SnapshotId, damaged: usize) -> Result<(), MendError> {
-        tracing::warn!(snapshot = %snapshot.short(), damaged, "packs are missing or damaged: asking the others");
-        let gather = self.cluster.gather(snapshot, Arc::new(NoProgress));
+    fn gather(&self, snapshot: SnapshotId) -> Result<(), MendError> {
+        say_damaged(snapshot, 1);
+        self.wait_for(self.cluster.gather(snapshot, Arc::new(NoProgress))).map(drop)
+    }
+
+    fn wait_for<T>(&self, gather: impl Future<Output = Result<T, GatherError>>) -> Result<T, MendError> {
         // Made inside the runtime: the timer is the runtime's.
         let gather = async { tokio::time::timeout(limits::MEND_TIMEOUT, gather).await };
         match self.runtime.block_on(gather) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(MendError::Gather(error.into())),
+            Ok(gathered) => gathered.map_err(|error| MendError::Gather(error.into())),
             Err(_) => Err(MendError::Timeout),
         }
     }
@@ -81,4 +95,8 @@ impl Mender {
         };
         Ok(Some(Arc::new(blocks.mended_by(mend))))
     }
+}
+
+fn say_damaged(snapshot: SnapshotId, damaged: usize) {
+    tracing::warn!(snapshot = %snapshot.short(), damaged, "packs are missing or damaged: asking the others");
 }

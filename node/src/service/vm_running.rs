@@ -2,34 +2,73 @@
 
 use std::error::Error;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sustain_proto::{RegionName, SnapshotId, Term, TermOrigin};
-use sustain_store::{Pace, Push, PushLineage, PushRequest, RegionSource, SnapshotInfo};
+use sustain_proto::{RegionName, ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_store::{Pace, Push, PushError, PushLineage, PushRequest, RegionSource, SnapshotInfo, Store};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
-use super::vm_thread::{SnapshotNote, VmNote, VmSettings};
+use super::generation::Generation;
+use super::rebasing::Rebasing;
+use super::rest::Rest;
+use super::trouble::Trouble;
+use super::vm_thread::{SnapshotNote, VmNote};
 use crate::clock;
-use crate::limits;
 use crate::logic::Event;
 use sustain_store::error_chain;
 
+/// Where a VM's snapshots go, and how often.
+pub(super) struct Saving {
+    pub(super) service: ServiceName,
+    pub(super) store: Store,
+    pub(super) interval: Duration,
+    pub(super) rebase_after: u32,
+    /// Whether the VM is to end.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
 /// A VM, and which snapshot comes next.
 pub(super) struct Running {
+    saving: Saving,
     vm: Box<dyn Vm>,
     term: Term,
     origin: Option<TermOrigin>,
     parent: Option<SnapshotId>,
     seq: u64,
-    interval: Duration,
     due: Instant,
-    deltas: u32,
+    stall: Stall,
+    generation: Generation,
     /// Snapshots in a row that could not be taken because an earlier one is not done with.
     skipped: u64,
+    /// What is still fetched of the snapshot that it was restored from.
+    rest: Option<Rest>,
+    rebasing: Option<Rebasing>,
+}
+
+/// Until the parent is whole, a snapshot would be a base, of all memory and all of the disk.
+#[derive(Debug, thiserror::Error)]
+#[error("the rest of snapshot {seq} is still being fetched")]
+struct StillFetching {
+    seq: u64,
+}
+
+/// Whether the guest stands still by itself, and whether that was told.
+#[derive(Debug, Default)]
+struct Stall {
+    now: bool,
+    told: bool,
+}
+
+impl Stall {
+    fn change(&mut self) -> Option<bool> {
+        (std::mem::replace(&mut self.told, self.now) != self.now).then_some(self.now)
+    }
 }
 
 /// Passes the regions of a paused VM on to the store.
-struct Ingest<'a>(&'a mut Push);
+struct Ingest<'a>(&'a mut Push, &'a AtomicBool);
 
 impl SnapshotSink for Ingest<'_> {
     fn region(
@@ -44,6 +83,10 @@ impl SnapshotSink for Ingest<'_> {
         }
         Ok(())
     }
+
+    fn is_cancelled(&self) -> bool {
+        self.1.load(Ordering::Acquire)
+    }
 }
 
 impl Running {
@@ -52,19 +95,28 @@ impl Running {
         term: Term,
         origin: Option<TermOrigin>,
         parent: Option<SnapshotId>,
-        interval: Duration,
+        saving: Saving,
+        rest: Option<Rest>,
     ) -> Self {
         let seq = origin.map_or(0, |origin| origin.seq);
+        let list = saving.store.snapshots(Some(&saving.service)).unwrap_or_else(|error| {
+            tracing::warn!(error = error_chain(&error), "can't list the store's snapshots");
+            Vec::new()
+        });
+        let generation = Generation::of(parent, &list, saving.rebase_after);
         Self {
             vm,
             term,
             origin,
             parent,
             seq,
-            interval,
-            due: Instant::now() + interval,
-            deltas: 0,
+            stall: Stall::default(),
+            due: Instant::now() + saving.interval,
+            saving,
+            generation,
             skipped: 0,
+            rest,
+            rebasing: None,
         }
     }
 
@@ -79,14 +131,24 @@ impl Running {
 
     /// How the VM ended, if it has.
     pub(super) fn exited(&mut self) -> Option<String> {
-        match self.vm.state() {
+        let state = self.vm.state();
+        self.stall.now = matches!(state, VmState::Stalled);
+        match state {
             VmState::Running | VmState::Paused | VmState::Stalled => None,
             VmState::Hung { silent } => Some(format!("it has not answered for {} s", silent.as_secs())),
             VmState::Exited(report) => Some(report.to_string()),
         }
     }
 
+    /// Whether the guest stands still by itself, when that has changed since the VM was last looked at.
+    pub(super) fn stall_change(&mut self) -> Option<bool> {
+        self.stall.change()
+    }
+
     pub(super) fn stop(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // Dropped after the VM, so that the VM does not wait for it.
+        let rebasing = self.rebasing;
+        rebasing.iter().for_each(Rebasing::give_up);
         Ok(self.vm.stop()?)
     }
 
@@ -97,37 +159,39 @@ impl Running {
 
     /// Takes one snapshot, and returns its number. A failure is noted, and the guest runs on: the next one is
     /// tried in time.
-    pub(super) fn take_snapshot(
-        &mut self,
-        settings: &VmSettings,
-        notes: &mut Vec<VmNote>,
-    ) -> Result<u64, String> {
+    pub(super) fn take_snapshot(&mut self, notes: &mut Vec<VmNote>) -> Result<u64, String> {
         let started = Instant::now();
-        let outcome = self.try_snapshot(settings);
-        // Ticks that passed meanwhile are skipped, not made up for: the lag shows in the watermark.
-        self.due = Instant::now().max(self.due + self.interval);
+        let outcome = self.try_snapshot();
+        // One that fails before it is due was asked for, and must not put off the one that is due.
+        if outcome.is_ok() || started >= self.due {
+            self.due = next_due(self.due, started, Instant::now(), self.saving.interval);
+        }
         match outcome {
             Ok(mut note) => {
                 if self.skipped > 0 {
-                    tracing::info!(service = %settings.service, skipped = self.skipped, "snapshots go on");
+                    tracing::info!(service = %self.saving.service, skipped = self.skipped, "snapshots go on");
                     self.skipped = 0;
                 }
                 note.seconds = started.elapsed().as_secs_f64();
                 let seq = note.report.seq;
                 notes.push(VmNote::Snapshot(Box::new(note)));
                 notes.push(VmNote::Event(Event::Taken { seq }));
-                self.rebase_if_due(settings, notes);
+                self.rebase_if_due(notes);
                 Ok(seq)
             }
             Err(error) => {
                 let why = error_chain(&*error);
+                if is_full(&*error) {
+                    self.generation.refused();
+                    self.rebase_if_due(notes);
+                }
                 if !is_busy(&*error) {
-                    notes.push(VmNote::Problem(format!("can't take a snapshot: {why}")));
+                    notes.push(VmNote::Trouble(Trouble::Snapshot, format!("can't take a snapshot: {why}")));
                     return Err(why);
                 }
                 // Told once, not at every tick: the lag is in the status.
                 if self.skipped == 0 {
-                    notes.push(VmNote::Problem(format!("snapshots are skipped: {why}")));
+                    notes.push(VmNote::Trouble(Trouble::Snapshot, format!("snapshots are skipped: {why}")));
                 }
                 self.skipped += 1;
                 Err(why)
@@ -135,12 +199,13 @@ impl Running {
         }
     }
 
-    fn try_snapshot(
-        &mut self,
-        settings: &VmSettings,
-    ) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
-        let push = settings.store.begin_push(PushRequest {
-            service: settings.service.clone(),
+    fn try_snapshot(&mut self) -> Result<SnapshotNote, Box<dyn Error + Send + Sync + 'static>> {
+        if self.rest.as_ref().is_some_and(|rest| !rest.is_whole()) {
+            return Err(StillFetching { seq: self.seq }.into());
+        }
+        self.rest = None;
+        let push = self.saving.store.begin_push(PushRequest {
+            service: self.saving.service.clone(),
             lineage: PushLineage::Explicit {
                 term: self.term,
                 origin: self.origin,
@@ -154,57 +219,105 @@ impl Running {
         // What the push finds as its parent is what the VM's changes are counted from: the last snapshot
         // that was committed, or the one that it was restored from.
         let scope = if push.continues() { SnapshotScope::Changes } else { SnapshotScope::Whole };
-        let timings = self.vm.snapshot(scope, &mut Ingest(&mut push))?;
+        let timings = self.vm.snapshot(scope, &mut Ingest(&mut push, &self.saving.cancelled))?;
+        let now = Instant::now();
+        // What came of the snapshot after the pause took its time.
+        let after = Duration::try_from_secs_f64(timings.after_ms / 1e3).unwrap_or_default();
+        let resumed_at = now.checked_sub(after).unwrap_or(now);
         let report = push.commit()?;
         self.vm.committed();
         self.parent = Some(report.snapshot);
         self.seq = report.seq;
-        self.deltas += 1;
-        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, seconds: 0.0 })
+        self.generation.taken();
+        Ok(SnapshotNote { report, pause_ms: timings.pause_ms, resumed_at, seconds: 0.0 })
     }
 
     /// P10: bounds what the deltas of a generation take, and what a manifest lists. The newest *durable*
     /// snapshot becomes the base: what older ones the others hold must not be dropped here for the sake of
-    /// one that nobody else has. While nothing becomes durable, the rebase waits.
-    fn rebase_if_due(&mut self, settings: &VmSettings, notes: &mut Vec<VmNote>) {
-        if self.deltas < settings.rebase_after {
+    /// one that nobody else has. While nothing becomes durable, the rebase waits. It reads all of that snapshot,
+    /// so it is prepared on another thread, and snapshots go on.
+    fn rebase_if_due(&mut self, notes: &mut Vec<VmNote>) {
+        if self.rebasing.is_some() || !self.generation.is_due() {
             return;
         }
-        let promoted = match self.newest_durable(settings) {
-            Ok(None) if self.deltas < limits::REBASE_POSTPONED_MAX => return,
+        let promoted = match self.newest_durable() {
+            Ok(None) if self.generation.can_wait() => return,
             Ok(promoted) => promoted,
-            Err(error) => {
-                return notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error))));
-            }
+            Err(error) => return self.rebase_failed(&error, notes),
         };
         if promoted.is_none() {
             let what =
                 "nothing becomes durable, and the generation is full: older snapshots are dropped here";
             notes.push(VmNote::Problem(what.to_owned()));
         }
-        match settings.store.rebase(&settings.service, promoted.or(self.parent)) {
+        let (store, service) = (self.saving.store.clone(), self.saving.service.clone());
+        match Rebasing::start(store, service, promoted.or(self.parent)) {
+            Ok(rebasing) => self.rebasing = Some(rebasing),
+            Err(error) => self.rebase_failed(&error, notes),
+        }
+    }
+
+    /// Makes a rebase that was prepared come true, between two snapshots.
+    pub(super) fn finish_rebase(&mut self, notes: &mut Vec<VmNote>) {
+        let Some(outcome) = self.rebasing.as_mut().and_then(Rebasing::outcome) else { return };
+        self.rebasing = None;
+        // Nobody else pushes for this VM, so there is nothing to wait for.
+        match outcome.and_then(|prepared| prepared.commit(Duration::ZERO)) {
             Ok(report) => {
                 let renamed = |old: SnapshotId| {
                     report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
                 };
                 self.parent = self.parent.and_then(renamed).or(Some(report.base));
-                self.deltas = u32::try_from(report.kept.len().saturating_sub(1)).unwrap_or(u32::MAX);
+                self.generation.rebased(report.kept.len().saturating_sub(1));
                 let newest = self.parent.unwrap_or(report.base);
                 notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
-            Err(error) => notes.push(VmNote::Problem(format!("can't rebase: {}", error_chain(&error)))),
+            Err(error) => self.rebase_failed(&error, notes),
         }
     }
 
-    fn newest_durable(&self, settings: &VmSettings) -> Result<Option<SnapshotId>, sustain_store::ReadError> {
-        let list = settings.store.snapshots(Some(&settings.service))?;
+    fn rebase_failed(&mut self, error: &dyn Error, notes: &mut Vec<VmNote>) {
+        self.generation.rebase_failed();
+        let what = format!("can't rebase: {}", error_chain(error));
+        notes.push(VmNote::Trouble(Trouble::Rebase, what));
+    }
+
+    fn newest_durable(&self) -> Result<Option<SnapshotId>, sustain_store::ReadError> {
+        let list = self.saving.store.snapshots(Some(&self.saving.service))?;
         Ok(to_promote(&list, &self.term, self.origin))
     }
 }
 
-/// Whether a snapshot was refused because the VM can't have one taken just now.
+/// Whether the store takes no more deltas of this generation.
+fn is_full(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    matches!(find_push_error(error), Some(PushError::TooManyPacks { .. }))
+}
+
+/// The push's error, also where it comes by way of the VM's driver, to which it was a sink's.
+fn find_push_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a PushError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<PushError>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// When the next snapshot is due after one that was begun at `begun` and is done `now`. One that the guest asked for
+/// comes before it is due, and the next one then at most one interval after it. Ticks that passed meanwhile are
+/// skipped, not made up for: the lag shows in the watermark.
+fn next_due(due: Instant, begun: Instant, now: Instant, interval: Duration) -> Instant {
+    (due + interval).min(begun + interval).max(now)
+}
+
+/// Whether a snapshot was put off because the VM, or the store, can't have one taken just now.
 fn is_busy(error: &(dyn Error + Send + Sync + 'static)) -> bool {
-    error.downcast_ref::<SnapshotError>().is_some_and(|error| error.kind() == ErrorKind::Busy)
+    let store_busy = |error: &PushError| error.kind() == sustain_store::ErrorKind::Busy;
+    error.is::<StillFetching>()
+        || error.downcast_ref::<SnapshotError>().is_some_and(|error| error.kind() == ErrorKind::Busy)
+        || error.downcast_ref::<PushError>().is_some_and(store_busy)
 }
 
 /// The newest durable snapshot of a reign and of what it continues, unless it is a base already.
@@ -218,43 +331,5 @@ fn to_promote(list: &[SnapshotInfo], term: &Term, origin: Option<TermOrigin>) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use sustain_proto::{NodeId, ServiceName};
-
-    use super::*;
-
-    fn term(counter: u64) -> Term {
-        Term { counter, node: NodeId::from_bytes([1; 32]), nonce: 0 }
-    }
-
-    fn delta(counter: u64, seq: u8, durable: bool) -> SnapshotInfo {
-        SnapshotInfo {
-            id: SnapshotId::from_bytes([seq; 32]),
-            service: ServiceName::new("counter").unwrap(),
-            base: Some(SnapshotId::from_bytes([0; 32])),
-            parents: Vec::new(),
-            term: term(counter),
-            origin: None,
-            seq: seq.into(),
-            time_ms: 0,
-            bytes: 0,
-            bytes_new: 0,
-            durable,
-            level: None,
-            came_from: Vec::new(),
-        }
-    }
-
-    /// With too few nodes left, a rebase promoted a snapshot that nobody else had, and dropped the last
-    /// durable one for it.
-    #[test]
-    fn a_rebase_never_promotes_past_the_newest_durable_snapshot() {
-        let origin = Some(TermOrigin { parent: term(1), seq: 3 });
-        let list = [delta(1, 2, true), delta(1, 3, true), delta(1, 4, true), delta(2, 5, false)];
-        // Number 4 is on the other side of the fork.
-        assert_eq!(to_promote(&list, &term(2), origin), Some(SnapshotId::from_bytes([3; 32])));
-        assert_eq!(to_promote(&list[3..], &term(2), origin), None);
-        let base = SnapshotInfo { base: None, ..delta(2, 6, true) };
-        assert_eq!(to_promote(&[delta(2, 5, true), base], &term(2), origin), None);
-    }
-}
+#[path = "vm_running_tests.rs"]
+mod tests;

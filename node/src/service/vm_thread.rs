@@ -7,20 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use std::{io, thread};
 
-use sustain_gossip::Cluster;
+use sustain_gossip::{Cluster, RemoteSnapshot};
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
-use sustain_store::{ErrorKind, Progress, RestoreError, Store};
-use sustain_vmdriver::{
-    ChannelInput, ChannelLink, PreparedVm, StartError, Vm, VmDriver, VmSpec, WakeReport, remove_left_behind,
-};
+use sustain_store::Store;
+use sustain_vmdriver::{ChannelInput, ChannelLink, Vm, VmDriver, VmSpec, WakeReport, remove_left_behind};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::fill::{Filled, Filler};
 use super::handle::Ports;
-use super::mend::Mender;
-use super::vm_running::Running;
+use super::rest::Rest;
+use super::trouble::Trouble;
+use super::vm_running::{Running, Saving};
 use crate::limits;
 use crate::logic::{Event, SnapshotToken};
 use sustain_store::error_chain;
@@ -33,6 +34,8 @@ pub(super) enum VmCommand {
     Prepare {
         term: Term,
         snapshot: SnapshotId,
+        /// The snapshot, where a part of it is elsewhere.
+        remote: Option<Arc<RemoteSnapshot>>,
     },
     Resume {
         term: Term,
@@ -53,6 +56,12 @@ pub(super) enum VmNote {
         ports: Ports,
         pid: u32,
         channel: Option<OpenChannel>,
+        rest: Option<Arc<RemoteSnapshot>>,
+    },
+    /// All of the snapshot that the VM was restored from is here now.
+    Whole {
+        snapshot: SnapshotId,
+        bytes_fetched: u64,
     },
     Restored {
         snapshot: SnapshotId,
@@ -65,6 +74,8 @@ pub(super) enum VmNote {
         term: Term,
         input: ChannelInput,
     },
+    /// The guest stands still by itself, since its disk can't be used now; or no longer.
+    Stalled(bool),
     /// What became of a snapshot that the guest asked for.
     SnapshotDone {
         token: SnapshotToken,
@@ -77,6 +88,8 @@ pub(super) enum VmNote {
         dropped: usize,
     },
     Problem(String),
+    /// A problem that lasts until something else is said.
+    Trouble(Trouble, String),
 }
 
 /// The channel of a guest that runs from now on.
@@ -91,6 +104,8 @@ pub(super) struct OpenChannel {
 pub(super) struct SnapshotNote {
     pub(super) report: sustain_store::PushReport,
     pub(super) pause_ms: f64,
+    /// When the guest went on after it.
+    pub(super) resumed_at: Instant,
     pub(super) seconds: f64,
 }
 
@@ -149,8 +164,8 @@ impl VmThread {
 
 enum Held {
     Nothing,
-    Prepared { term: Term, vm: Box<dyn PreparedVm> },
-    Running(Running),
+    Prepared { term: Term, filled: Filled },
+    Running(Box<Running>),
 }
 
 struct Owner {
@@ -159,34 +174,6 @@ struct Owner {
     notes: mpsc::Sender<VmNote>,
     cancelled: Arc<AtomicBool>,
     vm: Held,
-}
-
-/// Why a VM can't be made ready to go on.
-#[derive(Debug, thiserror::Error)]
-enum FillError {
-    /// The driver refuses.
-    #[error("can't prepare the VM")]
-    Prepare(#[from] StartError),
-    /// The snapshot can't be had from the store.
-    #[error("can't restore the snapshot")]
-    Restore(#[from] RestoreError),
-}
-
-impl FillError {
-    fn is_damage(&self) -> bool {
-        matches!(self, Self::Restore(error) if error.kind() == ErrorKind::Corrupt)
-    }
-}
-
-/// Lets a restore be given up when the VM is to stop anyway.
-struct Cancel<'a>(&'a AtomicBool);
-
-impl Progress for Cancel<'_> {
-    fn total(&self, _bytes: u64) {}
-    fn advance(&self, _bytes: u64) {}
-    fn cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 impl Owner {
@@ -221,7 +208,7 @@ impl Owner {
     fn obey(&mut self, command: VmCommand) {
         match command {
             VmCommand::Boot { term } => self.boot(term),
-            VmCommand::Prepare { term, snapshot } => self.prepare(term, snapshot),
+            VmCommand::Prepare { term, snapshot, remote } => self.prepare(term, snapshot, remote),
             VmCommand::Resume { term, origin, parent } => self.resume(term, origin, parent),
             VmCommand::Snapshot { token } => {
                 let outcome = self.take_snapshot();
@@ -236,79 +223,43 @@ impl Owner {
     }
 
     fn failed(&self, term: Term, doing: &str, error: &(dyn std::error::Error + 'static)) {
-        self.say(VmNote::Problem(format!("{doing}: {}", error_chain(error))));
+        self.say(VmNote::Trouble(Trouble::Start, format!("{doing}: {}", error_chain(error))));
         self.say(VmNote::Event(Event::StartFailed { term }));
     }
 
     fn boot(&mut self, term: Term) {
         self.stop();
         match self.settings.driver.start(&self.settings.spec, &self.settings.run) {
-            Ok(vm) => self.started(term, None, None, vm),
+            Ok(vm) => self.started(term, None, None, vm, None),
             Err(error) => self.failed(term, "can't start the VM", &error),
         }
     }
 
-    fn prepare(&mut self, term: Term, snapshot: SnapshotId) {
+    fn prepare(&mut self, term: Term, snapshot: SnapshotId, remote: Option<Arc<RemoteSnapshot>>) {
         self.stop();
-        let filled = self.fill(snapshot).or_else(|error| self.mend_and_fill(snapshot, error));
-        let prepared = match filled {
-            Ok(prepared) => prepared,
+        let filler = Filler { settings: &self.settings, cancelled: &self.cancelled };
+        let filled = match filler.fill_or_mend(snapshot, remote, |what| self.say(VmNote::Problem(what))) {
+            Ok(filled) => filled,
             Err(error) => return self.failed(term, "can't make the VM ready", &error),
         };
-        self.vm = Held::Prepared { term, vm: prepared };
+        self.vm = Held::Prepared { term, filled };
         self.say(VmNote::Event(Event::Prepared { term }));
-    }
-
-    fn mender(&self) -> Mender {
-        let VmSettings { store, cluster, runtime, .. } = &self.settings;
-        Mender { store: store.clone(), cluster: cluster.clone(), runtime: runtime.clone() }
-    }
-
-    /// Makes a VM whose memory is filled from the store, and that knows where its disk is to be had.
-    fn fill(&self, snapshot: SnapshotId) -> Result<Box<dyn PreparedVm>, FillError> {
-        let settings = &self.settings;
-        let mut prepared = settings.driver.prepare(&settings.spec, &settings.run)?;
-        if let Some(blocks) = self.mender().disk(snapshot).map_err(RestoreError::from)? {
-            prepared.set_disk(blocks);
-        }
-        settings.store.restore(snapshot, prepared.target(), &Cancel(&self.cancelled))?;
-        Ok(prepared)
-    }
-
-    /// A second try after what is damaged here was sent again by the others.
-    fn mend_and_fill(
-        &self,
-        snapshot: SnapshotId,
-        error: FillError,
-    ) -> Result<Box<dyn PreparedVm>, FillError> {
-        if !error.is_damage() {
-            return Err(error);
-        }
-        match self.mender().snapshot(snapshot) {
-            Ok(0) => Err(error),
-            Ok(damaged) => {
-                let why = error_chain(&error);
-                let what = format!("{damaged} damaged packs were sent again by the others: {why}");
-                self.say(VmNote::Problem(what));
-                self.fill(snapshot)
-            }
-            Err(failed) => {
-                self.say(VmNote::Problem(error_chain(&failed)));
-                Err(error)
-            }
-        }
     }
 
     fn resume(&mut self, term: Term, origin: Option<TermOrigin>, parent: SnapshotId) {
         match std::mem::replace(&mut self.vm, Held::Nothing) {
-            Held::Prepared { term: prepared_for, vm } if prepared_for == term => match vm.resume() {
-                Ok(vm) => {
-                    let seq = origin.map_or(0, |origin| origin.seq);
-                    self.say(VmNote::Restored { snapshot: parent, seq });
-                    self.started(term, origin, Some(parent), vm);
+            Held::Prepared { term: prepared_for, filled } if prepared_for == term => {
+                let Filled { vm, remote } = filled;
+                match vm.resume() {
+                    Ok(vm) => {
+                        let seq = origin.map_or(0, |origin| origin.seq);
+                        self.say(VmNote::Restored { snapshot: parent, seq });
+                        let rest = remote.map(|blocks| Rest::fetch(blocks, self.notes.clone()));
+                        self.started(term, origin, Some(parent), vm, rest);
+                    }
+                    Err(error) => self.failed(term, "can't resume the VM", &error),
                 }
-                Err(error) => self.failed(term, "can't resume the VM", &error),
-            },
+            }
             other => {
                 drop(other);
                 self.say(VmNote::Problem("told to resume a VM that was not prepared".to_owned()));
@@ -323,10 +274,16 @@ impl Owner {
         origin: Option<TermOrigin>,
         parent: Option<SnapshotId>,
         mut vm: Box<dyn Vm>,
+        rest: Option<Rest>,
     ) {
         let channel = self.open_channel(term, origin, &mut *vm);
-        self.say(VmNote::Running { ports: Ports::new(vm.forwards()), pid: vm.pid(), channel });
-        self.vm = Held::Running(Running::new(vm, term, origin, parent, self.settings.interval));
+        let (ports, pid, remote) = (Ports::new(vm.forwards()), vm.pid(), rest.as_ref().map(Rest::remote));
+        self.say(VmNote::Running { ports, pid, channel, rest: remote });
+        let VmSettings { service, store, interval, rebase_after, .. } = &self.settings;
+        let (service, store) = (service.clone(), store.clone());
+        let (interval, rebase_after, cancelled) = (*interval, *rebase_after, self.cancelled.clone());
+        let saving = Saving { service, store, interval, rebase_after, cancelled };
+        self.vm = Held::Running(Box::new(Running::new(vm, term, origin, parent, saving, rest)));
         self.say(VmNote::Event(Event::Running { term }));
     }
 
@@ -335,7 +292,10 @@ impl Owner {
         let restored = end.waiting.then(|| origin.map_or(0, |origin| origin.seq));
         let notes = self.notes.clone();
         // Blocks while the service's task is behind: the guest waits then.
-        let input = move |input| drop(notes.blocking_send(VmNote::Asked { term, input }));
+        let input = move |input| {
+            let _ = notes.blocking_send(VmNote::Asked { term, input });
+            thread::sleep(limits::CHANNEL_LINE_PAUSE);
+        };
         match ChannelLink::start(end, input) {
             Ok(link) => Some(OpenChannel { term, link, restored }),
             Err(error) => {
@@ -348,7 +308,7 @@ impl Owner {
     fn take_snapshot(&mut self) -> Result<u64, String> {
         let Held::Running(running) = &mut self.vm else { return Err("the VM does not run".to_owned()) };
         let mut notes = Vec::new();
-        let outcome = running.take_snapshot(&self.settings, &mut notes);
+        let outcome = running.take_snapshot(&mut notes);
         notes.into_iter().for_each(|note| self.say(note));
         outcome
     }
@@ -357,12 +317,17 @@ impl Owner {
         let Held::Running(running) = &mut self.vm else { return };
         if let Some(how) = running.exited() {
             let term = running.term();
-            self.vm = Held::Nothing;
-            self.say(VmNote::Problem(format!("the VM is lost: {how}")));
+            let lost = std::mem::replace(&mut self.vm, Held::Nothing);
+            self.say(VmNote::Trouble(Trouble::Lost, format!("the VM is lost: {how}")));
             self.say(VmNote::Event(Event::Exited { term }));
+            // Last: a rebase beside it is waited for.
+            drop(lost);
             return;
         }
         let (due, woken) = (running.due_in().is_zero(), running.wake_report());
+        let mut notes: Vec<_> = running.stall_change().map(VmNote::Stalled).into_iter().collect();
+        running.finish_rebase(&mut notes);
+        notes.into_iter().for_each(|note| self.say(note));
         if let Some(report) = woken {
             self.say(VmNote::Woken(report));
         }

@@ -119,6 +119,14 @@ fn a_frame() {
     assert_eq!(hex(&frame), expected.concat());
 }
 
+#[test]
+fn a_request_for_a_part_of_a_pack() {
+    let id_of = PackId::from_bytes([0x77; 32]);
+    let frame = encode_frame(&Request::GetPack { id: id_of, offset: 300, bytes: 5 }, 1_000).unwrap();
+    let expected = ["5355536d0100", "08", &id("77"), "ac02", "05"];
+    assert_eq!(hex(&frame[FRAME_HEADER_BYTES..]), expected.concat());
+}
+
 /// What kind of message a body is, is its first byte: a new kind goes to the end.
 #[test]
 fn kinds_of_messages() {
@@ -137,13 +145,15 @@ fn kinds_of_messages() {
         Request::Snapshots { service: service.clone() },
         Request::GetManifest { id: SnapshotId::from_bytes([0x33; 32]) },
         Request::HavePacks { ids: Vec::new() },
-        Request::GetPack { id: pack, offset: 0 },
+        Request::GetPack { id: pack, offset: 0, bytes: 1 },
         Request::Connect { service: service.clone(), guest_port: NonZeroU16::MIN },
     ];
     assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
-    let ballot = sustain_proto::wire::Ballot { hears, term_known, priority: 1, eligible: true, snapshots };
+    let (eligible, able, failed) = (true, true, Vec::new());
+    let ballot =
+        sustain_proto::wire::Ballot { hears, term_known, priority: 1, eligible, able, failed, snapshots };
     let responses = [
         Response::Ballot(ballot),
         Response::Claimed { greatest: term() },

@@ -98,15 +98,18 @@ fn unchecked_sizes_do_not_overflow() {
 
 #[test]
 fn the_largest_ballot_fits_a_control_frame() {
-    let ballot = |count| {
+    let ballot = |count, failed| {
+        let failed = vec![summary().id; failed];
         let snapshots = vec![summary(); count];
         let (hears, term_known) = (Some(TERM), Some(TERM));
-        Response::Ballot(Ballot { hears, term_known, priority: u32::MAX, eligible: true, snapshots })
+        let (priority, eligible, able) = (u32::MAX, true, true);
+        Response::Ballot(Ballot { hears, term_known, priority, eligible, able, failed, snapshots })
     };
-    let largest = ballot(limits::CONTROL_SNAPSHOTS_MAX);
+    let largest = ballot(limits::CONTROL_SNAPSHOTS_MAX, limits::CONTROL_FAILED_MAX);
     encode_frame(&largest, limits::CONTROL_FRAME_BYTES_MAX).unwrap();
     assert_eq!(largest.check(), Ok(()));
-    assert!(ballot(limits::CONTROL_SNAPSHOTS_MAX + 1).check().is_err());
+    assert!(ballot(limits::CONTROL_SNAPSHOTS_MAX + 1, 0).check().is_err());
+    assert!(ballot(0, limits::CONTROL_FAILED_MAX + 1).check().is_err());
 }
 
 #[test]
@@ -151,7 +154,8 @@ fn sizes_in_requests_are_checked() {
     let bytes = limits::PACK_BYTES_MAX + 1;
     let expected = WireError { what: "bytes of a pack", max: limits::PACK_BYTES_MAX, found: bytes };
     assert_eq!(Request::PutPack { id, bytes }.check(), Err(expected));
-    assert!(Request::GetPack { id, offset: bytes }.check().is_err());
+    assert!(Request::GetPack { id, offset: bytes, bytes: 1 }.check().is_err());
+    assert!(Request::GetPack { id, offset: 1, bytes }.check().is_err());
     let manifests = vec![vec![7; limits::MANIFEST_BYTES_MAX + 1]];
     assert!(Request::Offer { manifests }.check().is_err());
 }

@@ -113,12 +113,15 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
 
 fn ballot() -> impl Strategy<Value = Ballot> {
     let terms = (option::of(term()), option::of(term()));
-    (terms, any::<u32>(), any::<bool>(), vec(summary(), 0..10)).prop_map(
-        |((hears, term_known), priority, eligible, snapshots)| Ballot {
+    let failed = vec(any::<[u8; 32]>().prop_map(SnapshotId::from_bytes), 0..=limits::CONTROL_FAILED_MAX);
+    (terms, any::<u32>(), any::<(bool, bool)>(), failed, vec(summary(), 0..10)).prop_map(
+        |((hears, term_known), priority, (eligible, able), failed, snapshots)| Ballot {
             hears,
             term_known,
             priority,
             eligible,
+            able,
+            failed,
             snapshots,
         },
     )
@@ -144,7 +147,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         service().prop_map(|service| Request::Snapshots { service }),
         snapshot_id().prop_map(|id| Request::GetManifest { id }),
         packs().prop_map(|ids| Request::HavePacks { ids }),
-        (pack_id(), bytes()).prop_map(|(id, offset)| Request::GetPack { id, offset }),
+        (pack_id(), bytes(), bytes()).prop_map(|(id, offset, bytes)| Request::GetPack { id, offset, bytes }),
         (service(), any::<std::num::NonZeroU16>())
             .prop_map(|(service, guest_port)| Request::Connect { service, guest_port }),
     ]

@@ -7,6 +7,7 @@ mod common;
 mod corruption;
 mod crash;
 mod memory;
+mod partial;
 mod property;
 mod rebase;
 mod replication;

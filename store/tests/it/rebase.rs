@@ -1,9 +1,13 @@
 //! Rebasing drops what nobody needs and keeps everything else bit for bit.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sustain_proto::{NodeId, SnapshotId, Term, TermOrigin};
-use sustain_store::{ErrorKind, PushLineage, PushRequest, RebaseError, Store, StoreOptions};
+use sustain_store::{
+    ErrorKind, NoProgress, Progress, PushLineage, PushRequest, RebaseError, Store, StoreOptions,
+};
 
 use crate::common::*;
 use crate::replication::replicate;
@@ -156,7 +160,92 @@ fn nothing_to_rebase_and_others_snapshots_are_refused() {
     let error = store.rebase(&service("mail"), Some(web.snapshot)).unwrap_err();
     assert!(matches!(error, RebaseError::OtherService { .. }));
     let _push = begin(&store, "web").unwrap();
+    let prepared = store.prepare_rebase(&service("web"), None, &NoProgress).unwrap();
     assert_eq!(store.rebase(&service("web"), None).unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(prepared.commit(Duration::ZERO).unwrap_err().kind(), ErrorKind::Busy);
+}
+
+/// A rebase reads all of the promoted snapshot, and no snapshot could be taken while it did.
+#[test]
+fn pushes_go_on_while_a_rebase_is_prepared_and_are_kept_by_it() {
+    let states = states();
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = create(dir.path());
+    let ids: Vec<_> = states[..4].iter().map(|state| push(&store, "mail", state).snapshot).collect();
+    let prepared = store.prepare_rebase(&service("mail"), Some(ids[2]), &NoProgress).unwrap();
+    let more: Vec<_> = states[4..7].iter().map(|state| push(&store, "mail", state).snapshot).collect();
+    // Both have become durable since the first one of them was described anew.
+    store.mark_durable(ids[3], 1).unwrap();
+    store.mark_durable(more[0], 2).unwrap();
+    let report = prepared.commit(Duration::ZERO).unwrap();
+    assert_eq!(report.dropped, ids[..2]);
+    let old: Vec<_> = report.kept.iter().map(|(old, _)| *old).collect();
+    assert_eq!(old, [&ids[2..], &more].concat());
+    let kept: Vec<_> = report.kept.iter().zip(&states[2..]).map(|((_, new), state)| (*new, state)).collect();
+    check(&store, &kept);
+    let list = store.snapshots(None).unwrap();
+    assert_eq!(list.iter().map(|info| info.level).collect::<Vec<_>>(), [None, Some(1), Some(2), None, None]);
+    assert!(list.windows(2).all(|pair| pair[1].parents == [pair[0].id]));
+    drop(store);
+    store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    assert_eq!(store.opened(), &sustain_store::OpenReport::default());
+    check(&store, &kept);
+}
+
+#[test]
+fn a_rebase_that_is_given_up_leaves_everything_as_it_was() {
+    /// Stopped after so many questions.
+    struct Stop(AtomicUsize);
+    impl Progress for Stop {
+        fn total(&self, _: u64) {}
+        fn advance(&self, _: u64) {}
+        fn cancelled(&self) -> bool {
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+        }
+    }
+    let states = states();
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let kept: Vec<_> =
+        states[..5].iter().map(|state| (push(&store, "mail", state).snapshot, state)).collect();
+    let before = files(dir.path());
+    let mail = service("mail");
+    let mut asked = 0;
+    loop {
+        match store.prepare_rebase(&mail, None, &Stop(AtomicUsize::new(asked))) {
+            Err(RebaseError::Cancelled) => assert_eq!(files(dir.path()), before),
+            prepared => {
+                // Dropped before it was committed: as when its VM is stopped.
+                drop(prepared.unwrap());
+                break;
+            }
+        }
+        asked += 1;
+    }
+    // Reading is asked about once a batch; writing the new base's packs once a chunk.
+    assert!(asked > 4, "it can hardly be stopped: {asked}");
+    assert_eq!(files(dir.path()), before);
+    check(&store, &kept);
+    assert_eq!(store.rebase(&mail, None).unwrap().dropped.len(), 4);
+}
+
+/// What was checked may rot before it is promoted: the old generation must not be dropped for it.
+#[test]
+fn a_snapshot_that_turns_out_damaged_after_its_check_is_not_promoted() {
+    let states = states();
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let kept: Vec<_> = states[..3].iter().map(|state| (push(&store, "mail", state), state)).collect();
+    let prepared = store.prepare_rebase(&service("mail"), None, &NoProgress).unwrap();
+    let pack = kept[2].0.packs.last().unwrap().id;
+    let path = files(&dir.path().join("packs"))
+        .into_iter()
+        .find(|p| p.to_string_lossy().contains(&pack.to_string()));
+    let bytes = fs::read(path.as_ref().unwrap()).unwrap();
+    fs::write(path.as_ref().unwrap(), &bytes[1..]).unwrap();
+    assert!(store.forget_if_damaged(pack).unwrap());
+    assert_eq!(prepared.commit(Duration::ZERO).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(&restore(&store, kept[1].0.snapshot), kept[1].1);
 }
 
 #[test]

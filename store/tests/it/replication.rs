@@ -5,12 +5,12 @@ use sustain_store::{DirectoryTarget, ErrorKind, ImportError, KeySource, NoProgre
 
 use crate::common::*;
 
-fn open(dir: &tempfile::TempDir) -> Store {
+pub(crate) fn open(dir: &tempfile::TempDir) -> Store {
     let options = StoreOptions { key: KeySource::Given([3; 32]), create: true, ..StoreOptions::default() };
     Store::open(dir.path(), options).unwrap()
 }
 
-fn copy_pack(from: &Store, to: &Store, id: PackId) {
+pub(crate) fn copy_pack(from: &Store, to: &Store, id: PackId) {
     let reader = from.read_pack(id).unwrap();
     let mut bytes = vec![0; reader.len() as usize];
     reader.read_at(0, &mut bytes).unwrap();
@@ -46,7 +46,7 @@ fn a_damaged_pack_is_forgotten_and_received_again_under_an_open_reader() {
     let disk = region("disk0");
     let mut chunk = vec![0; 65_536];
     reader.read_chunk(&disk, 7, &mut chunk).unwrap();
-    let pack = reader.pack_of(&disk, 7).unwrap();
+    let pack = reader.chunk_of(&disk, 7).unwrap().0;
     assert!(!to.forget_if_damaged(pack.id).unwrap(), "it is sound");
 
     let path = files(b.path()).into_iter().find(|path| path.to_string_lossy().contains(&pack.id.to_string()));

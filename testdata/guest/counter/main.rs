@@ -9,6 +9,7 @@
 //! GET /load?pages=5000&mib=64  writes to that many random pages a second; pages=0 stops
 //! GET /instant?run=1           begins to write the same growing number to memory and disk; run=0 stops;
 //!                              without it only looks    {"memory":7,"disk":7,"running":1,"mismatches":0,"errors":0}
+//! GET /sum?mib=3               a checksum of that MiB of /data/payload, read from the disk itself    {"sum":…}
 //! GET /reboot                  starts the machine anew, at once
 //! GET /spin                    how much a thread has computed that does nothing else; the first starts it
 //! ```
@@ -16,6 +17,7 @@
 mod http;
 mod instant;
 mod load;
+mod payload;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -146,8 +148,9 @@ fn answer(service: &Arc<Service>, request: &Request<'_>) -> (u16, String) {
         "/load" => load::set(service, request),
         "/instant" => instant::set(service, request),
         "/spin" => load::spin(service),
+        "/sum" => payload::sum(request),
         "/reboot" => reboot(),
-        _ => (404, "{\"error\":\"only /count, /peek, /load, /instant, /spin and /reboot\"}".into()),
+        _ => (404, "{\"error\":\"only /count, /peek, /load, /instant, /spin, /sum and /reboot\"}".into()),
     }
 }
 

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 
+use super::error::ProgramError;
 use super::job::Call;
+use super::stream::{StreamError, Streamed};
 use crate::guest::{GuestAgent, GuestCommand, GuestError, GuestExit};
 use crate::limits;
 use crate::memory_file;
@@ -37,16 +39,15 @@ impl GuestAgent for Beside {
         }
         call.arguments.push(OsString::from(&command.program));
         call.arguments.extend(command.arguments.iter().map(OsString::from));
-        let doing = "running a program beside the service";
-        let ran = call.run_any(command.deadline.min(limits::COMMAND_GUEST_TIMEOUT));
-        let (report, finished) = ran.map_err(|error| GuestError::Failed { doing, source: error.into() })?;
-        output.write_all(&finished.stdout).map_err(|source| GuestError::Output { source })?;
-        Ok(GuestExit {
-            code: report.code,
-            signal: report.signal,
-            stderr_tail: finished.stderr,
-            input_bytes,
-            output_bytes: finished.stdout.len() as u64,
-        })
+        let deadline = command.deadline.min(limits::COMMAND_GUEST_TIMEOUT);
+        let streamed = call.stream(deadline, output).map_err(|error| match error {
+            StreamError::Output(source) => GuestError::Output { source },
+            StreamError::Program(ProgramError::TimedOut { .. }) => GuestError::Deadline { deadline },
+            StreamError::Program(error) => {
+                GuestError::Failed { doing: "running a program beside the service", source: error.into() }
+            }
+        })?;
+        let Streamed { report, output_bytes, stderr: stderr_tail } = streamed;
+        Ok(GuestExit { code: report.code, signal: report.signal, stderr_tail, input_bytes, output_bytes })
     }
 }

@@ -41,6 +41,25 @@ pub enum ProgramError {
         /// How it ended.
         report: Box<ExitReport>,
     },
+    /// It is not needed any more.
+    #[error("it was given up: the service is to end")]
+    Cancelled,
+    /// The service ended beside it.
+    #[error("the service ended: {report}")]
+    Gone {
+        /// How it ended.
+        report: Box<ExitReport>,
+    },
+    /// It said that all is well, and did nothing.
+    #[error(
+        "`snapshot` ended with 0 and wrote to no file in {}: what is there is of an earlier call. \
+         If nothing has changed, it has to `touch` one",
+        path.display()
+    )]
+    Untouched {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The service ended before it was alive.
     #[error("the service ended before it was alive: {report}")]
     Ended {
@@ -102,7 +121,7 @@ impl ProgramError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. } => ErrorKind::Missing,
-            Self::Ended { .. } => ErrorKind::Gone,
+            Self::Ended { .. } | Self::Gone { .. } => ErrorKind::Gone,
             Self::Region { .. } | Self::Regions { .. } | Self::Incomplete => ErrorKind::Corrupt,
             _ => ErrorKind::Failed,
         }

@@ -7,15 +7,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::error::ProgramError;
+use super::output::Output;
 use crate::driver::ExitReport;
 use crate::limits;
 use crate::output::ConsoleFile;
@@ -46,14 +48,14 @@ pub(crate) struct Call {
     pub(super) input: PathBuf,
     /// The folder and the name of the file that takes its standard error.
     pub(super) log: Option<(PathBuf, String)>,
+    /// Whether a process that left its group was found to keep its output. Shared by all calls of a service.
+    pub(super) kept: Arc<AtomicBool>,
 }
 
 /// What a program left that ended well.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) stdout: Vec<u8>,
-    /// The last of its standard error.
-    pub(super) stderr: String,
     /// When it said `paused` and `resumed`.
     pub(super) paused: Option<Instant>,
     pub(super) resumed: Option<Instant>,
@@ -91,7 +93,7 @@ impl Call {
         line
     }
 
-    fn launch(&self, stdout: OwnedFd, answers: bool) -> io::Result<Job> {
+    pub(super) fn launch(&self, stdout: OwnedFd, answers: bool) -> io::Result<Job> {
         let console = match &self.log {
             Some((folder, name)) => Some(ConsoleFile::create_named(folder, name)?),
             None => None,
@@ -110,31 +112,60 @@ impl Call {
 
     /// Runs it to its end. Whatever happens, nothing of its group is left.
     pub(super) fn run(&self, patience: Duration) -> Result<Finished, ProgramError> {
-        let (report, finished) = self.run_any(patience)?;
+        self.run_unless(patience, &mut || None)
+    }
+
+    /// The same, unless something else comes up meanwhile that makes it pointless: then that is the error.
+    pub(super) fn run_unless(
+        &self,
+        patience: Duration,
+        pointless: &mut dyn FnMut() -> Option<ProgramError>,
+    ) -> Result<Finished, ProgramError> {
+        let failed = |source| ProgramError::Start { path: self.program.clone(), source };
+        let (output, theirs) = pipe().map_err(failed)?;
+        let mut output = Output::new(output).map_err(failed)?;
+        let job = self.launch(theirs, true).map_err(failed)?;
+        let deadline = Instant::now() + patience;
+        let mut answer = Answer::default();
+        let report = loop {
+            let all_here = answer.take(&mut output, limits::COMMAND_LOOK_INTERVAL).is_none();
+            let ended = if all_here { job.wait(limits::COMMAND_LOOK_INTERVAL) } else { job.exited() };
+            if let Some(report) = ended {
+                break report;
+            }
+            if Instant::now() >= deadline {
+                return Err(ProgramError::TimedOut { path: self.program.clone(), patience });
+            }
+            if let Some(error) = pointless() {
+                return Err(error);
+            }
+        };
+        drop(job);
+        self.take_rest(&mut |patience| answer.take(&mut output, patience));
+        let Answer { stdout, paused, resumed, .. } = answer;
         if report.code == Some(0) {
-            return Ok(finished);
+            return Ok(Finished { stdout, paused, resumed });
         }
         Err(ProgramError::Failed { path: self.program.clone(), report: Box::new(report) })
     }
 
-    /// As [`Call::run`], whatever its exit code is.
-    pub(super) fn run_any(&self, patience: Duration) -> Result<(ExitReport, Finished), ProgramError> {
-        let failed = |source| ProgramError::Start { path: self.program.clone(), source };
-        let (output, theirs) = pipe().map_err(failed)?;
-        let (sender, answer) = mpsc::sync_channel(1);
-        let job = self.launch(theirs, true).map_err(failed)?;
-        // A thread, so that a program that writes much is not held up. It ends when the last writer does.
-        let reader = std::thread::Builder::new().name("command-output".to_owned());
-        reader.spawn(move || sender.send(read_answer(File::from(output)))).map_err(failed)?;
-        let Some(report) = job.process.wait(patience) else {
-            return Err(ProgramError::TimedOut { path: self.program.clone(), patience });
-        };
-        let stderr = job.process.tail();
-        drop(job);
-        // Only something that left the group could keep the output open now.
-        let answer = answer.recv_timeout(limits::OUTPUT_END_TIMEOUT).unwrap_or_default();
-        let Answer { stdout, paused, resumed } = answer;
-        Ok((report, Finished { stdout, stderr, paused, resumed }))
+    /// Takes what is left in a pipe after the program and its group have ended. Only something that left the group
+    /// can keep it open now: that is waited for and said the first time, and then no more.
+    pub(super) fn take_rest(&self, take: &mut dyn FnMut(Duration) -> Option<usize>) {
+        let patience =
+            if self.kept.load(Ordering::Relaxed) { Duration::ZERO } else { limits::OUTPUT_END_TIMEOUT };
+        let end = Instant::now() + patience;
+        let mut room = limits::COMMAND_OUTPUT_BYTES_MAX;
+        while let Some(bytes) = take(end.saturating_duration_since(Instant::now())) {
+            room = room.saturating_sub(bytes);
+            if room == 0 || (bytes == 0 && Instant::now() >= end) {
+                if !self.kept.swap(true, Ordering::Relaxed) {
+                    let program = self.program.display();
+                    tracing::warn!(%program, "a process that it left behind, outside its group, keeps its output");
+                }
+                return;
+            }
+        }
     }
 }
 
@@ -151,6 +182,11 @@ impl Job {
     /// Waits for its end.
     pub(super) fn wait(&self, patience: Duration) -> Option<ExitReport> {
         self.process.wait(patience)
+    }
+
+    /// The last of its standard error.
+    pub(super) fn tail(&self) -> String {
+        self.process.tail()
     }
 
     /// Lets a group go on that was left standing.
@@ -186,7 +222,7 @@ impl Drop for Job {
 }
 
 /// A pipe whose ends no child gets but on purpose: the one to read from, the one to write to.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
@@ -195,37 +231,38 @@ struct Answer {
     stdout: Vec<u8>,
     paused: Option<Instant>,
     resumed: Option<Instant>,
+    /// The beginning of a line that is not whole yet.
+    line: Vec<u8>,
 }
 
-/// Keeps the beginning of an output, and when it said the words that matter.
-fn read_answer(mut output: impl Read) -> Answer {
-    let mut answer = Answer::default();
-    let mut line = Vec::new();
-    let mut buffer = [0_u8; 8 * 1024];
-    loop {
-        let bytes = match output.read(&mut buffer) {
-            Ok(0) => return answer,
-            Ok(bytes) => &buffer[..bytes],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return answer,
-        };
-        let now = Instant::now();
-        let room = limits::COMMAND_OUTPUT_BYTES_MAX.saturating_sub(answer.stdout.len());
-        answer.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
+impl Answer {
+    /// Waits at most so long for more, and keeps what matters: how many bytes came, none once there will be no more.
+    fn take(&mut self, output: &mut Output, patience: Duration) -> Option<usize> {
+        let mut buffer = [0_u8; 8 * 1024];
+        // What can't be read any more has ended.
+        let bytes = output.read(&mut buffer, patience).ok().flatten()?;
+        self.note(&buffer[..bytes], Instant::now());
+        Some(bytes)
+    }
+
+    /// Keeps the beginning, and when the words were said that matter.
+    fn note(&mut self, bytes: &[u8], now: Instant) {
+        let room = limits::COMMAND_OUTPUT_BYTES_MAX.saturating_sub(self.stdout.len());
+        self.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
         for byte in bytes {
             if *byte != b'\n' {
                 // Longer lines are none of the words.
-                if line.len() <= 16 {
-                    line.push(*byte);
+                if self.line.len() <= 16 {
+                    self.line.push(*byte);
                 }
                 continue;
             }
-            match line.as_slice() {
-                b"paused" => answer.paused = answer.paused.or(Some(now)),
-                b"resumed" => answer.resumed = answer.resumed.or(Some(now)),
+            match self.line.as_slice() {
+                b"paused" => self.paused = self.paused.or(Some(now)),
+                b"resumed" => self.resumed = self.resumed.or(Some(now)),
                 _ => {}
             }
-            line.clear();
+            self.line.clear();
         }
     }
 }
@@ -245,95 +282,10 @@ pub(super) fn bare(program: &Path, folder: &Path) -> Call {
         folder: folder.to_owned(),
         input: PathBuf::from(OsStr::new("/dev/null")),
         log: None,
+        kept: Arc::default(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str) -> Call {
-        let mut call = bare(Path::new("/bin/sh"), Path::new("/"));
-        call.arguments = ["-c", script].map(OsString::from).to_vec();
-        call
-    }
-
-    fn is_there(pid: &str) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()));
-        status.is_ok_and(|text| !text.contains("State:\tZ"))
-    }
-
-    fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !condition() {
-            assert!(started.elapsed() < Duration::from_secs(20), "{what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn an_answer_has_its_words_and_their_times_and_a_bound() {
-        let finished = shell("echo paused; sleep 0.05; echo resumed; echo more; echo log >&2")
-            .run(Duration::from_secs(20))
-            .unwrap();
-        assert_eq!(finished.stdout, b"paused\nresumed\nmore\n");
-        assert_eq!(finished.stderr, "log");
-        assert!(finished.resumed.unwrap() - finished.paused.unwrap() >= Duration::from_millis(40));
-        let much = shell("head -c 3000000 /dev/zero").run(Duration::from_secs(20)).unwrap();
-        assert_eq!(much.stdout.len(), limits::COMMAND_OUTPUT_BYTES_MAX);
-    }
-
-    #[test]
-    fn only_what_is_given_is_in_the_environment_and_standard_input_is_empty() {
-        let call = shell("env; cat").with("SUSTAIN_SERVICE", "with space");
-        let said = String::from_utf8(call.run(Duration::from_secs(20)).unwrap().stdout).unwrap();
-        assert!(said.contains("SUSTAIN_SERVICE=with space\n"), "{said}");
-        // Cargo sets plenty of these for a test.
-        assert!(!said.contains("CARGO"), "{said}");
-    }
-
-    #[test]
-    fn a_failure_and_a_program_that_takes_too_long_are_named() {
-        let error = shell("echo out of luck >&2; exit 3").run(Duration::from_secs(20)).unwrap_err();
-        assert_eq!(error.to_string(), "/bin/sh failed: exit code 3; it said: out of luck");
-        let error = shell("sleep 600").run(Duration::from_millis(100)).unwrap_err();
-        assert!(matches!(error, ProgramError::TimedOut { .. }), "{error}");
-        let missing = bare(Path::new("/nowhere/start"), Path::new("/")).run(Duration::from_secs(20));
-        assert!(matches!(missing, Err(ProgramError::Failed { .. })));
-    }
-
-    /// A child that its program leaves behind holds the output open, and would outlive it.
-    #[test]
-    fn children_end_with_their_program_however_it_ends() {
-        let finished = shell("sleep 600 & echo $!").run(Duration::from_secs(20)).unwrap();
-        let child = String::from_utf8(finished.stdout).unwrap();
-        wait_until("the child of a program that ended is gone", || !is_there(&child));
-
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("child");
-        let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
-        let job = shell(&script).start().unwrap();
-        wait_until("the child's start", || file.exists());
-        let child = std::fs::read_to_string(&file).unwrap();
-        assert!(is_there(&child));
-        drop(job);
-        wait_until("the child of a dropped job is gone", || !is_there(&child));
-    }
-
-    #[test]
-    fn a_group_that_stands_still_goes_on_when_told_and_dies_when_dropped() {
-        let job = shell("sleep 600").start().unwrap();
-        let stands = |job: &Job| {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", job.pid())).unwrap_or_default();
-            status.contains("State:\tT")
-        };
-        job.signal(Signal::STOP).unwrap();
-        wait_until("the stop", || stands(&job));
-        job.go_on().unwrap();
-        wait_until("the going on", || !stands(&job));
-        job.signal(Signal::STOP).unwrap();
-        let pid = job.pid().to_string();
-        drop(job);
-        assert!(!is_there(&pid));
-    }
-}
+#[path = "job_tests.rs"]
+mod tests;

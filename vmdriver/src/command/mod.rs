@@ -6,6 +6,7 @@
 //! ```text
 //! programs ... which verbs there are, and what each is told
 //! job ........ one program: run it to its end, or for as long as the service lives
+//! output ..... what a program writes
 //! regions .... the files of a snapshot, as regions
 //! prepared ... a service about to be restored
 //! vm ......... a running one
@@ -14,9 +15,11 @@
 mod beside;
 mod error;
 mod job;
+mod output;
 mod prepared;
 mod programs;
 mod regions;
+mod stream;
 mod vm;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use std::time::Duration;
 
 pub use error::ProgramError;
 pub use programs::Verb;
+pub(crate) use programs::remove_left_behind;
 
 use crate::driver::{CheckReport, PreparedVm, Vm, VmDriver};
 use crate::error::{CheckError, StartError};
@@ -83,6 +87,7 @@ impl VmDriver for CommandDriver {
             accel: Accel::Auto,
             memory_available_bytes: host::memory_available()?,
             tracking: None,
+            boot_problem: None,
         })
     }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sustain_proto::ServiceName;
 
@@ -68,15 +70,42 @@ impl Verb {
 pub(crate) struct Programs {
     settings: CommandSettings,
     service: ServiceName,
-    folders: Option<Folders>,
+    folders: Option<Arc<Folders>>,
     forwards: Vec<PortForward>,
+    /// See [`Call`].
+    kept: Arc<AtomicBool>,
 }
 
-#[derive(Debug, Clone)]
+/// The folders of one life of a service; those with its state go with it.
+#[derive(Debug)]
 struct Folders {
     run: PathBuf,
     state: PathBuf,
     snapshot: PathBuf,
+}
+
+impl Folders {
+    fn new(run: PathBuf) -> Self {
+        Self { state: run.join("state"), snapshot: run.join("snapshot"), run }
+    }
+
+    fn remove_state(&self) -> std::io::Result<()> {
+        remove(&self.state).and(remove(&self.snapshot))
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_state() {
+            tracing::warn!(folder = %self.run.display(), %error, "a service's state stays behind");
+        }
+    }
+}
+
+/// Removes the state of a service whose node was killed, of which `run_dir` was the folder.
+pub(crate) fn remove_left_behind(run_dir: &Path) -> std::io::Result<()> {
+    // Dropping it would do it too, but without telling.
+    Folders::new(run_dir.to_owned()).remove_state()
 }
 
 impl Programs {
@@ -89,7 +118,7 @@ impl Programs {
             }
         }
         let (settings, service) = (settings.clone(), service.clone());
-        Ok(Self { settings, service, folders: None, forwards: Vec::new() })
+        Ok(Self { settings, service, folders: None, forwards: Vec::new(), kept: Arc::default() })
     }
 
     /// Makes its folders anew, empty and for this user alone. What an earlier life left in them is gone:
@@ -100,12 +129,12 @@ impl Programs {
             move |source| ProgramError::Folder { doing, path, source }
         };
         let run = std::path::absolute(run_dir).map_err(failed("find", run_dir))?;
-        let folders = Folders { state: run.join("state"), snapshot: run.join("snapshot"), run };
+        let folders = Folders::new(run);
         fs::create_dir_all(&folders.run).map_err(failed("make", &folders.run))?;
         for folder in [&folders.state, &folders.snapshot] {
             empty(folder).map_err(failed("empty", folder))?;
         }
-        self.folders = Some(folders);
+        self.folders = Some(Arc::new(folders));
         Ok(self)
     }
 
@@ -151,6 +180,12 @@ impl Programs {
         empty(path).map_err(failed)
     }
 
+    /// Makes that folder anew if it is none any more: a program may have removed it, or put a link in its place.
+    pub(super) fn ready_snapshot_folder(&self) -> Result<(), ProgramError> {
+        let is_folder = fs::symlink_metadata(self.snapshot_folder()?).is_ok_and(|found| found.is_dir());
+        if is_folder { Ok(()) } else { self.empty_snapshot_folder() }
+    }
+
     /// How the program of this verb is called; none if it is left out.
     pub(super) fn call(&self, verb: Verb) -> Option<Call> {
         let program = self.settings.folder.join(verb.as_str());
@@ -160,6 +195,7 @@ impl Programs {
         let mut call = bare(&program, self.folders.as_ref().map_or(&self.settings.folder, |it| &it.run))
             .with("SUSTAIN_CONTRACT", CONTRACT_VERSION)
             .with("SUSTAIN_SERVICE", self.service.as_str());
+        call.kept = Arc::clone(&self.kept);
         if let Some(folders) = &self.folders {
             call = call.with("SUSTAIN_RUN", &folders.run).with("SUSTAIN_STATE", &folders.state);
             if matches!(verb, Verb::Snapshot | Verb::Restore) {
@@ -183,9 +219,16 @@ fn text(address: SocketAddr) -> OsString {
 
 /// An empty folder of mode 0700, whatever was there.
 fn empty(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove(folder)?;
     fs::DirBuilder::new().mode(0o700).create(folder)
+}
+
+/// No folder, whatever was there. A link is removed, and not what it leads to.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(folder) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(folder),
+        Ok(_) => fs::remove_file(folder),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::beside::Beside;
 use super::error::ProgramError;
-use super::job::{Call, Job};
+use super::job::{Call, Finished, Job};
 use super::programs::{Programs, Verb};
-use super::regions;
+use super::regions::{self, Marks, RegionFile};
 use crate::driver::{SnapshotScope, SnapshotSink, SnapshotTimings, Vm, VmState};
 use crate::error::{SnapshotError, StartError, StopError};
 use crate::guest::{GuestAgent, GuestError};
@@ -17,11 +17,14 @@ use crate::spec::PortForward;
 /// A service that its `start` program runs.
 #[derive(Debug)]
 pub(super) struct CommandVm {
-    programs: Programs,
+    /// Before the programs, with which its folders go: dropping it ends its processes.
     job: Job,
+    programs: Programs,
     /// When `alive` was last asked, and how often in a row it said no since.
     asked: Instant,
     failures: u32,
+    /// When the files of the last snapshot were there.
+    listed: Option<Instant>,
 }
 
 impl CommandVm {
@@ -33,7 +36,7 @@ impl CommandVm {
             call = call.with("SUSTAIN_RESTORED", "1");
         }
         let job = call.start()?;
-        let vm = Self { programs, job, asked: Instant::now(), failures: 0 };
+        let vm = Self { programs, job, asked: Instant::now(), failures: 0, listed: None };
         vm.wait_until_alive()?;
         tracing::info!(service = %vm.programs.service(), pid = vm.job.pid(), restored, "service started");
         Ok(vm)
@@ -70,28 +73,46 @@ impl CommandVm {
             return false;
         }
         let Some(alive) = self.call(Verb::Alive) else { return false };
-        match alive.run(limits::COMMAND_ALIVE_TIMEOUT) {
-            Ok(_) => self.failures = 0,
-            Err(error) => {
-                self.failures += 1;
-                tracing::warn!(service = %self.programs.service(), %error, failures = self.failures, "not alive");
-            }
+        let asked = alive.run(limits::COMMAND_ALIVE_TIMEOUT);
+        self.failures = failures_after(self.failures, &asked);
+        if let Err(error) = asked {
+            let error = sustain_store::error_chain(&error);
+            tracing::warn!(service = %self.programs.service(), error, failures = self.failures, "not alive");
         }
         self.asked = Instant::now();
         self.failures >= limits::COMMAND_ALIVE_FAILURES
     }
 
-    fn take(&self, timings: &mut SnapshotTimings) -> Result<(), ProgramError> {
+    fn take(
+        &self,
+        timings: &mut SnapshotTimings,
+        sink: &dyn SnapshotSink,
+    ) -> Result<Vec<RegionFile>, ProgramError> {
         let path = self.programs.settings().folder.join(Verb::Snapshot.as_str());
         let call = self.call(Verb::Snapshot).ok_or(ProgramError::Missing { path })?;
+        self.programs.ready_snapshot_folder()?;
+        let folder = self.programs.snapshot_folder()?;
+        // What is written now must not have the time of what was written for the last one.
+        if let Some(listed) = self.listed {
+            std::thread::sleep(limits::FILE_TIME_GRAIN.saturating_sub(listed.elapsed()));
+        }
+        let before = Marks::of(folder)?;
         let started = Instant::now();
-        let finished = call.run(self.programs.settings().snapshot_timeout)?;
+        let mut pointless = || {
+            let gone = |report| ProgramError::Gone { report: Box::new(report) };
+            self.job.exited().map(gone).or_else(|| sink.is_cancelled().then_some(ProgramError::Cancelled))
+        };
+        let finished = call.run_unless(self.programs.settings().snapshot_timeout, &mut pointless)?;
         // What it does not say is taken to have lasted all the time.
         let paused = finished.paused.unwrap_or(started);
         let resumed = finished.resumed.unwrap_or_else(Instant::now);
         timings.pause_ms = milliseconds(resumed.saturating_duration_since(paused));
         timings.stop_ms = milliseconds(paused.saturating_duration_since(started));
-        Ok(())
+        let files = regions::list(folder)?;
+        if Marks::of(folder)? == before {
+            return Err(ProgramError::Untouched { path: folder.to_owned() });
+        }
+        Ok(files)
     }
 }
 
@@ -124,17 +145,23 @@ impl Vm for CommandVm {
             return Err(ProgramError::Ended { report: Box::new(report) }.into());
         }
         let mut timings = SnapshotTimings::default();
-        if let Err(error) = self.take(&mut timings) {
-            // It may have been killed halfway, with the service standing still.
-            if let Err(error) = self.job.go_on() {
-                tracing::error!(service = %self.programs.service(), %error, "can't let a service go on");
+        let files = match self.take(&mut timings, sink) {
+            Ok(files) => files,
+            Err(error) => {
+                // It may have been killed halfway, with the service standing still.
+                if let Err(error) = self.job.go_on() {
+                    tracing::error!(service = %self.programs.service(), %error, "can't let a service go on");
+                }
+                self.programs.empty_snapshot_folder()?;
+                return Err(error.into());
             }
-            self.programs.empty_snapshot_folder()?;
-            return Err(error.into());
-        }
+        };
+        self.listed = Some(Instant::now());
         let started = Instant::now();
-        for (region, source) in regions::list(self.programs.snapshot_folder()?)? {
-            sink.region(&region, &source, None).map_err(|source| SnapshotError::Sink { region, source })?;
+        for file in files {
+            sink.region(&file.name, &file.source, None)
+                .map_err(|source| SnapshotError::Sink { region: file.name.clone(), source })?;
+            file.check_unchanged()?;
         }
         timings.after_ms = milliseconds(started.elapsed());
         Ok(timings)
@@ -168,6 +195,16 @@ impl Vm for CommandVm {
     }
 }
 
+/// How often in a row `alive` has said no. Where it could not be started, for want of descriptors, say, nobody has
+/// said anything about the service.
+fn failures_after(failures: u32, asked: &Result<Finished, ProgramError>) -> u32 {
+    match asked {
+        Ok(_) => 0,
+        Err(ProgramError::Start { .. }) => failures,
+        Err(_) => failures + 1,
+    }
+}
+
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
@@ -181,5 +218,22 @@ impl From<ProgramError> for StartError {
 impl From<ProgramError> for SnapshotError {
     fn from(source: ProgramError) -> Self {
         Self::Program { source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "Too many open files" on the node counted as three times "no", and a service in good health was killed.
+    #[test]
+    fn only_an_answer_of_alive_is_held_against_the_service() {
+        let path = std::path::PathBuf::from("alive");
+        let unstarted = ProgramError::Start { path: path.clone(), source: rustix::io::Errno::MFILE.into() };
+        assert_eq!(failures_after(2, &Err(unstarted)), 2);
+        let late = ProgramError::TimedOut { path, patience: limits::COMMAND_ALIVE_TIMEOUT };
+        assert_eq!(failures_after(2, &Err(late)), 3);
+        let yes = Finished { stdout: Vec::new(), paused: None, resumed: None };
+        assert_eq!(failures_after(2, &Ok(yes)), 0);
     }
 }

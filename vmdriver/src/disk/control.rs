@@ -27,6 +27,8 @@ pub(crate) enum Request {
     Fold {
         layer: u64,
     },
+    /// Fetch what is not here yet, from now on.
+    Prefetch,
     /// End, in good order.
     Stop,
 }
@@ -63,6 +65,8 @@ pub struct DiskStatus {
     pub chunks_here: u64,
     /// Chunks of a restored disk in all; 0 if it does not come from a snapshot.
     pub chunks: u64,
+    /// For how long the read has waited for a chunk that waits longest, in ms; none if none waits.
+    pub waiting_ms: Option<u64>,
     /// Why something can't be done at present, although it is tried again.
     pub trouble: Option<String>,
 }
@@ -91,6 +95,7 @@ mod tests {
         assert_eq!(text(&Request::Freeze { layer: 7 }), r#"{"freeze":{"layer":7}}"#);
         assert_eq!(text(&Request::Fold { layer: 7 }), r#"{"fold":{"layer":7}}"#);
         assert_eq!(text(&Request::Status), r#""status""#);
+        assert_eq!(text(&Request::Prefetch), r#""prefetch""#);
         let reply = encode(&Reply::Frozen { active: 8 }).unwrap();
         assert_eq!(reply, b"\x17\0\0\0{\"frozen\":{\"active\":8}}");
         assert_eq!(length([0x17, 0, 0, 0]), Some(0x17));

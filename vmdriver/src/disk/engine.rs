@@ -1,7 +1,7 @@
 //! A disk at work: the volume, and what goes on behind it.
 //!
 //! Two threads: one makes the next layer before it is needed, one folds frozen layers once it is told that
-//! nobody needs them any more.
+//! nobody needs them any more. A third fetches a restored disk's chunks, once it is told that now is the time.
 
 use std::fs::File;
 use std::io;
@@ -27,6 +27,7 @@ pub(crate) struct Engine {
     orders: Mutex<Orders>,
     ordered: Condvar,
     stop: AtomicBool,
+    prefetching: AtomicBool,
     syncs: bool,
 }
 
@@ -61,6 +62,7 @@ impl Engine {
             orders,
             ordered: Condvar::new(),
             stop: AtomicBool::new(false),
+            prefetching: AtomicBool::new(false),
             syncs: description.syncs,
         }))
     }
@@ -78,12 +80,25 @@ impl Engine {
         };
         spawn("disk-prepare", Self::run_prepare)?;
         spawn("disk-fold", Self::run_fold)?;
-        spawn("disk-prefetch", |engine| {
-            if let Base::Lazy(lazy) = engine.volume.base() {
-                lazy.prefetch(&engine.stop);
-            }
-        })?;
         Ok(())
+    }
+
+    /// Begins to fetch all of a restored disk. More than once is as good as once.
+    ///
+    /// # Errors
+    /// If no thread is to be had.
+    pub(crate) fn prefetch(self: &Arc<Self>) -> io::Result<()> {
+        let Base::Lazy(lazy) = self.volume.base() else { return Ok(()) };
+        if self.prefetching.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (engine, lazy) = (Arc::clone(self), Arc::clone(lazy));
+        let run = move || lazy.prefetch(&engine.stop);
+        let spawned = std::thread::Builder::new().name("disk-prefetch".into()).spawn(run);
+        if spawned.is_err() {
+            self.prefetching.store(false, Ordering::SeqCst);
+        }
+        spawned.map(drop)
     }
 
     pub(crate) fn volume(&self) -> &Arc<Volume> {
@@ -115,13 +130,9 @@ impl Engine {
         let folding = lock(&self.orders).trouble.clone();
         let stack = self.volume.stack();
         let (data, zero) = stack.active().map().count();
-        let (chunks_here, chunks) = match self.volume.base() {
-            Base::Image { .. } => (0, 0),
-            Base::Lazy(lazy) => lazy.progress(),
-        };
-        let fetching = match self.volume.base() {
-            Base::Image { .. } => None,
-            Base::Lazy(lazy) => lazy.trouble(),
+        let ((chunks_here, chunks), waiting, fetching) = match self.volume.base() {
+            Base::Image { .. } => ((0, 0), None, None),
+            Base::Lazy(lazy) => (lazy.progress(), lazy.waiting(), lazy.trouble()),
         };
         DiskStatus {
             active: stack.active().id(),
@@ -130,6 +141,7 @@ impl Engine {
             lower_bytes: stack.lower().map().count().0 * DISK_BLOCK_BYTES,
             chunks_here,
             chunks,
+            waiting_ms: waiting.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             trouble: fetching.or(folding),
         }
     }

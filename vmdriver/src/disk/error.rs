@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
+use crate::image_info::ImageError;
 
 /// Why a disk does not do as told.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,19 @@ pub enum DiskError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The image is none that a guest may have.
+    #[error(transparent)]
+    Inspect(#[from] ImageError),
+    /// The image below a disk is not what it was.
+    #[error(
+        "the disk image {} was changed while its guest ran from it: what the guest reads is a mixture of both. \
+         Restore the service from a snapshot that was taken before",
+        path.display()
+    )]
+    ImageChanged {
+        /// Which.
+        path: PathBuf,
     },
     /// The disk is empty, or larger than can be.
     #[error("the disk has {found} bytes: it must be from 1 to {max}")]
@@ -79,7 +93,9 @@ impl DiskError {
         match self {
             Self::Size { .. } | Self::SocketPath { .. } => ErrorKind::Invalid,
             Self::Image { .. } => ErrorKind::Missing,
+            Self::Inspect(error) => error.kind(),
             Self::Busy => ErrorKind::Busy,
+            Self::ImageChanged { .. } => ErrorKind::Corrupt,
             Self::Folder { .. } | Self::Start { .. } | Self::Control { .. } | Self::Frozen { .. } => {
                 ErrorKind::Failed
             }

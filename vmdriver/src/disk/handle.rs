@@ -20,6 +20,7 @@ use super::layer::Layer;
 use super::lazy::{CACHE, cache_geometry};
 use super::ranges::union;
 use super::stack::Stack;
+use super::stamp::Stamp;
 use super::supervisor::{Plan, Supervisor};
 use super::{BLOCK_SOCKET, NBD_SOCKET};
 use crate::limits::{CONTROL_TIMEOUT, DISK_BYTES_MAX, FREEZE_TIMEOUT, SOCKET_PATH_BYTES_MAX};
@@ -67,6 +68,8 @@ pub struct Disk {
     socket: PathBuf,
     bytes: u64,
     source: Option<Arc<dyn BlockSource>>,
+    /// The image below it, and how that was when the disk was made.
+    image: Option<(PathBuf, Stamp)>,
     active: u64,
     /// What changed up to the last freeze and is in no snapshot that is stored. None: everything.
     uncommitted: Option<Vec<Range<u64>>>,
@@ -145,7 +148,7 @@ impl Disk {
                 return Err(DiskError::SocketPath { path: path.clone(), max: SOCKET_PATH_BYTES_MAX });
             }
         }
-        let (bytes, kind, source) = describe(origin)?;
+        let Described { bytes, kind, source, image } = describe(origin)?;
         if bytes == 0 || bytes > DISK_BYTES_MAX {
             return Err(DiskError::Size { found: bytes, max: DISK_BYTES_MAX });
         }
@@ -165,6 +168,7 @@ impl Disk {
             socket,
             bytes,
             source,
+            image,
             active: 1,
             uncommitted,
             untaken: None,
@@ -190,6 +194,28 @@ impl Disk {
     #[must_use]
     pub fn process(&self) -> (Option<u32>, u64) {
         self.supervisor.process()
+    }
+
+    /// Looks whether the image below it is still as it was: what is read from it shows in the guest at once, and in
+    /// its snapshots.
+    ///
+    /// # Errors
+    /// [`DiskError::ImageChanged`], or if it is gone.
+    pub fn check_image(&self) -> Result<(), DiskError> {
+        let Some((path, stamp)) = &self.image else { return Ok(()) };
+        match fs::metadata(path) {
+            Ok(metadata) if Stamp::of(&metadata) == *stamp => Ok(()),
+            Ok(_) => Err(DiskError::ImageChanged { path: path.clone() }),
+            Err(source) => Err(DiskError::Image { path: path.clone(), source }),
+        }
+    }
+
+    /// Has all chunks of a restored disk fetched that are not here yet, in their order. Until then it fetches
+    /// only what is read, which leaves the machine to what else a restore has to do.
+    pub fn prefetch(&self) {
+        if self.source.is_some() {
+            self.supervisor.prefetch();
+        }
     }
 
     /// How it is doing.
@@ -274,22 +300,31 @@ fn unexpected(doing: &'static str, result: io::Result<Reply>) -> DiskError {
     DiskError::Control { doing, source }
 }
 
-type Described = (u64, BaseKind, Option<Arc<dyn BlockSource>>);
+struct Described {
+    bytes: u64,
+    kind: BaseKind,
+    source: Option<Arc<dyn BlockSource>>,
+    image: Option<(PathBuf, Stamp)>,
+}
 
 fn describe(origin: DiskOrigin) -> Result<Described, DiskError> {
     match origin {
-        DiskOrigin::Blocks(source) => Ok((source.bytes(), BaseKind::Lazy, Some(source))),
+        DiskOrigin::Blocks(source) => {
+            Ok(Described { bytes: source.bytes(), kind: BaseKind::Lazy, source: Some(source), image: None })
+        }
         DiskOrigin::Image(path) => {
             let metadata = File::open(&path).and_then(|file| file.metadata()).and_then(|metadata| {
                 if metadata.is_file() { Ok(metadata) } else { Err(io::Error::other("this is no plain file")) }
             });
-            let bytes = match metadata {
-                Ok(metadata) => metadata.len(),
+            let (bytes, stamp) = match metadata {
+                Ok(metadata) => (metadata.len(), Stamp::of(&metadata)),
                 Err(source) => return Err(DiskError::Image { path, source }),
             };
             let path = fs::canonicalize(&path).unwrap_or(path);
             // Guests know disks of whole sectors only.
-            Ok((bytes.next_multiple_of(512), BaseKind::Image { path, bytes }, None))
+            let kind = BaseKind::Image { path: path.clone(), bytes };
+            let bytes = bytes.next_multiple_of(512);
+            Ok(Described { bytes, kind, source: None, image: Some((path, stamp)) })
         }
     }
 }

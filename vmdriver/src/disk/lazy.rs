@@ -3,13 +3,13 @@
 //! ```text
 //! read ── is it in the cache? ── no ── is it being fetched? ── no ── fetch, keep, mark
 //!                                      └ yes: wait for that
-//! prefetch: every chunk in order, standing back while a read waits
+//! prefetch: every chunk in order, standing back while a read waits, and waiting for what is on its way
 //! ```
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,21 @@ pub(crate) fn cache_geometry(disk_bytes: u64) -> Geometry {
     Geometry { layer: 0, disk_bytes, unit_bytes: sustain_proto::limits::CHUNK_BYTES as u64 }
 }
 
+/// Whether a chunk is here now; a prefetch is told to come again where it is on its way.
+type Fetched = Result<bool, Unavailable>;
+
 /// One fetch that others may wait for.
 #[derive(Debug, Default)]
 struct Flight {
-    result: Mutex<Option<Result<(), Unavailable>>>,
+    result: Mutex<Option<Fetched>>,
     landed: Condvar,
+}
+
+/// Reads that wait for a chunk, by the order in which they came, and since when.
+#[derive(Debug, Default)]
+struct Waits {
+    came: u64,
+    since: BTreeMap<u64, Instant>,
 }
 
 /// The cache and where the rest comes from.
@@ -40,8 +50,7 @@ pub(crate) struct Lazy {
     source: Box<dyn BlockSource>,
     flights: Mutex<BTreeMap<u64, Arc<Flight>>>,
     fetched: AtomicU64,
-    /// Reads that wait.
-    demand: AtomicUsize,
+    waits: Mutex<Waits>,
     patience: Duration,
     last_trouble: Mutex<Option<String>>,
 }
@@ -62,7 +71,7 @@ impl Lazy {
             source,
             flights: Mutex::new(BTreeMap::new()),
             fetched: AtomicU64::new(data + zero),
-            demand: AtomicUsize::new(0),
+            waits: Mutex::default(),
             patience,
             last_trouble: Mutex::new(None),
         })
@@ -80,6 +89,11 @@ impl Lazy {
     /// Why a chunk was last not to be had, if the last try failed.
     pub(crate) fn trouble(&self) -> Option<String> {
         lock(&self.last_trouble).clone()
+    }
+
+    /// For how long the read has waited that waits longest; none if none waits.
+    pub(crate) fn waiting(&self) -> Option<Duration> {
+        lock(&self.waits).since.values().next().map(Instant::elapsed)
     }
 
     /// Fills the buffer, waiting for what is not here.
@@ -114,17 +128,25 @@ impl Lazy {
         if known != Unit::Absent {
             return Ok(known);
         }
-        self.demand.fetch_add(1, Ordering::SeqCst);
+        let ticket = {
+            let mut waits = lock(&self.waits);
+            waits.came += 1;
+            let ticket = waits.came;
+            waits.since.insert(ticket, Instant::now());
+            ticket
+        };
         let result = self.demand(chunk);
-        self.demand.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.waits).since.remove(&ticket);
         result.map(|()| self.cache.map().get(chunk))
     }
 
     fn demand(&self, chunk: u64) -> io::Result<()> {
         let deadline = Instant::now() + self.patience;
         loop {
-            match self.fetch(chunk) {
-                Ok(()) => return Ok(()),
+            match self.fetch(chunk, false) {
+                Ok(true) => return Ok(()),
+                // A prefetch was at it, and stands back now.
+                Ok(false) => {}
                 Err(error) if Instant::now() >= deadline => return Err(io::Error::other(error)),
                 Err(_) => std::thread::sleep(DEMAND_RETRY_INTERVAL),
             }
@@ -132,11 +154,11 @@ impl Lazy {
     }
 
     /// Fetches a chunk, or waits for whoever is at it.
-    fn fetch(&self, chunk: u64) -> Result<(), Unavailable> {
+    fn fetch(&self, chunk: u64, prefetch: bool) -> Fetched {
         let flight = {
             let mut flights = lock(&self.flights);
             if self.cache.map().get(chunk) != Unit::Absent {
-                return Ok(());
+                return Ok(true);
             }
             if let Some(flight) = flights.get(&chunk) {
                 let flight = Arc::clone(flight);
@@ -147,7 +169,7 @@ impl Lazy {
             flights.insert(chunk, Arc::clone(&flight));
             flight
         };
-        let result = self.fetch_alone(chunk);
+        let result = self.fetch_alone(chunk, prefetch);
         *lock(&self.last_trouble) = result.as_ref().err().map(|error| error.reason.clone());
         lock(&self.flights).remove(&chunk);
         *lock(&flight.result) = Some(result.clone());
@@ -155,18 +177,23 @@ impl Lazy {
         result
     }
 
-    fn fetch_alone(&self, chunk: u64) -> Result<(), Unavailable> {
+    fn fetch_alone(&self, chunk: u64, prefetch: bool) -> Fetched {
         let bytes = chunk_bytes(chunk, self.disk_bytes)
             .ok_or_else(|| Unavailable::new("the disk has no such chunk"))?;
         let mut buffer = vec![0; bytes];
-        let content = self.source.read_chunk(chunk, &mut buffer)?;
+        let content = if prefetch {
+            let Some(content) = self.source.prefetch_chunk(chunk, &mut buffer)? else { return Ok(false) };
+            content
+        } else {
+            self.source.read_chunk(chunk, &mut buffer)?
+        };
         let kept = match content {
             ChunkContent::Data => self.cache.write_units(chunk, &buffer),
             ChunkContent::Zero => self.cache.map().set(chunk..chunk + 1, Unit::Zero),
         };
         kept.map_err(|error| Unavailable::new(format_args!("can't keep it: {error}")))?;
         self.fetched.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     /// Fetches everything that is missing, in order, until it is all here or `stop` is set.
@@ -175,17 +202,9 @@ impl Lazy {
         loop {
             let mut failed = false;
             for chunk in 0..self.chunks() {
-                if self.cache.map().get(chunk) != Unit::Absent {
-                    continue;
-                }
-                while self.demand.load(Ordering::SeqCst) > 0 && !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(crate::limits::POLL_INTERVAL);
-                }
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                match self.fetch(chunk) {
-                    Ok(()) => pause = PREFETCH_RETRY_MIN,
+                match self.prefetch_one(chunk, stop) {
+                    Ok(false) => return,
+                    Ok(true) => pause = PREFETCH_RETRY_MIN,
                     Err(error) => {
                         failed = true;
                         tracing::debug!(chunk, %error, "prefetch waits");
@@ -199,10 +218,27 @@ impl Lazy {
             }
         }
     }
+
+    /// Fetches a chunk once it has come near enough. False if told to stop.
+    fn prefetch_one(&self, chunk: u64, stop: &AtomicBool) -> Fetched {
+        while !stop.load(Ordering::Relaxed) {
+            if self.cache.map().get(chunk) != Unit::Absent {
+                return Ok(true);
+            }
+            if self.waiting().is_some() {
+                std::thread::sleep(crate::limits::POLL_INTERVAL);
+            } else if self.fetch(chunk, true)? {
+                return Ok(true);
+            } else {
+                std::thread::sleep(PREFETCH_RETRY_MIN);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl Flight {
-    fn wait(&self) -> Result<(), Unavailable> {
+    fn wait(&self) -> Fetched {
         let mut result = lock(&self.result);
         loop {
             if let Some(result) = &*result {

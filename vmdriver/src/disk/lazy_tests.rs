@@ -13,6 +13,8 @@ const BYTES: u64 = 9 * CHUNK + 512;
 struct Source {
     asked: Mutex<Vec<u64>>,
     fails: AtomicBool,
+    /// The others' prefetch is told to come again.
+    near: Option<u64>,
     gate: Option<(SyncSender<u64>, Mutex<Receiver<()>>)>,
 }
 
@@ -35,6 +37,14 @@ impl BlockSource for Arc<Source> {
         }
         buffer.fill(chunk as u8 + 1);
         Ok(ChunkContent::Data)
+    }
+
+    fn prefetch_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<Option<ChunkContent>, Unavailable> {
+        if self.near.is_some_and(|near| chunk >= near) {
+            Ok(None)
+        } else {
+            self.read_chunk(chunk, buffer).map(Some)
+        }
     }
 }
 
@@ -100,12 +110,13 @@ fn readers_of_one_chunk_share_one_fetch() {
         }
         assert_eq!(asked.recv().unwrap(), 7);
         // All four wait, one of them for the source.
-        while lazy.demand.load(Ordering::SeqCst) < 4 {
+        while lock(&lazy.waits).since.len() < 4 {
             std::thread::yield_now();
         }
+        assert!(lazy.waiting().is_some());
         open_gate.send(()).unwrap();
     });
-    assert_eq!(*lock(&source.asked), [7]);
+    assert_eq!((lock(&source.asked).as_slice(), lazy.waiting()), ([7].as_slice(), None));
 }
 
 #[test]
@@ -125,4 +136,22 @@ fn prefetch_stands_back_while_a_reader_waits() {
         }
     });
     assert_eq!(*lock(&source.asked), [8, 0, 1, 2, 3, 4, 5, 6, 7, 9]);
+}
+
+/// A prefetch that asked neighbours for one chunk after the other stood in the way of what a guest waited for.
+#[test]
+fn prefetch_waits_for_what_is_on_its_way_and_a_reader_does_not() {
+    let (_folder, source, lazy) = make(Source { near: Some(5), ..Source::default() });
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| lazy.prefetch(&stop));
+        while lazy.progress().0 < 5 {
+            std::thread::yield_now();
+        }
+        let mut byte = [0];
+        lazy.read(7 * CHUNK, &mut byte).unwrap();
+        assert_eq!((byte, lazy.progress(), lazy.trouble()), ([8], (6, 10), None));
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(*lock(&source.asked), [0, 1, 2, 3, 4, 7]);
 }

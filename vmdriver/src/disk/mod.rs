@@ -33,6 +33,7 @@ mod ranges;
 mod serve;
 mod snapshot_blocks;
 mod stack;
+mod stamp;
 mod supervisor;
 mod view;
 mod volume;
@@ -45,6 +46,7 @@ pub use handle::{Disk, DiskOptions, DiskOrigin, FrozenDisk};
 pub use image::raw_image;
 pub use serve::{ServeError, serve};
 pub use snapshot_blocks::SnapshotBlocks;
+pub(crate) use stamp::Stamp;
 
 /// The socket for NBD clients, in the disk's folder.
 const NBD_SOCKET: &str = "nbd.sock";

@@ -54,7 +54,7 @@ pub fn serve(folder: &Path) -> Result<(), ServeError> {
 }
 
 /// Does what the node says until it says no more.
-fn obey(engine: &Engine, control: &UnixStream) -> io::Result<()> {
+fn obey(engine: &Arc<Engine>, control: &UnixStream) -> io::Result<()> {
     loop {
         let Some(request) = receive(control)? else { return Ok(()) };
         let is_last = request == Request::Stop;
@@ -65,7 +65,7 @@ fn obey(engine: &Engine, control: &UnixStream) -> io::Result<()> {
     }
 }
 
-fn answer(engine: &Engine, request: Request) -> Reply {
+fn answer(engine: &Arc<Engine>, request: Request) -> Reply {
     match request {
         Request::Hello { version: CONTROL_VERSION } | Request::Stop => Reply::Done,
         Request::Hello { version } => {
@@ -81,5 +81,9 @@ fn answer(engine: &Engine, request: Request) -> Reply {
             engine.fold(layer);
             Reply::Done
         }
+        Request::Prefetch => match engine.prefetch() {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Refused { reason: error.to_string() },
+        },
     }
 }

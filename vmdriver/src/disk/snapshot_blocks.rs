@@ -59,14 +59,15 @@ impl BlockSource for SnapshotBlocks {
             Ok(content) => return Ok(content),
             Err(error) => error,
         };
-        let pack = self.reader.pack_of(&self.region, chunk);
-        let (Some(mend), Some(pack)) = (&self.mend, pack) else { return Err(unavailable(&error)) };
+        let Some(mend) = &self.mend else { return Err(unavailable(&error)) };
         let mend = mend.lock().unwrap_or_else(PoisonError::into_inner);
         // Another reader of the pack may have had it mended meanwhile.
         if let Ok(content) = self.read(chunk, buffer) {
             return Ok(content);
         }
-        mend(pack.id)?;
+        for pack in self.reader.packs_of(&self.region, chunk) {
+            mend(pack.id)?;
+        }
         self.read(chunk, buffer).map_err(|error| unavailable(&error))
     }
 }

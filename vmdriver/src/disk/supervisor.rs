@@ -41,6 +41,8 @@ struct State {
     control: Option<(Arc<UnixStream>, u32)>,
     /// Layers up to this one may be folded; told to each new process.
     fold_to: u64,
+    /// Whether it is to fetch what is missing; told to each new process.
+    prefetch: bool,
     restarts: u64,
     /// How the last process ended.
     last_words: Option<String>,
@@ -120,6 +122,15 @@ impl Supervisor {
         }
     }
 
+    /// Has everything that is missing fetched, by this process and by every one to come.
+    pub(crate) fn prefetch(&self) {
+        self.shared.lock().prefetch = true;
+        // If it fails, the next process is told.
+        if let Err(error) = self.ask(&Request::Prefetch, CONTROL_TIMEOUT) {
+            tracing::warn!(%error, "the disk's process was not told to fetch what is missing");
+        }
+    }
+
     /// Id of the process, and how often it was started again.
     pub(crate) fn process(&self) -> (Option<u32>, u64) {
         let state = self.shared.lock();
@@ -174,8 +185,12 @@ impl Running {
         let process = Process::start(launch)?;
         ours.set_read_timeout(Some(CONTROL_TIMEOUT))?;
         ours.set_write_timeout(Some(CONTROL_TIMEOUT))?;
-        let fold_to = shared.lock().fold_to;
-        let told = [Request::Hello { version: CONTROL_VERSION }, Request::Fold { layer: fold_to }];
+        let mut told = vec![Request::Hello { version: CONTROL_VERSION }];
+        {
+            let state = shared.lock();
+            told.push(Request::Fold { layer: state.fold_to });
+            told.extend(state.prefetch.then_some(Request::Prefetch));
+        }
         for request in &told {
             match exchange(&ours, request) {
                 Ok(Reply::Done) => {}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sustain_vmdriver::{ErrorKind, SnapshotScope, Vm, VmDriver, VmState};
+use sustain_vmdriver::{CommandDriver, ErrorKind, SnapshotScope, Vm, VmDriver, VmState};
 
 use crate::support::{Bench, Regions, ask, is_there, spec, wait_until};
 
@@ -54,6 +54,99 @@ fn what_is_no_region_is_refused() {
         assert!(said.contains(says), "{script}: {said}");
     }
     assert_eq!(vm.state(), VmState::Running);
+}
+
+/// The end of a service was seen only when its snapshot ran into its time limit, and so was the node's own.
+#[test]
+fn a_snapshot_that_hangs_holds_up_neither_the_end_of_its_service_nor_that_of_the_node() {
+    struct Unwanted;
+    impl sustain_vmdriver::SnapshotSink for Unwanted {
+        fn region(
+            &mut self,
+            _: &sustain_proto::RegionName,
+            _: &dyn sustain_store::RegionSource,
+            _: Option<&[std::ops::Range<u64>]>,
+        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Ok(())
+        }
+
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
+    let bench = Bench::new();
+    let mut settings = bench.settings();
+    settings.snapshot_timeout = Duration::from_secs(600);
+    let mut vm = CommandDriver::new(settings).start(&spec(), &bench.path("run")).unwrap();
+    bench.replace("snapshot", "kill -STOP $SUSTAIN_PID; sleep 600");
+    let began = Instant::now();
+    let said = chain(&vm.snapshot(SnapshotScope::Whole, &mut Unwanted).unwrap_err());
+    assert!(said.contains("the service is to end"), "{said}");
+    assert_eq!(ask(&*vm, "/count").0, 1, "it was let go on");
+    bench.replace("snapshot", "kill -KILL $SUSTAIN_PID; sleep 600");
+    let error = vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone, "{}", chain(&error));
+    assert!(began.elapsed() < Duration::from_secs(300));
+}
+
+/// A link in its place was followed out of the folder; a folder that was gone failed every snapshot from then on.
+#[test]
+fn a_snapshot_folder_that_is_a_link_is_refused_and_one_that_is_gone_is_made_anew() {
+    let bench = Bench::new();
+    let mut vm = bench.driver().start(&spec(), &bench.path("run")).unwrap();
+    let good = fs::read_to_string(bench.path("programs/snapshot")).unwrap();
+    let good = good.strip_prefix("#!/bin/sh\n").unwrap();
+    fs::create_dir(bench.path("elsewhere")).unwrap();
+    fs::write(bench.path("elsewhere/state"), "somebody's own").unwrap();
+    let link =
+        format!("rm -rf $SUSTAIN_SNAPSHOT; ln -s {} $SUSTAIN_SNAPSHOT", bench.path("elsewhere").display());
+    for script in [link.as_str(), "rm -rf $SUSTAIN_SNAPSHOT"] {
+        bench.replace("snapshot", script);
+        let said = snapshot_failure(&mut *vm);
+        assert!(said.contains("can't read") && said.contains("run/snapshot"), "{said}");
+        bench.replace("snapshot", good);
+        vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap();
+    }
+    assert_eq!(fs::read_to_string(bench.path("elsewhere/state")).unwrap(), "somebody's own");
+}
+
+/// The files of the call before were taken for the new snapshot.
+#[test]
+fn a_snapshot_that_writes_nothing_has_failed() {
+    let bench = Bench::new();
+    let mut vm = bench.driver().start(&spec(), &bench.path("run")).unwrap();
+    bench.replace("snapshot", "echo state > $SUSTAIN_SNAPSHOT/state");
+    for _ in 0..3 {
+        vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap();
+    }
+    bench.replace("snapshot", "exit 0");
+    let said = snapshot_failure(&mut *vm);
+    assert!(said.contains("wrote to no file"), "{said}");
+    bench.replace("snapshot", "touch $SUSTAIN_SNAPSHOT/state");
+    for _ in 0..3 {
+        vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_no_snapshot() {
+    struct Growing(std::path::PathBuf);
+    impl sustain_vmdriver::SnapshotSink for Growing {
+        fn region(
+            &mut self,
+            _: &sustain_proto::RegionName,
+            _: &dyn sustain_store::RegionSource,
+            _: Option<&[std::ops::Range<u64>]>,
+        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Ok(fs::write(&self.0, "more than there was")?)
+        }
+    }
+    let bench = Bench::new();
+    let mut vm = bench.driver().start(&spec(), &bench.path("run")).unwrap();
+    bench.replace("snapshot", "echo state > $SUSTAIN_SNAPSHOT/state");
+    let mut sink = Growing(bench.path("run/snapshot/state"));
+    let said = chain(&vm.snapshot(SnapshotScope::Whole, &mut sink).unwrap_err());
+    assert!(said.contains("changed while it was read"), "{said}");
 }
 
 #[test]
@@ -160,4 +253,27 @@ fn a_node_that_is_killed_takes_all_processes_of_its_service_along() {
     node.kill().unwrap();
     node.wait().unwrap();
     wait_until("the service's end", || !is_there(pid) && !is_there(child));
+}
+
+/// After the node's end, and for ever on a node whose turn did not come again, the state lay in its folder.
+#[test]
+fn the_state_goes_with_the_service_and_logs_stay() {
+    let bench = Bench::new();
+    let run = bench.path("run");
+    let state = |run: &std::path::Path| ["state", "snapshot"].map(|name| run.join(name).exists());
+    let mut vm = bench.driver().start(&spec(), &run).unwrap();
+    vm.snapshot(SnapshotScope::Whole, &mut Regions::default()).unwrap();
+    assert_eq!(state(&run), [true, true]);
+    vm.stop().unwrap();
+    assert_eq!(state(&run), [false, false]);
+    assert!(run.join("start.log").exists());
+    // Dropped, as when its node gives it up.
+    drop(bench.driver().start(&spec(), &run).unwrap());
+    assert_eq!(state(&run), [false, false]);
+    // What a killed node leaves.
+    std::fs::create_dir_all(run.join("state")).unwrap();
+    std::fs::write(run.join("state/secret"), "of the service").unwrap();
+    sustain_vmdriver::remove_left_behind(&run).unwrap();
+    assert_eq!(state(&run), [false, false]);
+    assert!(run.join("start.log").exists());
 }

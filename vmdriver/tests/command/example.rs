@@ -75,6 +75,52 @@ fn a_program_runs_beside_the_service() {
     assert!(matches!(vm.guest_agent().err(), Some(GuestError::Unsupported)));
 }
 
+/// Notes what comes, and makes a file when the first of it does.
+struct Sign<'a>(Vec<u8>, &'a std::path::Path);
+
+impl std::io::Write for Sign<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        std::fs::write(self.1, "").map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Output was cut at 1 MiB, and nobody told: a merge would have joined half a mailbox.
+#[test]
+fn what_a_program_beside_the_service_writes_is_carried_whole_and_as_it_comes() {
+    let bench = Bench::new();
+    let mut vm = bench.driver().start(&spec(), &bench.path("run")).unwrap();
+    let agent = vm.guest_agent().unwrap();
+    let shell = |script: &str, seconds: u64| GuestCommand {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), script.to_owned()],
+        environment: vec![("SIGN".to_owned(), bench.path("sign").display().to_string())],
+        deadline: Duration::from_secs(seconds),
+    };
+    let mut output = Vec::new();
+    let long = "head -c 5000000 /dev/zero | tr '\\0' x; echo end";
+    let exit = agent.run(&shell(long, 20), &mut std::io::empty(), &mut output).unwrap();
+    assert_eq!((exit.code, exit.output_bytes, output.len()), (Some(0), 5_000_004, 5_000_004));
+    assert!(output.ends_with(b"xend\n"));
+
+    // It goes on only when its first line has been seen; what it leaves in its group does not hold up its end.
+    let waits = "echo first; until [ -e \"$SIGN\" ]; do sleep 0.01; done; echo second; sleep 600 &";
+    let sign = bench.path("sign");
+    let mut output = Sign(Vec::new(), &sign);
+    let exit = agent.run(&shell(waits, 20), &mut std::io::empty(), &mut output).unwrap();
+    assert_eq!((exit.code, output.0.as_slice()), (Some(0), b"first\nsecond\n".as_slice()));
+
+    let late = agent.run(&shell("sleep 600", 1), &mut std::io::empty(), &mut std::io::sink());
+    assert!(matches!(late, Err(GuestError::Deadline { .. })), "{late:?}");
+    let mut full: &mut [u8] = &mut [0; 10];
+    let lost = agent.run(&shell("yes", 20), &mut std::io::empty(), &mut full);
+    assert!(matches!(lost, Err(GuestError::Output { .. })), "{lost:?}");
+}
+
 #[test]
 fn what_is_not_restored_whole_is_not_started() {
     let bench = Bench::new();

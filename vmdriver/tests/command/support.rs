@@ -47,12 +47,16 @@ impl Bench {
     }
 
     pub(crate) fn driver(&self) -> CommandDriver {
-        CommandDriver::new(CommandSettings {
+        CommandDriver::new(self.settings())
+    }
+
+    pub(crate) fn settings(&self) -> CommandSettings {
+        CommandSettings {
             folder: self.path("programs"),
             snapshot_timeout: Duration::from_secs(2),
             start_timeout: Duration::from_secs(5),
             alive_interval: Duration::from_millis(10),
-        })
+        }
     }
 }
 

@@ -119,6 +119,11 @@ fn blocks_come_when_they_are_needed_and_the_rest_meanwhile() {
     assert_eq!(frozen.changed(), Some(std::slice::from_ref(&(8_192..12_288))));
     assert!(all(&frozen) == model);
     disk.taken(layer);
+    // A restore fills the guest's memory meanwhile, and what nobody asks for would compete with it.
+    let here = disk.status().unwrap().chunks_here;
+    assert!(here < 8, "{here} chunks are here, and three were asked for");
+    disk.prefetch();
+    // The next process is told too.
     kill_server(&disk);
     wait_for("everything", || disk.status().unwrap().chunks_here == 40);
     source.fails.store(true, Ordering::SeqCst);
@@ -170,10 +175,82 @@ fn a_qcow2_image_is_converted_once() {
     let again = raw_image(&qcow2, &folder.join("images"), &mut |_| panic!("converted again")).unwrap();
     assert_eq!(again, raw);
     assert_eq!(raw_image(&place.image, folder, &mut |_| ()).unwrap(), place.image);
-    std::fs::write(&qcow2, b"QFI\xfbnonsense").unwrap();
+    std::fs::write(&qcow2, b"QFI\xfb\0\0\0\x03").unwrap();
     let error = raw_image(&qcow2, &folder.join("images"), &mut |_| ()).unwrap_err();
     assert!(sustain_store::error_chain(&error).contains("qemu-img"), "{error:?}");
     assert_eq!(std::fs::read_dir(folder.join("images")).unwrap().count(), 1, "nothing is left behind");
+}
+
+fn qemu_img(arguments: &[&std::ffi::OsStr]) {
+    let made = std::process::Command::new("qemu-img").args(arguments).output();
+    assert!(made.expect("qemu-img is there: make setup").status.success());
+}
+
+/// Only `snapctl service add` looked at images. A node converted what was put in the place of one later, and its
+/// guest read the file of the host that it named.
+#[test]
+fn an_image_that_names_a_file_of_the_host_is_never_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("secret"), [7; 65_536]).unwrap();
+    let (secret, image) = (path("secret"), path("disk.qcow2"));
+    let words = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b"].map(std::ffi::OsStr::new);
+    qemu_img(&[words.as_slice(), &[secret.as_os_str(), image.as_os_str()]].concat());
+    let error = raw_image(&image, &path("images"), &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("a backing file"), "{error}");
+    assert!(!path("images").exists());
+    // One that says that it is raw, and is none.
+    std::fs::write(path("disk.raw"), b"KDMV and more".repeat(512)).unwrap();
+    let error = raw_image(&path("disk.raw"), &path("images"), &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("vmdk"), "{error}");
+}
+
+/// Conversions were told apart by name, size and second: two images of one build in two folders were the same.
+#[test]
+fn the_conversion_of_one_image_never_serves_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("images");
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let converted: Vec<Vec<u8>> = [1_u8, 2]
+        .into_iter()
+        .map(|byte| {
+            let own = folder.path().join(byte.to_string());
+            std::fs::create_dir(&own).unwrap();
+            let (raw, qcow2) = (own.join("raw"), own.join("disk.qcow2"));
+            std::fs::write(&raw, vec![byte; 65_536]).unwrap();
+            let words = ["convert", "-f", "raw", "-O", "qcow2"].map(std::ffi::OsStr::new);
+            qemu_img(&[words.as_slice(), &[raw.as_os_str(), qcow2.as_os_str()]].concat());
+            std::fs::File::options().append(true).open(&qcow2).unwrap().set_modified(time).unwrap();
+            std::fs::read(raw_image(&qcow2, &cache, &mut |_| ()).unwrap()).unwrap()
+        })
+        .collect();
+    assert!(converted[0].iter().all(|byte| *byte == 1) && converted[1].iter().all(|byte| *byte == 2));
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "the older one is removed");
+}
+
+/// A raw image is read in place. One that was copied over while its first server ran showed through into the guest,
+/// and into its snapshots, and nobody was told.
+#[test]
+fn an_image_that_is_changed_under_its_disk_is_noticed() {
+    let place = Place::new(MIB);
+    let disk = place.disk.as_ref().unwrap();
+    disk.check_image().unwrap();
+    let original = std::fs::metadata(&place.image).unwrap().modified().unwrap();
+    let set_time = |time| std::fs::File::open(&place.image).unwrap().set_modified(time).unwrap();
+    set_time(original + std::time::Duration::from_nanos(1_000));
+    let error = disk.check_image().unwrap_err();
+    assert!(matches!(error, DiskError::ImageChanged { .. }), "{error}");
+    set_time(original);
+    disk.check_image().unwrap();
+    // Another file of the same size and time.
+    let other = place.folder.path().join("other");
+    std::fs::copy(&place.image, &other).unwrap();
+    std::fs::File::open(&other).unwrap().set_modified(original).unwrap();
+    std::fs::rename(&other, &place.image).unwrap();
+    let error = disk.check_image().unwrap_err();
+    assert!(error.to_string().contains("was changed while its guest ran"), "{error}");
+    std::fs::remove_file(&place.image).unwrap();
+    assert!(disk.check_image().is_err());
 }
 
 /// The whole way: a disk from an image, its first snapshot in a store, a disk over that snapshot, and its

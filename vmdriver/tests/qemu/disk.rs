@@ -112,6 +112,8 @@ fn number_on_disk(disk: &[u8], folder: &Path) -> u64 {
 pub(crate) struct Blocks {
     bytes: Vec<u8>,
     fails: AtomicBool,
+    /// Answers only when this is taken back.
+    blocks: AtomicBool,
 }
 
 impl BlockSource for Blocks {
@@ -120,6 +122,10 @@ impl BlockSource for Blocks {
     }
 
     fn read_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<ChunkContent, Unavailable> {
+        // The first one is what QEMU looks at when it starts.
+        while chunk > 0 && self.blocks.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if self.fails.load(Ordering::SeqCst) {
             return Err(Unavailable::new("out of reach"));
         }
@@ -137,7 +143,8 @@ pub(crate) fn restore(spec: &VmSpec, regions: &Regions, blocks: &Arc<Blocks>, ru
 }
 
 pub(crate) fn blocks(regions: &Regions) -> Arc<Blocks> {
-    Arc::new(Blocks { bytes: regions.0["disk0"].clone(), fails: AtomicBool::new(false) })
+    let (fails, blocks) = (AtomicBool::new(false), AtomicBool::new(false));
+    Arc::new(Blocks { bytes: regions.0["disk0"].clone(), fails, blocks })
 }
 
 #[test]
@@ -256,6 +263,44 @@ fn data_out_of_reach_pauses_the_guest_and_no_error_reaches_it() {
     assert_eq!(vm.state(), VmState::Running);
     let console = std::fs::read_to_string(folder.path().join("second/console.log")).unwrap();
     assert!(!console.contains("I/O error") && !console.contains("EXT4-fs error"), "{console}");
+}
+
+/// QEMU pauses a guest only when its disk has answered, and each snapshot held the guest up for as long as blocks
+/// that it waited for did not come.
+#[test]
+fn no_snapshot_pauses_a_guest_that_waits_for_blocks_out_of_reach() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec_with_disk("waits", folder.path());
+    let mut vm = driver().start(&spec, &folder.path().join("first")).unwrap();
+    wait_for_boot(&mut *vm);
+    instants(&*vm, "?run=1").unwrap();
+    wait_for_writes(&mut *vm, 5);
+    let mut regions = Regions::default();
+    vm.snapshot(SnapshotScope::Whole, &mut regions).unwrap();
+    vm.stop().unwrap();
+
+    let blocks = blocks(&regions);
+    blocks.blocks.store(true, Ordering::SeqCst);
+    let mut vm = restore(&spec, &regions, &blocks, &folder.path().join("second"));
+    let (started, mut left_out, mut pauses) = (Instant::now(), 0, Vec::new());
+    while left_out < 10 {
+        match vm.snapshot(SnapshotScope::Changes, &mut regions) {
+            Ok(timings) => pauses.push(timings.pause_ms),
+            Err(error) => {
+                assert_eq!(error.kind(), sustain_vmdriver::ErrorKind::Busy, "{error}");
+                left_out += u32::from(error.to_string().contains("out of reach"));
+            }
+        }
+        vm.state();
+        assert!(started.elapsed() < Duration::from_secs(60), "left out: {left_out}, pauses: {pauses:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("left out: {left_out}, pauses: {pauses:.1?}");
+    // The disk's own patience is 2 s.
+    assert!(pauses.iter().all(|pause| *pause < 1_000.0), "{pauses:?}");
+    blocks.blocks.store(false, Ordering::SeqCst);
+    wait_for_writes(&mut *vm, 20);
+    vm.snapshot(SnapshotScope::Changes, &mut regions).unwrap();
 }
 
 /// A file system in memory of a size that can be raised.

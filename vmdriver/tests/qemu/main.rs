@@ -5,8 +5,10 @@
 
 mod consistency;
 mod disk;
+mod early_client;
 mod endings;
 mod hanging;
+mod images;
 mod incompatible;
 mod inside;
 mod real_guest;

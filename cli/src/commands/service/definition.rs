@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
@@ -36,7 +36,7 @@ pub(crate) struct DefinitionArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["disk", "kernel"])]
     command_dir: Option<PathBuf>,
 
-    /// Memory of the virtual machine, such as 512M or 2GiB
+    /// Memory of the virtual machine, such as 512M, 2GiB or 1T
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = memory)]
     memory: Bytes,
 
@@ -45,7 +45,8 @@ pub(crate) struct DefinitionArgs {
     cpus: u32,
 
     /// TCP port for clients: PORT, or HOST:GUEST where they differ, or ADDRESS:HOST:GUEST (can be repeated);
-    /// without an address the node's own
+    /// without an address the node's own. Nodes that share an address take HOST, HOST + 1 and so on, in the order
+    /// of `nodes` in their configurations
     #[arg(long = "forward", value_name = "[HOST:]GUEST")]
     forwards: Vec<ForwardArg>,
 
@@ -57,7 +58,8 @@ pub(crate) struct DefinitionArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     tolerance: u32,
 
-    /// What the service may be put through while the cluster is cut in two: 0, 1, 2, 3, or `cannot`
+    /// What the service may be put through while the cluster is cut in two: 0, 1, 2, 3, or `cannot`; `check` says
+    /// what of it is built
     #[arg(long = "type", value_name = "TYPE", default_value = "1")]
     kind: ServiceType,
 
@@ -101,7 +103,7 @@ impl FromStr for ForwardArg {
 
 /// Sizes as QEMU's users write them too: 512M is 512MiB.
 fn memory(text: &str) -> Result<Bytes, String> {
-    let long = if text.ends_with(['K', 'M', 'G']) { format!("{text}iB") } else { text.to_owned() };
+    let long = if text.ends_with(['K', 'M', 'G', 'T']) { format!("{text}iB") } else { text.to_owned() };
     long.parse().map_err(|error: sustain_node::config::UnitError| error.to_string())
 }
 
@@ -129,16 +131,16 @@ impl DefinitionArgs {
         }
         let first = configs.first().map(|(_, config)| config.name.clone());
         let first_server = self.first_server.clone().or(first).unwrap_or_default();
-        let mut addresses = Vec::new();
         let mut services = Vec::new();
         for (path, config) in configs {
             let own = config
                 .own()
                 .ok_or_else(|| Failure::new(1, format!("{} names no own node", path.display())))?;
             let address = own.address.ip();
-            // As `init` does it: nodes that share an address take ports one after the other.
-            let before = addresses.iter().filter(|other| **other == address).count();
-            addresses.push(address);
+            // As `init` does it: nodes that share an address take ports one after the other, whichever of their
+            // configurations are at hand and in whatever order.
+            let others = config.nodes.iter().take_while(|node| node.name != own.name);
+            let before = others.filter(|node| node.address.ip() == address).count();
             let forwards = self.forwards.iter().map(|forward| forward.at(address, before));
             services.push(self.service(name, first_server.clone(), forwards.collect::<Result<_, _>>()?)?);
         }
@@ -192,8 +194,21 @@ impl ForwardArg {
     }
 }
 
+/// The path from the root, without `..`: what is written into a configuration is read by people.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::new(2, format!("{}: {error}", path.display())))
+    let whole =
+        std::path::absolute(path).map_err(|error| Failure::new(2, format!("{}: {error}", path.display())))?;
+    let mut plain = PathBuf::new();
+    for part in whole.components() {
+        if part == Component::ParentDir {
+            // Of a link's target, not of the link; a folder that is not there is no link.
+            plain = plain.canonicalize().unwrap_or(plain);
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    Ok(plain)
 }
 
 #[cfg(test)]
@@ -224,6 +239,20 @@ mod tests {
     fn memory_may_be_written_short() {
         assert_eq!(memory("512M").unwrap().get(), 512 << 20);
         assert_eq!(memory("2GiB").unwrap().get(), 2 << 30);
+        assert_eq!(memory("1T").unwrap().get(), 1 << 40);
         assert!(memory("512").is_err() && memory("0M").is_err());
+    }
+
+    #[test]
+    fn paths_lose_their_detours() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("far/away")).unwrap();
+        std::os::unix::fs::symlink(root.join("far/away"), root.join("link")).unwrap();
+        let plain = |path: &str| absolute(&root.join(path)).unwrap();
+        assert_eq!(plain("a/../b.qcow2"), root.join("b.qcow2"));
+        assert_eq!(plain("link/../c"), root.join("far/c"), "as the system sees it");
+        assert_eq!(plain("link/c"), root.join("link/c"), "a link stays one");
+        assert_eq!(absolute(Path::new("/../../x")).unwrap(), Path::new("/x"));
     }
 }

@@ -1,19 +1,15 @@
 //! What a service would be, take and cost on this node, found out before anything starts.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Serialize;
 use sustain_node::config::{Config, DriverKind, ServiceConfig, ServiceType};
-use sustain_node::{driver_of, spec_of};
 use sustain_proto::ServiceName;
-use sustain_store::error_chain;
-use sustain_vmdriver::{
-    Accel, CheckReport, ImageInfo, QemuDriver, TrackingReport, VmDriver, inspect_image, limits,
-};
+use sustain_proto::human::{Size, counted};
+use sustain_vmdriver::{Accel, CheckReport, ImageInfo, inspect_image, limits};
 
+use super::host::{FREE, HostView, is_here, look_at_port};
 use crate::text;
 
 /// All of it, for people and as JSON.
@@ -42,7 +38,7 @@ pub(super) struct Explanation {
     /// What keeps the service from running on this node.
     pub(super) problems: Vec<String>,
     /// What works, and should be known.
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,39 +48,51 @@ struct PortReport {
     state: &'static str,
 }
 
-/// Looks at everything. `served` says that this node's daemon has the service's ports already.
-pub(super) fn explain(config: &Config, service: &ServiceConfig, served: bool) -> Explanation {
-    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+/// Looks at everything. `host` is what this machine says; `served` says that the node's daemon has the service's
+/// ports already.
+pub(super) fn explain(
+    config: &Config,
+    service: &ServiceConfig,
+    host: &HostView,
+    served: bool,
+) -> Explanation {
+    let mut problems = Vec::new();
+    let mut warnings: Vec<String> = service.kind.today().map(str::to_owned).into_iter().collect();
     let vm = service.vm.as_ref();
-    let image = vm.and_then(|vm| vm.disk.as_deref());
-    let disk =
-        image.and_then(|path| inspect_image(path).map_err(|error| problems.push(error_chain(&error))).ok());
-    let host = look_at_host(service, &mut problems, &mut warnings);
+    let disk = vm.and_then(|vm| inspect_image(vm.disk.as_deref()?).ok());
     let memory_bytes = vm.map(|vm| vm.memory.get().saturating_add(limits::QEMU_OVERHEAD_BYTES));
     let first_snapshot_bytes_max =
         vm.map(|vm| vm.memory.get().saturating_add(disk.as_ref().map_or(0, |disk| disk.allocated_bytes)));
-    let store_free_bytes = free_bytes(&config.store);
-    if let (Some(free), Some(first)) = (store_free_bytes, first_snapshot_bytes_max) {
-        // A base, its deltas, and the next base while the old one is still there.
-        if free < first.saturating_mul(2) {
-            let (free, needed) = (text::bytes(free), text::bytes(first.saturating_mul(2)));
-            warnings.push(format!("the store's file system has {free} left, where {needed} may be needed"));
-        }
-    }
     let (nodes, nodes_needed) = (config.nodes.len(), service.nodes_needed());
     if (nodes as u64) < u64::from(nodes_needed) {
-        let tolerance = service.tolerance;
+        let losses = counted(service.tolerance.into(), "loss", "losses");
         warnings.push(format!(
-            "snapshots that survive {tolerance} losses need {nodes_needed} nodes, there are {nodes}: \
-             none will be durable"
+            "snapshots that survive {losses} need {nodes_needed} nodes, there are {nodes}: none will be durable"
         ));
     }
     if service.forwards.is_empty() {
         warnings.push("no port leads to the service: no client can reach it".to_owned());
     }
+    let here = config.own().is_none_or(|own| is_here(own.address.ip()));
+    let mut store_free_bytes = None;
+    if here {
+        problems.extend(host.problems.iter().cloned());
+        warnings.extend(host.warnings.iter().cloned());
+        store_free_bytes = free_bytes(&config.store);
+        warnings.extend(short_of_space(store_free_bytes, first_snapshot_bytes_max));
+    } else {
+        warnings.push(format!(
+            "{} is another machine's, by its address: what that one can run, `snapctl service check` says there",
+            config.name
+        ));
+    }
     let ports = service.forwards.iter().map(|forward| {
-        let state = if served { "served by the running node" } else { look_at_port(forward.listen) };
-        if !served && state != FREE {
+        let state = match (served, here) {
+            (true, _) => "served by the running node",
+            (false, true) => look_at_port(forward.listen),
+            (false, false) => "on another machine",
+        };
+        if here && !served && state != FREE {
             problems.push(format!("port {}: {state}", forward.listen));
         }
         PortReport { listen: forward.listen, guest_port: forward.guest_port.get(), state }
@@ -105,65 +113,19 @@ pub(super) fn explain(config: &Config, service: &ServiceConfig, served: bool) ->
         disk,
         first_snapshot_bytes_max,
         store_free_bytes,
-        host,
+        host: host.report.clone().filter(|_| here),
         ports,
         problems,
         warnings,
     }
 }
 
-fn look_at_host(
-    service: &ServiceConfig,
-    problems: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Option<CheckReport> {
-    let vms: Arc<dyn VmDriver> = Arc::new(QemuDriver::default());
-    let report = match driver_of(service, &vms).check(&spec_of(service)) {
-        Ok(report) => report,
-        Err(error) => {
-            problems.push(error_chain(&error));
-            return None;
-        }
-    };
-    if let Some(TrackingReport::Comparison { reason, hint }) = &report.tracking {
-        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
-        warnings.push(format!(
-            "writes to the guest's memory are found by comparing it, which takes as much again: {reason}{hint}"
-        ));
-    }
-    let wanted = service.vm.as_ref().map(|vm| vm.accel);
-    if (wanted, report.accel) == (Some(Accel::Auto), Accel::Tcg) {
-        warnings.push(format!("{}: the guest is emulated, many times slower", why_no_kvm()));
-    }
-    Some(report)
-}
-
-fn why_no_kvm() -> &'static str {
-    match std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|error| error.kind()) {
-        Ok(_) => {
-            "KVM can be opened and yet runs nothing here (a virtual machine without nested virtualisation?)"
-        }
-        Err(ErrorKind::PermissionDenied) => {
-            "/dev/kvm may not be opened by this user (add it to the group kvm: `adduser USER kvm`)"
-        }
-        Err(_) => {
-            "there is no usable /dev/kvm (switched off in the firmware, or module kvm_intel or kvm_amd missing)"
-        }
-    }
-}
-
-const FREE: &str = "free";
-
-fn look_at_port(listen: SocketAddr) -> &'static str {
-    match TcpListener::bind(listen).map_err(|error| error.kind()) {
-        Ok(_) => FREE,
-        Err(ErrorKind::AddrInUse) => "in use by another program",
-        Err(ErrorKind::AddrNotAvailable) => "the address is not one of this machine's",
-        Err(ErrorKind::PermissionDenied) => {
-            "this user may not listen there (below 1024: CAP_NET_BIND_SERVICE)"
-        }
-        Err(_) => "can't be listened on",
-    }
+/// A base, its deltas, and the next base while the old one is still there.
+fn short_of_space(free: Option<u64>, first: Option<u64>) -> Option<String> {
+    let (free, needed) = (free?, first?.saturating_mul(2));
+    let (free_words, needed_words) = (Size(free), Size(needed));
+    (free < needed)
+        .then(|| format!("the store's file system has {free_words} left, where {needed_words} may be needed"))
 }
 
 /// Bytes that are free where this folder is or will be.
@@ -203,7 +165,7 @@ impl Explanation {
         if let Some(bytes) = self.first_snapshot_bytes_max {
             row(
                 "first snapshot",
-                format!("at most {} to each other node, usually a third of it", text::bytes(bytes)),
+                format!("at most {} to each other node{}", Size(bytes), self.first_snapshot_guess()),
             );
         }
         row(
@@ -220,14 +182,39 @@ impl Explanation {
                 format!(", by {}", host.accel.as_str())
             };
             let memory = text::bytes(host.memory_available_bytes);
-            row("this node", format!("can run it: {}{accel}; {memory} of memory left", host.qemu_version));
+            let can = if host.boot_problem.is_none() { "run it" } else { "restore it, not begin it" };
+            row("this node", format!("can {can}: {}{accel}; {memory} of memory left", host.qemu_version));
         }
         for port in &self.ports {
             row("port", format!("{} to {} in the guest: {}", port.listen, port.guest_port, port.state));
         }
-        let marked = |mark: &str, lines: &[String]| -> String {
-            lines.iter().map(|line| format!("{mark}: {line}\n")).collect()
-        };
         text::table(&rows) + &marked("warning", &self.warnings) + &marked("problem", &self.problems)
     }
+
+    /// What is to be expected of it. Images of Debian with a mail server took a third of their size once compressed;
+    /// how much memory the guest will have written by then, nobody knows before.
+    fn first_snapshot_guess(&self) -> String {
+        let memory = "of the memory only what the guest has written, compressed";
+        match &self.disk {
+            Some(disk) => {
+                format!(
+                    "; of the disk about {} (a third of the image), {memory}",
+                    Size(disk.allocated_bytes / 3)
+                )
+            }
+            None => format!("; {memory}"),
+        }
+    }
+
+    /// The ports in one line: where the node listens, and what that leads to.
+    pub(super) fn ports_words(&self) -> String {
+        let words = |port: &PortReport| format!("{} to {}", port.listen, port.guest_port);
+        let ports: Vec<String> = self.ports.iter().map(words).collect();
+        if ports.is_empty() { "no port".to_owned() } else { ports.join(", ") }
+    }
+}
+
+/// Lines with a word before each.
+pub(super) fn marked(mark: &str, lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{mark}: {line}\n")).collect()
 }

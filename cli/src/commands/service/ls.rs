@@ -45,11 +45,17 @@ pub(super) fn running(config: &Config) -> Result<Option<NodeStatus>, Failure> {
 }
 
 /// The same for those who can do without, and say so.
-pub(super) fn running_or_said(config: &Config, output: &Output) -> Option<NodeStatus> {
+fn running_or_said(config: &Config, output: &Output) -> Option<NodeStatus> {
     running(config).unwrap_or_else(|failure| {
         output.message(&format!("warning: {}", failure.error));
         None
     })
+}
+
+/// Whether the node's daemon runs with this service already, and so has its ports.
+pub(super) fn is_served(config: &Config, service: &ServiceConfig, output: &Output) -> bool {
+    let status = running_or_said(config, output);
+    status.is_some_and(|status| status.services.iter().any(|known| known.service == service.name))
 }
 
 pub(super) fn run(_args: LsArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {

@@ -2,9 +2,13 @@
 
 mod add;
 mod check;
+mod collision;
 mod definition;
 mod explain;
+mod host;
+mod kernel;
 mod ls;
+mod proposal;
 mod rm;
 
 use clap::{Args, Subcommand};

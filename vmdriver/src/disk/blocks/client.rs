@@ -39,15 +39,16 @@ impl Client {
 
     fn ask(
         stream: &mut UnixStream,
-        chunk: u64,
+        request: wire::Request,
         buffer: &mut [u8],
-    ) -> io::Result<Result<ChunkContent, Unavailable>> {
-        stream.write_all(&chunk.to_le_bytes())?;
+    ) -> io::Result<Result<Option<ChunkContent>, Unavailable>> {
+        stream.write_all(&request.encode())?;
         let mut head = [0; wire::REPLY_HEAD_BYTES];
         stream.read_exact(&mut head)?;
         match wire::parse_head(head, buffer.len()) {
-            Some(Head::Zero) => Ok(Ok(ChunkContent::Zero)),
-            Some(Head::Data) => stream.read_exact(buffer).map(|()| Ok(ChunkContent::Data)),
+            Some(Head::Zero) => Ok(Ok(Some(ChunkContent::Zero))),
+            Some(Head::Data) => stream.read_exact(buffer).map(|()| Ok(Some(ChunkContent::Data))),
+            Some(Head::Later) => Ok(Ok(None)),
             Some(Head::Unavailable(bytes)) => {
                 let mut reason = vec![0; bytes];
                 stream.read_exact(&mut reason)?;
@@ -58,23 +59,38 @@ impl Client {
     }
 }
 
-impl BlockSource for Client {
-    fn bytes(&self) -> u64 {
-        self.disk_bytes
-    }
-
-    fn read_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<ChunkContent, Unavailable> {
+impl Client {
+    fn request(
+        &self,
+        request: wire::Request,
+        buffer: &mut [u8],
+    ) -> Result<Option<ChunkContent>, Unavailable> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let failed = |error: io::Error| Unavailable::new(format_args!("asking the node: {error}"));
         let mut stream = match idle {
             Some(stream) => stream,
             None => self.connect().map_err(failed)?,
         };
-        let content = Self::ask(&mut stream, chunk, buffer).map_err(failed)?;
+        let content = Self::ask(&mut stream, request, buffer).map_err(failed)?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < BLOCK_CONNECTIONS_IDLE_MAX {
             idle.push(stream);
         }
         content
+    }
+}
+
+impl BlockSource for Client {
+    fn bytes(&self) -> u64 {
+        self.disk_bytes
+    }
+
+    fn read_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<ChunkContent, Unavailable> {
+        let content = self.request(wire::Request { chunk, prefetch: false }, buffer)?;
+        content.ok_or_else(|| Unavailable::new("the node puts off what somebody waits for"))
+    }
+
+    fn prefetch_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<Option<ChunkContent>, Unavailable> {
+        self.request(wire::Request { chunk, prefetch: true }, buffer)
     }
 }

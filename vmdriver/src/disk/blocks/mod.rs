@@ -26,6 +26,14 @@ pub trait BlockSource: Send + Sync {
     /// # Errors
     /// If the chunk is not to be had now. It is asked for again: the guest waits, it sees no error.
     fn read_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<ChunkContent, Unavailable>;
+
+    /// The same for a chunk that nobody waits for. None: it is on its way, and to be asked for again.
+    ///
+    /// # Errors
+    /// As for [`BlockSource::read_chunk`].
+    fn prefetch_chunk(&self, chunk: u64, buffer: &mut [u8]) -> Result<Option<ChunkContent>, Unavailable> {
+        self.read_chunk(chunk, buffer).map(Some)
+    }
 }
 
 /// What a chunk holds.

@@ -88,14 +88,17 @@ fn serve(mut stream: UnixStream, source: &dyn BlockSource, stop: &AtomicBool) ->
     while !stop.load(Ordering::SeqCst) {
         let mut request = [0; wire::REQUEST_BYTES];
         stream.read_exact(&mut request)?;
-        let chunk = u64::from_le_bytes(request);
+        let wire::Request { chunk, prefetch } = wire::Request::decode(request);
         let (result, bytes) = match chunk_bytes(chunk, source.bytes()) {
-            Some(bytes) => (source.read_chunk(chunk, &mut buffer[..bytes]), bytes),
+            Some(bytes) if prefetch => (source.prefetch_chunk(chunk, &mut buffer[..bytes]), bytes),
+            Some(bytes) => (source.read_chunk(chunk, &mut buffer[..bytes]).map(Some), bytes),
             None => (Err(Unavailable::new("the disk has no such chunk")), 0),
         };
         // Zeros are not sent, whoever found them.
         let result = result.map(|content| match content {
-            ChunkContent::Data if buffer[..bytes].iter().all(|byte| *byte == 0) => ChunkContent::Zero,
+            Some(ChunkContent::Data) if buffer[..bytes].iter().all(|byte| *byte == 0) => {
+                Some(ChunkContent::Zero)
+            }
             content => content,
         });
         stream.write_all(&wire::reply(result, &buffer[..bytes]))?;

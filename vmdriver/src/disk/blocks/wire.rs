@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! both, first:  8 bytes, magic and version
-//! request:      u64 chunk number
-//! reply:        u8 kind (0 zeros · 1 data · 2 not to be had) · u32 length · data, or the reason
+//! request:      u8 kind (0 somebody waits · 1 nobody does) · u64 chunk number
+//! reply:        u8 kind (0 zeros · 1 data · 2 not to be had · 3 later) · u32 length · data, or the reason
 //! ```
 //! Numbers are little endian.
 
@@ -13,13 +13,34 @@ use crate::limits::BLOCK_REASON_BYTES_MAX;
 use super::{ChunkContent, Unavailable};
 
 /// What either side says first: a magic number, then the version.
-pub(crate) const HELLO: [u8; 8] = *b"SUSTBLK\x01";
-pub(crate) const REQUEST_BYTES: usize = 8;
+pub(crate) const HELLO: [u8; 8] = *b"SUSTBLK\x02";
+pub(crate) const REQUEST_BYTES: usize = 9;
 pub(crate) const REPLY_HEAD_BYTES: usize = 5;
 
 const ZERO: u8 = 0;
 const DATA: u8 = 1;
 const UNAVAILABLE: u8 = 2;
+const LATER: u8 = 3;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) chunk: u64,
+    /// Whether nobody waits for it.
+    pub(crate) prefetch: bool,
+}
+
+impl Request {
+    pub(crate) fn encode(self) -> [u8; REQUEST_BYTES] {
+        let mut bytes = [u8::from(self.prefetch); REQUEST_BYTES];
+        bytes[1..].copy_from_slice(&self.chunk.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode([kind, chunk @ ..]: [u8; REQUEST_BYTES]) -> Self {
+        Self { chunk: u64::from_le_bytes(chunk), prefetch: kind != 0 }
+    }
+}
 
 /// What follows a reply's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +50,15 @@ pub(crate) enum Head {
     Data,
     /// A reason of so many bytes.
     Unavailable(usize),
+    Later,
 }
 
 /// A whole reply.
-pub(crate) fn reply(result: Result<ChunkContent, Unavailable>, chunk: &[u8]) -> Vec<u8> {
+pub(crate) fn reply(result: Result<Option<ChunkContent>, Unavailable>, chunk: &[u8]) -> Vec<u8> {
     let (kind, data) = match &result {
-        Ok(ChunkContent::Zero) => (ZERO, [].as_slice()),
-        Ok(ChunkContent::Data) => (DATA, chunk),
+        Ok(Some(ChunkContent::Zero)) => (ZERO, [].as_slice()),
+        Ok(Some(ChunkContent::Data)) => (DATA, chunk),
+        Ok(None) => (LATER, [].as_slice()),
         Err(error) => {
             let bytes = error.reason.as_bytes();
             (UNAVAILABLE, &bytes[..bytes.len().min(BLOCK_REASON_BYTES_MAX)])
@@ -54,6 +77,7 @@ pub(crate) fn parse_head(head: [u8; REPLY_HEAD_BYTES], chunk_bytes: usize) -> Op
     match kind {
         ZERO if bytes == 0 => Some(Head::Zero),
         DATA if bytes == chunk_bytes => Some(Head::Data),
+        LATER if bytes == 0 => Some(Head::Later),
         UNAVAILABLE if bytes <= BLOCK_REASON_BYTES_MAX => Some(Head::Unavailable(bytes)),
         _ => None,
     }
@@ -67,17 +91,22 @@ mod tests {
 
     #[test]
     fn the_format_is_fixed() {
-        assert_eq!(reply(Ok(ChunkContent::Zero), b"abc"), [0, 0, 0, 0, 0]);
-        assert_eq!(reply(Ok(ChunkContent::Data), b"abc"), b"\x01\x03\0\0\0abc");
+        assert_eq!(reply(Ok(Some(ChunkContent::Zero)), b"abc"), [0, 0, 0, 0, 0]);
+        assert_eq!(reply(Ok(Some(ChunkContent::Data)), b"abc"), b"\x01\x03\0\0\0abc");
+        assert_eq!(reply(Ok(None), b"abc"), [3, 0, 0, 0, 0]);
+        let request = Request { chunk: 0x0102, prefetch: true };
+        assert_eq!(request.encode(), [1, 2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Request::decode(request.encode()), request);
         assert_eq!(reply(Err(Unavailable::new("gone")), b"abc"), b"\x02\x04\0\0\0gone");
     }
 
     proptest! {
         #[test]
         fn what_is_said_is_understood_and_nothing_else(head in any::<[u8; 5]>(), small in any::<bool>()) {
-            let head = if small { [head[0] % 4, head[1], 0, 0, 0] } else { head };
+            let head = if small { [head[0] % 5, head[1], 0, 0, 0] } else { head };
             match parse_head(head, 9) {
                 Some(Head::Zero) => prop_assert_eq!(head, [0; 5]),
+                Some(Head::Later) => prop_assert_eq!(head, [3, 0, 0, 0, 0]),
                 Some(Head::Data) => prop_assert_eq!(head, [1, 9, 0, 0, 0]),
                 Some(Head::Unavailable(bytes)) => prop_assert!(bytes <= BLOCK_REASON_BYTES_MAX),
                 None => {}

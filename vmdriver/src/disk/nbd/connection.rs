@@ -1,13 +1,17 @@
 //! One client: negotiation, then a thread that reads requests and some that carry them out side by side.
 
+use std::cell::Cell;
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::budget::{Budget, Loan};
+use super::budget::{Allowance, Budget, Loan};
 use super::handshake::{self, CLIENT_FLAGS_BYTES, Handshake, Next, OPTION_HEAD_BYTES, Session, Violation};
+use super::patient::{Patience, Patient, write_all};
+use super::places::{InFlight, Place};
 use super::request::{Action, REQUEST_BYTES, Request};
 use super::serve_request;
 use super::wire::Errno;
@@ -22,18 +26,21 @@ pub(crate) struct Job {
     pub(crate) action: Result<Action, Errno>,
     pub(crate) data: Vec<u8>,
     _memory: Loan,
+    _in_flight: InFlight,
 }
 
 /// Where replies go, each in one piece.
 pub(crate) struct Replies {
     stream: Mutex<UnixStream>,
+    patience: Duration,
 }
 
 impl Replies {
     /// Sends these pieces one after the other, with no other reply in between.
     pub(crate) fn send(&self, pieces: &[&[u8]]) -> io::Result<()> {
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = pieces.iter().try_for_each(|piece| stream.write_all(piece));
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        let sent = pieces.iter().try_for_each(|piece| write_all(&stream, piece, began, self.patience));
         if sent.is_err() {
             // Half a reply may be out: nothing that follows would be understood.
             let _ = stream.shutdown(Shutdown::Both);
@@ -46,13 +53,17 @@ impl Replies {
 ///
 /// # Errors
 /// If it breaks the protocol or is gone.
-pub(crate) fn run(stream: UnixStream, volume: &Arc<Volume>, budget: &Arc<Budget>) -> io::Result<()> {
-    stream.set_write_timeout(Some(NBD_CLIENT_TIMEOUT))?;
+pub(crate) fn run(
+    stream: UnixStream,
+    volume: &Arc<Volume>,
+    budget: &Arc<Budget>,
+    place: &Arc<Place>,
+    patience: Patience,
+) -> io::Result<()> {
+    stream.set_write_timeout(Some(patience.reply))?;
     stream.set_read_timeout(Some(NBD_CLIENT_TIMEOUT))?;
     let Some(session) = negotiate(&stream, volume.bytes())? else { return Ok(()) };
-    // From here on a client may be silent for as long as it likes.
-    stream.set_read_timeout(None)?;
-    let replies = Arc::new(Replies { stream: Mutex::new(stream.try_clone()?) });
+    let replies = Arc::new(Replies { stream: Mutex::new(stream.try_clone()?), patience: patience.reply });
     let (sender, receiver) = sync_channel(NBD_QUEUE_MAX);
     let receiver = Arc::new(Mutex::new(receiver));
     let mut workers = Vec::new();
@@ -66,7 +77,8 @@ pub(crate) fn run(stream: UnixStream, volume: &Arc<Volume>, budget: &Arc<Budget>
         }
     }
     if !workers.is_empty() {
-        result = read_requests(&stream, session, volume.bytes(), budget, &sender);
+        let reading = Reading { stream: &stream, session, disk_bytes: volume.bytes(), place };
+        result = read_requests(&reading, &Allowance::new(budget), patience.payload, &sender);
     }
     // The workers end once they have answered what is queued; only then is the connection closed.
     drop(sender);
@@ -111,29 +123,44 @@ fn violation(violation: Violation) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, violation)
 }
 
-fn read_requests(
-    stream: &UnixStream,
+/// Where requests are read from.
+struct Reading<'a> {
+    stream: &'a UnixStream,
     session: Session,
     disk_bytes: u64,
-    budget: &Arc<Budget>,
+    place: &'a Arc<Place>,
+}
+
+fn read_requests(
+    from: &Reading<'_>,
+    memory: &Allowance,
+    patience: Duration,
     jobs: &SyncSender<Job>,
 ) -> io::Result<()> {
-    let mut reader = BufReader::with_capacity(NBD_READ_BUFFER_BYTES, stream);
+    let begun = Cell::new(None);
+    let patient = Patient::new(from.stream, patience, &begun)?;
+    let mut reader = BufReader::with_capacity(NBD_READ_BUFFER_BYTES, patient);
     loop {
         let mut head = [0; REQUEST_BYTES];
+        // Before it a client may be silent for as long as it likes.
         if reader.read(&mut head[..1])? == 0 {
             return Ok(());
         }
+        let in_flight = from.place.begin();
+        begun.set(Some(Instant::now()));
         reader.read_exact(&mut head[1..])?;
         let request = Request::parse(&head).map_err(violation)?;
-        let action = request.action(session, disk_bytes);
+        let action = request.action(from.session, from.disk_bytes);
         if action == Ok(Action::Disconnect) {
             return Ok(());
         }
-        let memory = budget.borrow(request.memory_bytes());
+        let loan = memory.borrow(request.memory_bytes());
+        // Waiting for memory was not the client's doing.
+        begun.set(Some(Instant::now()));
         let mut data = vec![0; request.payload_bytes() as usize];
         reader.read_exact(&mut data)?;
-        if jobs.send(Job { request, action, data, _memory: memory }).is_err() {
+        begun.set(None);
+        if jobs.send(Job { request, action, data, _memory: loan, _in_flight: in_flight }).is_err() {
             // The workers end early only when the client takes no more replies.
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -150,3 +177,7 @@ fn work(receiver: &Mutex<Receiver<Job>>, replies: &Replies, volume: &Volume, ses
         }
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -4,12 +4,16 @@
 //! handshake, request, reply, wire .. the protocol, as functions on bytes
 //! server ........................... connections, at most so many
 //! connection ....................... one client: a thread that reads, some that work
+//! patient .......................... how long a client may take over what it began
+//! places ........................... who is connected, and who has to make way
 //! budget ........................... memory for requests in flight
 //! ```
 
 mod budget;
 mod connection;
 mod handshake;
+mod patient;
+mod places;
 mod reply;
 mod request;
 mod serve_request;

@@ -2,17 +2,18 @@
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::budget::Budget;
 use super::connection;
+use super::patient::Patience;
+use super::places::Places;
 use crate::disk::volume::Volume;
-use crate::limits::{NBD_CONNECTIONS_MAX, NBD_MEMORY_BYTES_MAX, POLL_INTERVAL};
+use crate::limits::{NBD_CONNECTIONS_MAX, POLL_INTERVAL};
 
 /// Serves for ever.
 pub(crate) fn serve(listener: &UnixListener, volume: &Arc<Volume>) {
-    let budget = Budget::new(NBD_MEMORY_BYTES_MAX);
-    let open = Arc::new(AtomicUsize::new(0));
+    let budget = Budget::of_all();
+    let places = Arc::new(Places::new(NBD_CONNECTIONS_MAX));
     for stream in listener.incoming() {
         let stream = match stream {
             Ok(stream) => stream,
@@ -23,22 +24,22 @@ pub(crate) fn serve(listener: &UnixListener, volume: &Arc<Volume>) {
                 continue;
             }
         };
-        if open.fetch_add(1, Ordering::SeqCst) >= NBD_CONNECTIONS_MAX {
+        let Some(place) = places.take(&stream) else {
             tracing::warn!("the disk's server has no place for another connection");
-            open.fetch_sub(1, Ordering::SeqCst);
             continue;
-        }
-        let (volume, budget, count) = (Arc::clone(volume), Arc::clone(&budget), Arc::clone(&open));
+        };
+        let (volume, budget, all, own) =
+            (Arc::clone(volume), Arc::clone(&budget), Arc::clone(&places), Arc::clone(&place));
         let thread = std::thread::Builder::new().name("disk-client".into()).spawn(move || {
-            match connection::run(stream, &volume, &budget) {
+            match connection::run(stream, &volume, &budget, &own, Patience::default()) {
                 Ok(()) => tracing::debug!("a client of the disk left"),
                 Err(error) => tracing::info!(%error, "a client of the disk is gone"),
             }
-            count.fetch_sub(1, Ordering::SeqCst);
+            all.leave(&own);
         });
         if let Err(error) = thread {
             tracing::warn!(%error, "no thread for a client of the disk");
-            open.fetch_sub(1, Ordering::SeqCst);
+            places.leave(&place);
         }
     }
 }
