@@ -54,5 +54,6 @@ const GLOBAL: &str = "Global options";
 const EXIT_CODES: &str = "Exit codes:
   0 done              10 no such store or snapshot   12 node unreachable
   1 failed            11 busy                        13 corrupt or unverifiable data
-  2 wrong usage       3 partly done                  130 interrupted
+  2 wrong usage       3 partly done                  14 key missing, or another one
+                      130 interrupted
   Any other code means failure.";

@@ -37,7 +37,7 @@ impl From<sustain_store::ErrorKind> for ErrorKind {
             sustain_store::ErrorKind::Busy => Self::Busy,
             sustain_store::ErrorKind::Corrupt => Self::Corrupt,
             sustain_store::ErrorKind::NoSpace => Self::NoSpace,
-            sustain_store::ErrorKind::Refused => Self::Refused,
+            sustain_store::ErrorKind::Refused | sustain_store::ErrorKind::Key => Self::Refused,
             _ => Self::Failed,
         }
     }

@@ -193,10 +193,10 @@ pub(crate) async fn read_directory(
 ) -> Result<ForeignDirectory, PartError> {
     let tail = |bytes: u64| pack.bytes.saturating_sub(bytes)..pack.bytes;
     let end = read_part(member, peer, pack, tail(limits::DIRECTORY_TAIL_BYTES), patience).await?;
-    match ForeignDirectory::decode(pack, &end) {
+    match member.store.open_directory(pack, &end) {
         Err(ForeignError::Short { bytes }) if bytes <= pack.bytes => {
             let end = read_part(member, peer, pack, tail(bytes), patience).await?;
-            Ok(ForeignDirectory::decode(pack, &end)?)
+            Ok(member.store.open_directory(pack, &end)?)
         }
         decoded => Ok(decoded?),
     }

@@ -55,10 +55,14 @@ impl Failure {
             ErrorKind::NoSpace => {
                 failure.with_hint("free some space and run the command again: nothing is lost")
             }
+            ErrorKind::Key => failure.with_hint(KEY_HINT),
             ErrorKind::Refused | ErrorKind::Failed => failure,
         }
     }
 }
+
+const KEY_HINT: &str =
+    "give the key that it was sealed under; without that nothing can be read, by nobody (docs/sealing.md)";
 
 /// The published exit code for each kind of error.
 #[must_use]
@@ -67,6 +71,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::NotFound => 10,
         ErrorKind::Busy => 11,
         ErrorKind::Corrupt => 13,
+        ErrorKind::Key => 14,
         ErrorKind::Refused => 2,
         ErrorKind::NoSpace | ErrorKind::Failed => 1,
     }

@@ -36,15 +36,21 @@ macro_rules! id {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(&self.0))
-            }
-        }
-
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}({})", stringify!($name), self.short())
+            }
+        }
+
+        as_text! { $name }
+    };
+}
+
+macro_rules! as_text {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(&self.0))
             }
         }
 
@@ -55,7 +61,7 @@ macro_rules! id {
             }
         }
 
-        // Text for people's formats (JSON, TOML), 32 plain bytes on the wire and on disk.
+        // Text for people's formats (JSON, TOML), plain bytes on the wire and on disk.
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
@@ -72,7 +78,7 @@ macro_rules! id {
                     let text = String::deserialize(deserializer)?;
                     text.parse().map_err(serde::de::Error::custom)
                 } else {
-                    <[u8; 32]>::deserialize(deserializer).map(Self)
+                    Deserialize::deserialize(deserializer).map(Self)
                 }
             }
         }
@@ -130,12 +136,41 @@ impl IndexRoot {
     }
 }
 
-/// The secret under which a cluster's chunks are named. It never appears in a log: its `Debug` is blank.
+/// Tells keys apart, and reveals none: what a manifest and a pack say of the key that they are sealed under.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; KeyId::BYTES]);
+
+as_text! { KeyId }
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+impl KeyId {
+    /// Bytes of a key's id: enough that no two keys of a cluster share one by chance.
+    pub const BYTES: usize = 8;
+
+    /// The id that these bytes are.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the id.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
+/// The secret under which a service's chunks are named. It never appears in a log: its `Debug` is blank.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChunkKey([u8; 32]);
 
 impl ChunkKey {
-    /// Derives the key from a cluster's (or a lone store's) 32-byte secret.
+    /// Derives the key from a service's 32-byte secret, which may be its cluster's or its store's.
     #[must_use]
     pub fn derive(secret: &[u8; 32]) -> Self {
         Self(blake3::derive_key("sustain 2026 chunk ids v1", secret))
@@ -147,13 +182,13 @@ impl ChunkKey {
         ChunkId(*blake3::keyed_hash(&self.0, plain).as_bytes())
     }
 
-    /// A public check value: tells two keys apart without revealing either.
+    /// The public id of the secret that this key was derived from.
     #[must_use]
-    pub fn fingerprint(&self) -> [u8; 8] {
+    pub fn id(&self) -> KeyId {
         let hash = blake3::keyed_hash(&self.0, b"sustain key fingerprint");
-        let mut value = [0_u8; 8];
-        value.copy_from_slice(&hash.as_bytes()[..8]);
-        value
+        let mut id = [0; KeyId::BYTES];
+        id.copy_from_slice(&hash.as_bytes()[..KeyId::BYTES]);
+        KeyId(id)
     }
 }
 

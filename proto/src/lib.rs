@@ -24,7 +24,7 @@ pub use codec::{CodecError, Format, decode, encode};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
 pub use grid::{chunk_bytes_at, chunk_count, is_zero};
 pub use hex::HexError;
-pub use ids::{ChunkId, ChunkKey, ContentHash, IndexRoot, NodeId, PackId, SnapshotId};
+pub use ids::{ChunkId, ChunkKey, ContentHash, IndexRoot, KeyId, NodeId, PackId, SnapshotId};
 pub use index::{RegionIndex, SnapshotIndex};
 pub use lineage::Lineage;
 pub use manifest::{Manifest, ManifestError, PackRef, Region, SnapshotKind};

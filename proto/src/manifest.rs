@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Format};
-use crate::{ContentHash, IndexRoot, PackId, RegionName, ServiceName, SnapshotId, Term, TermOrigin, limits};
+use crate::{
+    ContentHash, IndexRoot, KeyId, PackId, RegionName, ServiceName, SnapshotId, Term, TermOrigin, limits,
+};
 
 const FORMAT: Format =
     Format { name: "manifest", magic: *b"SUSM", version: 1, bytes_max: limits::MANIFEST_BYTES_MAX };
@@ -47,6 +49,8 @@ pub enum SnapshotKind {
 pub struct Manifest {
     /// The service whose state it is.
     pub service: ServiceName,
+    /// The key that its packs are sealed under.
+    pub key: KeyId,
     /// The reign in which it was taken.
     pub term: Term,
     /// Where that reign branched off; none for a service's first term.

@@ -1,4 +1,4 @@
-//! Blocks: what is compressed as one, the stored bytes of some chunks or an index. Bytes in, bytes out.
+//! Blocks: what is compressed and sealed as one, the stored bytes of some chunks or an index. Bytes in, bytes out.
 //!
 //! The pages of several chunks that are stored go back to back into one block, and where the chunks refer to others,
 //! these' pages are the dictionary. Neighbours resemble each other, so the larger window pays: of a mail server's
@@ -9,8 +9,11 @@ use sustain_proto::{ChunkId, IndexRoot};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
+use crate::directory;
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pages::{PageMap, Previous, SharedPage};
+use crate::seal::TooLong;
+use crate::service_key::ServiceKey;
 
 /// Most plain bytes of a block of chunks.
 pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_CHUNKS_MAX * CHUNK_BYTES;
@@ -61,11 +64,13 @@ pub(crate) enum BlockContent<'a> {
 pub(crate) struct NewBlock<'a> {
     pub(crate) content: BlockContent<'a>,
     pub(crate) encoding: Encoding,
+    /// Sealed.
     pub(crate) stored: &'a [u8],
 }
 
-/// Encodes blocks. One a thread; its memory is reused.
+/// Encodes and seals blocks. One a thread; its memory is reused.
 pub(crate) struct Encoder {
+    key: ServiceKey,
     zstd: Compressor<'static>,
     delta_level: i32,
     chunks: Vec<StoredChunk>,
@@ -76,8 +81,9 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// Whole chunks and indexes are compressed at the one level, what has a dictionary at the other.
-    pub(crate) fn new(level: i32, delta_level: i32) -> std::io::Result<Self> {
+    pub(crate) fn new(key: &ServiceKey, level: i32, delta_level: i32) -> std::io::Result<Self> {
         Ok(Self {
+            key: key.clone(),
             zstd: Compressor::new(level)?,
             delta_level,
             chunks: Vec::new(),
@@ -113,13 +119,14 @@ impl Encoder {
     }
 
     /// The block of the chunks that were added, if there were any. [`Encoder::clear`] begins the next.
-    pub(crate) fn finish(&mut self) -> Option<NewBlock<'_>> {
+    pub(crate) fn finish(&mut self) -> Result<Option<NewBlock<'_>>, TooLong> {
         if self.chunks.is_empty() {
-            return None;
+            return Ok(None);
         }
         let encoding = self.compress();
-        let stored = if encoding == Encoding::Raw { &self.data } else { &self.stored };
-        Some(NewBlock { content: BlockContent::Chunks(&self.chunks), encoding, stored })
+        let content = BlockContent::Chunks(&self.chunks);
+        seal(&self.key, content, encoding, &mut self.stored)?;
+        Ok(Some(NewBlock { content, encoding, stored: &self.stored }))
     }
 
     /// Forgets the block's chunks.
@@ -130,18 +137,16 @@ impl Encoder {
     }
 
     /// The block of an index.
-    pub(crate) fn index<'a>(&'a mut self, root: IndexRoot, encoded: &'a [u8]) -> NewBlock<'a> {
+    pub(crate) fn index(&mut self, root: IndexRoot, encoded: &[u8]) -> Result<NewBlock<'_>, TooLong> {
         self.stored.resize(encoded.len(), 0);
         let content = BlockContent::Index(root, encoded.len() as u32);
-        match self.zstd.compress_to_buffer(encoded, self.stored.as_mut_slice()) {
-            Ok(bytes) if bytes < encoded.len() => {
-                NewBlock { content, encoding: Encoding::Zstd, stored: &self.stored[..bytes] }
-            }
-            _ => NewBlock { content, encoding: Encoding::Raw, stored: encoded },
-        }
+        let compressed = self.zstd.compress_to_buffer(encoded, self.stored.as_mut_slice()).ok();
+        let encoding = keep_smaller(compressed, Encoding::Zstd, encoded, &mut self.stored);
+        seal(&self.key, content, encoding, &mut self.stored)?;
+        Ok(NewBlock { content, encoding, stored: &self.stored })
     }
 
-    /// Compresses the data, unless that does not make them fewer.
+    /// Compresses the data into `stored`, unless that does not make them fewer.
     fn compress(&mut self) -> Encoding {
         // A buffer as small as the plain bytes makes the compressor give up where it would not pay.
         self.stored.resize(self.data.len(), 0);
@@ -150,14 +155,40 @@ impl Encoder {
         } else {
             (Encoding::Delta, compress_delta(&self.data, &self.prefix, self.delta_level, &mut self.stored))
         };
-        match compressed {
-            Some(bytes) if bytes < self.data.len() => {
-                self.stored.truncate(bytes);
-                encoding
-            }
-            _ => Encoding::Raw,
+        keep_smaller(compressed, encoding, &self.data, &mut self.stored)
+    }
+}
+
+/// Leaves in `stored` what is to be stored: so many bytes that are in it, if they are fewer than the plain ones.
+fn keep_smaller(
+    compressed: Option<usize>,
+    encoding: Encoding,
+    plain: &[u8],
+    stored: &mut Vec<u8>,
+) -> Encoding {
+    match compressed {
+        Some(bytes) if bytes < plain.len() => {
+            stored.truncate(bytes);
+            encoding
+        }
+        _ => {
+            stored.clear();
+            stored.extend_from_slice(plain);
+            Encoding::Raw
         }
     }
+}
+
+/// Seals a block's bytes as the ones of this content: they can't be opened as another block's.
+fn seal(
+    key: &ServiceKey,
+    content: BlockContent<'_>,
+    encoding: Encoding,
+    stored: &mut Vec<u8>,
+) -> Result<(), TooLong> {
+    let context = directory::block_context(content, encoding);
+    let key = key.seal();
+    key.seal(key.nonce(&context), &context, stored)
 }
 
 /// Compresses with a dictionary for this once. The context is new each time because it may not outlive what it refers
@@ -180,7 +211,8 @@ impl Decoder {
         Ok(Self { zstd: Decompressor::new()? })
     }
 
-    /// Fills `plain` with the block's bytes, which must be exactly as many. `prefix` is the dictionary.
+    /// Fills `plain` with the block's bytes, which must be exactly as many, from what was opened of it. `prefix` is the
+    /// dictionary.
     pub(crate) fn decode(
         &mut self,
         encoding: Encoding,
@@ -226,6 +258,17 @@ mod tests {
         ChunkId::from_bytes([number; 32])
     }
 
+    fn encoder() -> Encoder {
+        Encoder::new(&ServiceKey::derive(&[3; 32]), 1, 3).unwrap()
+    }
+
+    fn opened(block: &NewBlock<'_>) -> Vec<u8> {
+        let context = directory::block_context(block.content, block.encoding);
+        let (mut stored, key) = (block.stored.to_vec(), ServiceKey::derive(&[3; 32]));
+        key.seal().open(key.seal().nonce(&context), &context, &mut stored).unwrap();
+        stored
+    }
+
     #[test]
     fn all_encodings_round_trip() {
         let text = b"abcdefgh".repeat(CHUNK_BYTES / 8);
@@ -235,21 +278,22 @@ mod tests {
         type Case<'a> = (&'a [u8], Option<&'a [u8]>, Encoding);
         let cases: [Case<'_>; 3] =
             [(&text, None, Encoding::Zstd), (&old, None, Encoding::Raw), (&new, Some(&old), Encoding::Delta)];
-        let (mut encoder, mut decoder) = (Encoder::new(1, 3).unwrap(), Decoder::new().unwrap());
+        let (mut encoder, mut decoder) = (encoder(), Decoder::new().unwrap());
         for (plain, reference, expected) in cases {
             encoder.clear();
             encoder.add(id(1), plain, reference.map(|old| (id(2), old)), None);
             let prefix = encoder.prefix.clone();
-            let block = encoder.finish().unwrap();
+            let block = encoder.finish().unwrap().unwrap();
             assert_eq!(block.encoding, expected);
             let BlockContent::Chunks([chunk]) = block.content else { panic!("one chunk went in") };
             let mut data = vec![0; chunk.data_bytes()];
-            decoder.decode(block.encoding, block.stored, &prefix, &mut data).unwrap();
+            let stored = opened(&block);
+            decoder.decode(block.encoding, &stored, &prefix, &mut data).unwrap();
             let mut again = vec![0; plain.len()];
             chunk.pages.assemble(&data, reference.unwrap_or_default(), &[], &mut again).unwrap();
             assert!(again == plain);
             for bytes in [data.len() - 1, data.len() + 1] {
-                assert!(decoder.decode(block.encoding, block.stored, &prefix, &mut vec![0; bytes]).is_err());
+                assert!(decoder.decode(block.encoding, &stored, &prefix, &mut vec![0; bytes]).is_err());
             }
         }
     }
@@ -258,7 +302,7 @@ mod tests {
     #[test]
     fn a_dictionary_of_what_was_there_before_pays() {
         let old = noise(1, CHUNK_BYTES);
-        let mut encoder = Encoder::new(1, 3).unwrap();
+        let mut encoder = encoder();
         for number in 0..BLOCK_CHUNKS_MAX as u8 {
             let mut new = old.clone();
             new[9_000..9_100].copy_from_slice(&noise(number + 2, 100));
@@ -266,18 +310,18 @@ mod tests {
             encoder.add(id(number), &new, Some((id(100), &old)), None);
         }
         assert!(encoder.is_full());
-        let block = encoder.finish().unwrap();
+        let block = encoder.finish().unwrap().unwrap();
         let new_bytes = 100 * BLOCK_CHUNKS_MAX;
         assert!((new_bytes..2 * new_bytes).contains(&block.stored.len()), "{}", block.stored.len());
     }
 
     #[test]
     fn indexes_round_trip() {
-        let mut encoder = Encoder::new(1, 3).unwrap();
+        let mut encoder = encoder();
         let encoded = b"index".repeat(100);
-        let block = encoder.index(IndexRoot::of(&encoded), &encoded);
+        let block = encoder.index(IndexRoot::of(&encoded), &encoded).unwrap();
         let mut plain = vec![0; encoded.len()];
-        Decoder::new().unwrap().decode(block.encoding, block.stored, &[], &mut plain).unwrap();
+        Decoder::new().unwrap().decode(block.encoding, &opened(&block), &[], &mut plain).unwrap();
         assert_eq!(plain, encoded);
     }
 }

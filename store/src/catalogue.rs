@@ -161,6 +161,11 @@ impl Catalogue {
         self.indexes.get(root).copied()
     }
 
+    /// A pack's directory, by its number here.
+    pub(crate) fn directory(&self, pack: u32) -> &PackDirectory {
+        &self.packs[pack as usize].1
+    }
+
     /// A pack, by its number here.
     pub(crate) fn pack(&self, number: u32) -> PackRef {
         self.packs[number as usize].0
@@ -237,7 +242,7 @@ impl Shared {
         if file.bytes()? != pack.bytes {
             return Err(Fault::damaged(file.path(), "it has another size than its manifest says"));
         }
-        let directory = Arc::new(file.directory()?);
+        let directory = Arc::new(file.directory(&self.keys)?);
         self.directories.put(pack.id, directory.clone());
         Ok(directory)
     }

@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sustain_proto::ChunkId;
 use sustain_proto::limits::CHUNK_BYTES;
-use sustain_proto::{ChunkId, ChunkKey};
 
 use crate::block::{Decoder, Encoding, StoredChunk};
 use crate::catalogue::{BlockPlace, Catalogue, Place};
@@ -30,8 +30,6 @@ const FORGED: &str = "a chunk is not what its id says";
 pub(crate) struct Chunks<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) catalogue: &'a Catalogue,
-    /// Without it, chunks are read but not checked.
-    pub(crate) key: Option<&'a ChunkKey>,
     /// What came of packs that are not here.
     pub(crate) supplied: Option<&'a Supplied>,
 }
@@ -71,8 +69,8 @@ pub(crate) struct ChunkReader {
 }
 
 impl<'a> Chunks<'a> {
-    pub(crate) fn new(shared: &'a Shared, catalogue: &'a Catalogue, key: Option<&'a ChunkKey>) -> Self {
-        Self { shared, catalogue, key, supplied: None }
+    pub(crate) fn new(shared: &'a Shared, catalogue: &'a Catalogue) -> Self {
+        Self { shared, catalogue, supplied: None }
     }
 
     fn damaged(&self, pack: u32, reason: impl Display) -> Fault {
@@ -112,7 +110,7 @@ impl<'a> Chunks<'a> {
     }
 
     fn check(&self, place: Place, id: &ChunkId, plain: &[u8]) -> Result<(), Fault> {
-        if self.key.is_none_or(|key| key.chunk_id(plain) == *id) {
+        if self.catalogue.directory(place.pack).key().chunk_id(plain) == *id {
             Ok(())
         } else {
             Err(self.damaged(place.pack, FORGED))
@@ -254,7 +252,8 @@ impl ChunkReader {
                 self.files.len() - 1
             }
         };
-        self.files[file].1.stored(&block, &mut self.stored)?;
+        let directory = from.catalogue.directory(place.pack);
+        self.files[file].1.open_block(directory, place.block, &mut self.stored)?;
         self.data.resize(block.plain_bytes as usize, 0);
         let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, &mut self.data);
         Ok(decoded.map_err(|reason| from.damaged(place.pack, reason))?)

@@ -1,17 +1,21 @@
 //! A pack's directory: which blocks it holds, and what is in them. Pure: bytes in, values out.
 //!
-//! A pack is a header, the blocks' stored bytes back to back, the directory, and a trailer:
+//! A pack is a header, the blocks' stored bytes back to back, the directory, and a trailer. The directory is sealed as
+//! one, and so is each block:
 //!
 //! ```text
 //! header    "SPCK" version(u16) zero(u16)
 //! blocks    stored bytes, no gaps: a block begins where the one before ends
-//! directory per block: kind and encoding(u8) chunks(u8) stored bytes(u32), then
+//! directory blocks(u32) chunks(u32)
+//!           per block: kind and encoding(u8) chunks(u8) stored bytes(u32), then
 //!             per chunk: id(32) flags(u8) [plain bytes(u32)] [pages(u32)] [reference(32)]
 //!               [owners(u8) ids(32 each), then per shared page: owner(u8) page(u8)]
 //!             or, of an index: root(32) plain bytes(u32)
-//! trailer   directory's offset(u64) blocks(u32) chunks(u32) BLAKE3 of the directory(32) "KCPS"
+//! trailer   directory's offset(u64) key's id(8) directory's nonce(12) checksum of these(4) "KCPS"
 //! ```
-//! All numbers are little endian. Since offsets are sums of lengths, no directory can point elsewhere. A chunk
+//! All numbers are little endian. Stored bytes count what sealing adds. What a block is sealed as (the associated data)
+//! is "block" and its entry without its stored bytes; a directory, "directory", its offset and the key's id. A block's
+//! nonce follows from that, so it is not stored. Since offsets are sums of lengths, no directory can point elsewhere. A chunk
 //! whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out; likewise for what it
 //! refers to, and the chunks that its shared pages are stored with.
 
@@ -22,7 +26,11 @@ use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChun
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pack_ends::{HEADER_BYTES, Reader, TRAILER_BYTES, Trailer};
 use crate::pages::{PAGES_MAX, Page, PageMap, SharedPage};
+use crate::seal::{TAG_BYTES, TooLong};
+use crate::service_key::ServiceKey;
 
+/// Bytes of a directory before its entries.
+const COUNTS_BYTES: usize = 8;
 const BLOCK_BYTES: usize = 6;
 /// A chunk's entry at its shortest, and at its longest.
 const CHUNK_BYTES_MIN: usize = 33;
@@ -36,12 +44,17 @@ const FLAGS: u8 = FLAG_FULL | FLAG_ALL_DATA | FLAG_REFERS | FLAG_SHARES;
 const KIND_INDEX: u8 = 0x10;
 const NO_REFERENCE: u32 = u32::MAX;
 
+/// Most bytes of a directory, sealed.
+pub(crate) const SEALED_BYTES_MAX: u64 =
+    (COUNTS_BYTES + TAG_BYTES) as u64 + encoded_bytes_max(PACK_RECORDS_MAX as u32, PACK_RECORDS_MAX as u32);
+
 /// One block of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) encoding: Encoding,
     /// Where its stored bytes begin in the file.
     pub(crate) offset: u32,
+    /// How many they are, sealed.
     pub(crate) stored_bytes: u32,
     /// Bytes that it expands to.
     pub(crate) plain_bytes: u32,
@@ -64,8 +77,10 @@ struct PackedChunk {
 }
 
 /// All blocks of a pack, in the order of the file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PackDirectory {
+    /// What all of the pack is sealed under.
+    key: ServiceKey,
     blocks: Vec<Block>,
     chunks: Vec<PackedChunk>,
     references: Vec<ChunkId>,
@@ -77,10 +92,30 @@ pub(crate) struct PackDirectory {
     encoded_bytes: usize,
 }
 
-/// Most bytes of a directory with so many blocks and chunks.
-pub(crate) fn encoded_bytes_max(blocks: u32, chunks: u32) -> u64 {
-    u64::from(blocks) * (BLOCK_BYTES + INDEX_ENTRY_BYTES) as u64
-        + u64::from(chunks) * CHUNK_ENTRY_BYTES_MAX as u64
+/// Most bytes of so many blocks' and chunks' entries.
+const fn encoded_bytes_max(blocks: u32, chunks: u32) -> u64 {
+    blocks as u64 * (BLOCK_BYTES + INDEX_ENTRY_BYTES) as u64 + chunks as u64 * CHUNK_ENTRY_BYTES_MAX as u64
+}
+
+/// What a block is sealed as.
+pub(crate) fn block_context(content: BlockContent<'_>, encoding: Encoding) -> Vec<u8> {
+    let mut context = b"block".to_vec();
+    match content {
+        BlockContent::Index(root, plain_bytes) => {
+            context.extend_from_slice(&[KIND_INDEX | encoding_code(encoding), 0]);
+            encode_index(root, plain_bytes, &mut context);
+        }
+        BlockContent::Chunks(chunks) => {
+            context.extend_from_slice(&[encoding_code(encoding), chunks.len() as u8]);
+            chunks.iter().for_each(|chunk| encode_chunk(chunk, &mut context));
+        }
+    }
+    context
+}
+
+/// What a directory at this offset is sealed as.
+fn directory_context(offset: u64, key: &ServiceKey) -> Vec<u8> {
+    [b"directory".as_slice(), &offset.to_le_bytes(), key.id().as_bytes()].concat()
 }
 
 fn flags(chunk: &StoredChunk) -> u8 {
@@ -124,6 +159,41 @@ fn chunk_entry_bytes(chunk: &StoredChunk) -> usize {
 }
 
 impl PackDirectory {
+    /// The directory of a pack that has nothing yet, and is to be sealed under this key.
+    pub(crate) fn new(key: ServiceKey) -> Self {
+        Self {
+            key,
+            blocks: Vec::new(),
+            chunks: Vec::new(),
+            references: Vec::new(),
+            shared: Vec::new(),
+            indexes: Vec::new(),
+            encoded_bytes: 0,
+        }
+    }
+
+    /// What all of the pack is sealed under.
+    pub(crate) fn key(&self) -> &ServiceKey {
+        &self.key
+    }
+
+    /// Opens the stored bytes of a block. They are then as its encoding says.
+    pub(crate) fn open_block(&self, block: u32, stored: &mut Vec<u8>) -> Result<(), &'static str> {
+        let encoding = self.blocks[block as usize].encoding;
+        let context = match self.indexes.binary_search_by_key(&block, |(_, block)| *block) {
+            Ok(index) => {
+                let plain_bytes = self.blocks[block as usize].plain_bytes;
+                block_context(BlockContent::Index(self.indexes[index].0, plain_bytes), encoding)
+            }
+            Err(_) => {
+                let chunks: Vec<StoredChunk> = self.chunks_of(block).map(|chunk| self.chunk(chunk)).collect();
+                block_context(BlockContent::Chunks(&chunks), encoding)
+            }
+        };
+        let key = self.key.seal();
+        key.open(key.nonce(&context), &context, stored)
+    }
+
     /// Notes a block whose stored bytes begin at this offset.
     pub(crate) fn push(&mut self, block: &NewBlock<'_>, offset: u32) {
         let mut noted = Block {
@@ -229,14 +299,30 @@ impl PackDirectory {
         self.chunks.len() + self.indexes.len()
     }
 
-    /// Bytes of the directory and the trailer.
-    pub(crate) fn encoded_bytes(&self) -> u64 {
-        (self.encoded_bytes + TRAILER_BYTES) as u64
+    /// Bytes of the directory, sealed, and the trailer.
+    pub(crate) fn sealed_bytes(&self) -> u64 {
+        (COUNTS_BYTES + self.encoded_bytes + TAG_BYTES + TRAILER_BYTES) as u64
     }
 
-    /// The bytes of directory and trailer, to follow the blocks.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.encoded_bytes + TRAILER_BYTES);
+    /// The bytes of the sealed directory and the trailer, to follow the blocks.
+    pub(crate) fn seal(&self) -> Result<Vec<u8>, TooLong> {
+        let (mut bytes, offset) = self.encode();
+        let context = directory_context(offset, &self.key);
+        let key = self.key.seal();
+        // Of what it is and says: a pack with the same directory elsewhere is another one.
+        let nonce = key.nonce(&[&context, bytes.as_slice()].concat());
+        key.seal(nonce, &context, &mut bytes)?;
+        let trailer = Trailer { offset, directory_bytes: bytes.len(), key: self.key.id(), nonce };
+        bytes.extend_from_slice(&trailer.encode());
+        Ok(bytes)
+    }
+
+    /// The plain bytes, and where they begin in the file.
+    fn encode(&self) -> (Vec<u8>, u64) {
+        let mut bytes = Vec::with_capacity(self.sealed_bytes() as usize);
+        // Both are at most PACK_RECORDS_MAX.
+        bytes.extend_from_slice(&(self.blocks.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(self.chunks.len() as u32).to_le_bytes());
         let mut offset = HEADER_BYTES as u64;
         let mut indexes = self.indexes.iter();
         for (number, block) in self.blocks.iter().enumerate() {
@@ -251,32 +337,26 @@ impl PackDirectory {
             }
             if block.chunks == 0 {
                 if let Some((root, _)) = indexes.next() {
-                    bytes.extend_from_slice(root.as_bytes());
-                    bytes.extend_from_slice(&block.plain_bytes.to_le_bytes());
+                    encode_index(*root, block.plain_bytes, &mut bytes);
                 }
             }
         }
-        debug_assert_eq!(bytes.len(), self.encoded_bytes);
-        let hash = *blake3::hash(&bytes).as_bytes();
-        let trailer = Trailer {
-            offset,
-            directory_bytes: bytes.len(),
-            // Both are at most PACK_RECORDS_MAX.
-            blocks: self.blocks.len() as u32,
-            chunks: self.chunks.len() as u32,
-            hash,
-        };
-        bytes.extend_from_slice(&trailer.encode());
-        bytes
+        debug_assert_eq!(bytes.len(), COUNTS_BYTES + self.encoded_bytes);
+        (bytes, offset)
     }
 
-    /// Reads a directory that its trailer describes.
-    pub(crate) fn decode(trailer: &Trailer, bytes: &[u8]) -> Result<Self, String> {
-        if *blake3::hash(bytes).as_bytes() != trailer.hash {
-            return Err("its directory's checksum does not match".to_owned());
-        }
-        let mut directory = Self::default();
+    /// Opens the directory that a trailer describes, with the key that it names.
+    pub(crate) fn open(key: ServiceKey, trailer: &Trailer, mut sealed: Vec<u8>) -> Result<Self, String> {
+        let context = directory_context(trailer.offset, &key);
+        let opened = key.seal().open(trailer.nonce, &context, &mut sealed);
+        opened.map_err(|reason| format!("its directory can't be opened: {reason}"))?;
+        Self::decode(key, trailer, &sealed)
+    }
+
+    fn decode(key: ServiceKey, trailer: &Trailer, bytes: &[u8]) -> Result<Self, String> {
+        let mut directory = Self::new(key);
         let mut reader = Reader { bytes };
+        let (blocks, chunks) = (reader.number()?, reader.number()?);
         let mut offset = HEADER_BYTES as u64;
         while !reader.bytes.is_empty() {
             if offset > trailer.offset || directory.records() > PACK_RECORDS_MAX {
@@ -285,7 +365,7 @@ impl PackDirectory {
             offset += decode_block(&mut reader, &mut directory, offset as u32)?;
         }
         let counts = (directory.blocks.len() as u64, directory.chunks.len() as u64);
-        if offset != trailer.offset || counts != (trailer.blocks.into(), trailer.chunks.into()) {
+        if offset != trailer.offset || counts != (blocks.into(), chunks.into()) {
             return Err("its blocks do not fill it".to_owned());
         }
         Ok(directory)
@@ -298,6 +378,11 @@ fn encoding_code(encoding: Encoding) -> u8 {
         Encoding::Zstd => 1,
         Encoding::Delta => 2,
     }
+}
+
+fn encode_index(root: IndexRoot, plain_bytes: u32, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(root.as_bytes());
+    bytes.extend_from_slice(&plain_bytes.to_le_bytes());
 }
 
 fn encode_chunk(chunk: &StoredChunk, bytes: &mut Vec<u8>) {
@@ -364,7 +449,8 @@ fn decode_block(reader: &mut Reader<'_>, directory: &mut PackDirectory, offset: 
 
 fn check_lengths(block: &Block, plain_bytes_max: usize) -> Result<(), String> {
     let Block { plain_bytes, stored_bytes, .. } = *block;
-    if plain_bytes as usize > plain_bytes_max || stored_bytes > plain_bytes {
+    let sealed = stored_bytes.checked_sub(TAG_BYTES as u32);
+    if plain_bytes as usize > plain_bytes_max || sealed.is_none_or(|bytes| bytes > plain_bytes) {
         return Err("a block has an impossible length".to_owned());
     }
     Ok(())

@@ -4,6 +4,10 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sustain_proto::{KeyId, ServiceName};
+
+use crate::seal::TooLong;
+
 /// What a caller can do about an error. The command line's exit codes follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
@@ -15,6 +19,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk is full.
     NoSpace,
+    /// The key is missing, or it is not the one that things are sealed under.
+    Key,
     /// The request can't be granted as it is.
     Refused,
     /// Anything else, mostly failing disks.
@@ -51,11 +57,17 @@ pub enum Fault {
         /// What the database says.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// There are snapshots, but the key that names their chunks is gone.
-    #[error("{} is missing, without it no chunk can be checked", path.display())]
+    /// What is wanted is here, but not the key that it is sealed under.
+    #[error("key {key} is not here, and nothing that is sealed under it can be read without it")]
     KeyMissing {
-        /// The key's file.
-        path: PathBuf,
+        /// Its id.
+        key: KeyId,
+    },
+    /// Nothing of the service can be sealed.
+    #[error("there is no key of {service} here, so that nothing of it can be stored")]
+    ServiceKeyMissing {
+        /// The service.
+        service: ServiceName,
     },
     /// The system's source of randomness failed.
     #[error("could not get random bytes: {reason}")]
@@ -65,13 +77,22 @@ pub enum Fault {
     },
 }
 
+impl From<TooLong> for Fault {
+    /// Blocks and directories are bounded far below what the cipher takes.
+    fn from(_: TooLong) -> Self {
+        let source = io::Error::from(io::ErrorKind::FileTooLarge);
+        Self::Disk { doing: "seal", path: PathBuf::from("a block"), source }
+    }
+}
+
 impl Fault {
     /// What a caller can do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Disk { source, .. } => io_kind(source),
-            Self::Damaged { .. } | Self::KeyMissing { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::KeyMissing { .. } | Self::ServiceKeyMissing { .. } => ErrorKind::Key,
             Self::Database { .. } | Self::Random { .. } => ErrorKind::Failed,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sustain_proto::{ChunkId, PackId, PackRef};
 
 use crate::block::{Decoder, StoredChunk};
-use crate::directory::{Block, PackDirectory};
+use crate::directory::PackDirectory;
 use crate::pack_ends::{TRAILER_BYTES, Trailer};
 use crate::store::Store;
 use crate::{Fault, ingest};
@@ -51,12 +51,12 @@ pub struct RecordRun {
     chunks: Range<u32>,
 }
 
-impl ForeignDirectory {
-    /// Takes the last bytes of a pack.
+impl Store {
+    /// Takes the last bytes of a pack, and opens the directory in them.
     ///
     /// # Errors
-    /// If they are too few, or hold no directory of such a pack.
-    pub fn decode(pack: PackRef, tail: &[u8]) -> Result<Self, ForeignError> {
+    /// If they are too few, hold no directory of such a pack, or are sealed under a key that is not here.
+    pub fn open_directory(&self, pack: PackRef, tail: &[u8]) -> Result<ForeignDirectory, ForeignError> {
         let wrong = |reason: String| ForeignError::Wrong { id: pack.id, reason };
         let Some((before, trailer)) = tail.split_last_chunk::<TRAILER_BYTES>() else {
             return Err(ForeignError::Short { bytes: TRAILER_BYTES as u64 });
@@ -66,10 +66,13 @@ impl ForeignDirectory {
         let Some(start) = before.len().checked_sub(bytes) else {
             return Err(ForeignError::Short { bytes: (bytes + TRAILER_BYTES) as u64 });
         };
-        let directory = PackDirectory::decode(&trailer, &before[start..]).map_err(wrong)?;
-        Ok(Self { pack, directory: Arc::new(directory) })
+        let key = self.shared.keys.find(trailer.key)?;
+        let directory = PackDirectory::open(key, &trailer, before[start..].to_vec()).map_err(wrong)?;
+        Ok(ForeignDirectory { pack, directory: Arc::new(directory) })
     }
+}
 
+impl ForeignDirectory {
     /// The pack.
     #[must_use]
     pub fn pack(&self) -> PackRef {
@@ -108,22 +111,27 @@ impl ForeignDirectory {
 }
 
 impl RecordRun {
-    fn chunks(&self) -> impl Iterator<Item = (StoredChunk, Block)> + '_ {
+    /// Each chunk with the number of its block.
+    fn chunks(&self) -> impl Iterator<Item = (StoredChunk, u32)> + '_ {
         let directory = &self.of.directory;
-        let block = |chunk| directory.blocks()[directory.block_of(chunk) as usize];
-        self.chunks.clone().map(move |chunk| (directory.chunk(chunk), block(chunk)))
+        self.chunks.clone().map(move |chunk| (directory.chunk(chunk), directory.block_of(chunk)))
+    }
+
+    fn stored_bytes(&self, block: u32) -> u64 {
+        self.of.directory.blocks()[block as usize].stored_bytes.into()
     }
 
     /// Where it begins in the pack.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        self.chunks().next().map_or(0, |(_, block)| u64::from(block.offset))
+        let first = self.of.directory.block_of(self.chunks.start);
+        self.of.directory.blocks()[first as usize].offset.into()
     }
 
     /// How many bytes it has there.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.chunks().map(|(_, block)| u64::from(block.stored_bytes)).sum()
+        self.chunks().map(|(_, block)| self.stored_bytes(block)).sum()
     }
 }
 
@@ -139,18 +147,18 @@ impl Store {
         stored: &[u8],
     ) -> Result<Vec<(ChunkId, Vec<u8>)>, ForeignError> {
         let wrong = |reason: &str| ForeignError::Wrong { id: run.of.pack.id, reason: reason.to_owned() };
-        let key = self.shared.key_to_read()?;
+        let directory = &run.of.directory;
         let mut decoder = Decoder::new().map_err(ingest::no_memory)?;
         let mut rest = stored;
         let mut chunks: Vec<(ChunkId, Vec<u8>)> = Vec::with_capacity(run.chunks.len());
         for (chunk, block) in run.chunks() {
-            let plain = rest.split_at_checked(block.stored_bytes as usize).ok_or("it came short");
+            let plain = rest.split_at_checked(run.stored_bytes(block) as usize).ok_or("it came short");
             let plain = plain.and_then(|(record, after)| {
                 rest = after;
-                open_record(&mut decoder, &chunk, &block, record)
+                open_record(&mut decoder, directory, &chunk, block, record)
             });
             match plain {
-                Ok(plain) if key.chunk_id(&plain) == chunk.id => chunks.push((chunk.id, plain)),
+                Ok(plain) if directory.key().chunk_id(&plain) == chunk.id => chunks.push((chunk.id, plain)),
                 _ if !chunks.is_empty() => break,
                 Ok(_) => return Err(wrong("a record is not what its id says")),
                 Err(reason) => return Err(wrong(reason)),
@@ -160,15 +168,19 @@ impl Store {
     }
 }
 
-/// Expands a chunk that stands alone.
+/// Opens and expands a chunk that stands alone.
 fn open_record(
     decoder: &mut Decoder,
+    directory: &PackDirectory,
     chunk: &StoredChunk,
-    block: &Block,
+    block: u32,
     stored: &[u8],
 ) -> Result<Vec<u8>, &'static str> {
+    let mut stored = stored.to_vec();
+    directory.open_block(block, &mut stored)?;
+    let block = &directory.blocks()[block as usize];
     let mut data = vec![0; block.plain_bytes as usize];
-    decoder.decode(block.encoding, stored, &[], &mut data)?;
+    decoder.decode(block.encoding, &stored, &[], &mut data)?;
     let mut plain = vec![0; chunk.plain_bytes as usize];
     chunk.pages.assemble(&data, &[], &[], &mut plain)?;
     Ok(plain)

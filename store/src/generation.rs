@@ -112,7 +112,7 @@ pub(crate) fn read_index(
     let pack = catalogue.pack(place.pack);
     let read = || {
         let file = PackFile::open(shared.disk.as_ref(), &shared.layout, &pack.id)?;
-        file.index(&catalogue.block(place), root)
+        file.index(catalogue.directory(place.pack), place.block, root)
     };
     let bytes = read().map_err(IndexFault::Fault)?;
     SnapshotIndex::decode(&bytes).map_err(IndexFault::Undecodable)

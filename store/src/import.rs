@@ -134,6 +134,9 @@ impl Given {
         if found.manifest.service != snapshot.manifest.service {
             return Err(wrong("that is another service's"));
         }
+        if found.manifest.key != snapshot.manifest.key {
+            return Err(wrong("that is sealed under another key"));
+        }
         Ok(found.clone())
     }
 }
@@ -160,8 +163,8 @@ impl Store {
         Ok(lacking)
     }
 
-    /// Makes snapshots of manifests whose packs are all here. Checks that the packs hold what the
-    /// manifests say; then all become visible at once, or none. May be repeated.
+    /// Makes snapshots of manifests whose packs are all here. If their keys are here too, checks that the packs hold
+    /// what the manifests say; then all become visible at once, or none. May be repeated.
     ///
     /// # Errors
     /// If they don't decode, a base or a pack is missing, or the packs hold something else.
@@ -181,14 +184,14 @@ impl Store {
         for (base, snapshot) in &pairs {
             require_packs(&shared.state(), base)?;
             require_packs(&shared.state(), snapshot)?;
-            if !shared.state().snapshots.contains_key(&snapshot.id) {
+            // Without the key, nobody can be told wrong contents here: who reads them has it, and checks them then.
+            let can_read = shared.keys.find(snapshot.manifest.key).is_ok();
+            if can_read && !shared.state().snapshots.contains_key(&snapshot.id) {
                 check(shared, base, snapshot)?;
             }
         }
-        if shared.key().is_some() {
-            // From now on the folder is to say which key its chunks are named under.
-            shared.key_to_write()?;
-        }
+        // From now on the folder is to say which key it was given.
+        shared.note_given_key()?;
         self.publish_imported(&given)?;
         Ok(given.order)
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
-use sustain_proto::{ChunkId, ChunkKey, Region, RegionIndex, chunk_bytes_at, chunk_count, is_zero};
+use sustain_proto::{ChunkId, Region, RegionIndex, chunk_bytes_at, chunk_count, is_zero};
 
 use crate::block::{Encoder, StoredChunk};
 use crate::catalogue::Catalogue;
@@ -18,6 +18,7 @@ use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::pack_writer::PackSink;
 use crate::pages::{PAGES_MAX, Page, Previous, SharedPage};
 use crate::parallel::{Pace, for_each_batch};
+use crate::service_key::ServiceKey;
 use crate::store::Shared;
 use crate::{Fault, PushError, RegionSource, limits};
 
@@ -28,7 +29,7 @@ const CHUNKS_MAX: u64 = (INDEX_BYTES_MAX / 34) as u64;
 pub(crate) struct Known<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) catalogue: &'a Catalogue,
-    pub(crate) key: &'a ChunkKey,
+    pub(crate) key: &'a ServiceKey,
     /// What the base has of the region, to be referred to; none if the push makes a base itself.
     pub(crate) base: Option<&'a RegionIndex>,
     /// What the parent has of it, whose pages need not be stored again.
@@ -74,7 +75,8 @@ pub(crate) fn ingest(
     let output = Mutex::new(Output { sink, new });
     let found_count = AtomicU64::new(0);
     let make = || {
-        let encoder = Encoder::new(known.shared.zstd_level, limits::ZSTD_DELTA_LEVEL).map_err(no_memory)?;
+        let encoder = Encoder::new(known.key, known.shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
+        let encoder = encoder.map_err(no_memory)?;
         let readers = Readers { base: ChunkReader::new()?, parent: ChunkReader::new()? };
         Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, readers, found: Vec::new() })
     };
@@ -151,9 +153,9 @@ fn add_chunk(
 
 /// A chunk that is here. Where it can't be read, the new one is stored as if there were none.
 fn read<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, id: ChunkId) -> Option<(StoredChunk, &'r [u8])> {
-    let Known { shared, catalogue, key, .. } = *known;
+    let Known { shared, catalogue, .. } = *known;
     let place = catalogue.chunk(&id)?;
-    match reader.chunk(Chunks::new(shared, catalogue, Some(key)), place) {
+    match reader.chunk(Chunks::new(shared, catalogue), place) {
         Ok(plain) => Some((catalogue.entry(place), plain)),
         Err(error) => {
             tracing::warn!(chunk = %id.short(), %error, "a chunk that was stored before is not made use of");
@@ -173,7 +175,7 @@ fn stored_pages(chunk: &StoredChunk) -> [Option<SharedPage>; PAGES_MAX] {
 }
 
 fn store_block(output: &Mutex<Output<'_>>, encoder: &mut Encoder) -> Result<(), Fault> {
-    if let Some(block) = encoder.finish() {
+    if let Some(block) = encoder.finish()? {
         lock(output).sink.append(&block)?;
     }
     encoder.clear();

@@ -1,4 +1,4 @@
-//! The key under which chunks are named, and the file that keeps it or remembers which one it was.
+//! The store's own key: the file that keeps it, or remembers which one was given.
 //!
 //! The file is text of three lines: a title with the version, `secret` or `fingerprint` in hexadecimal,
 //! and a checksum over the two lines before, so that a damaged key is not taken for another one.
@@ -7,7 +7,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::io;
 
-use sustain_proto::ChunkKey;
+use sustain_proto::KeyId;
 
 use crate::disk::Disk;
 use crate::error::DiskContext;
@@ -17,13 +17,15 @@ use crate::{Fault, limits};
 
 const TITLE: &str = "sustain store key, version 1";
 
-/// Where the secret comes from under which chunks are named.
+/// Where the secret comes from that services are sealed under which have no key of their own.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// The store's own file `key`, made on the first push.
     Own,
-    /// Given from outside: the cluster's. The store keeps its fingerprint only.
+    /// Given from outside: the cluster's. The store keeps its id only.
     Given([u8; 32]),
+    /// There is none here: what others have sealed is kept, checked and handed on, and never read.
+    None,
 }
 
 impl fmt::Debug for KeySource {
@@ -31,6 +33,7 @@ impl fmt::Debug for KeySource {
         f.write_str(match self {
             Self::Own => "Own",
             Self::Given(_) => "Given(..)",
+            Self::None => "None",
         })
     }
 }
@@ -40,15 +43,15 @@ impl fmt::Debug for KeySource {
 pub(crate) enum KeyFile {
     /// The store's own secret.
     Secret([u8; 32]),
-    /// The fingerprint of a key that somebody else keeps.
-    Fingerprint([u8; 8]),
+    /// The id of a key that somebody else keeps.
+    Fingerprint(KeyId),
 }
 
 impl KeyFile {
     fn format(&self) -> String {
         let (word, bytes): (_, &[u8]) = match self {
             Self::Secret(secret) => ("secret", secret),
-            Self::Fingerprint(fingerprint) => ("fingerprint", fingerprint),
+            Self::Fingerprint(id) => ("fingerprint", id.as_bytes()),
         };
         let body = format!("{TITLE}\n{word} {}\n", hex(bytes));
         let check = check(&body);
@@ -67,7 +70,7 @@ impl KeyFile {
         }
         match line.split_once(' ') {
             Some(("secret", digits)) => unhex(digits).map(Self::Secret),
-            Some(("fingerprint", digits)) => unhex(digits).map(Self::Fingerprint),
+            Some(("fingerprint", digits)) => digits.parse().ok().map(Self::Fingerprint),
             _ => None,
         }
         .ok_or("it holds no key")
@@ -109,14 +112,6 @@ pub(crate) fn new_secret() -> Result<[u8; 32], Fault> {
     Ok(secret)
 }
 
-/// The key that this file stands for, if it holds the secret.
-pub(crate) fn own_key(file: &KeyFile) -> Option<ChunkKey> {
-    match file {
-        KeyFile::Secret(secret) => Some(ChunkKey::derive(secret)),
-        KeyFile::Fingerprint(_) => None,
-    }
-}
-
 fn check(body: &str) -> String {
     hex(&blake3::hash(body.as_bytes()).as_bytes()[..16])
 }
@@ -146,7 +141,7 @@ mod tests {
 
     #[test]
     fn files_are_read_back() {
-        for file in [KeyFile::Secret([7; 32]), KeyFile::Fingerprint([9; 8])] {
+        for file in [KeyFile::Secret([7; 32]), KeyFile::Fingerprint(KeyId::from_bytes([9; 8]))] {
             assert!(KeyFile::parse(&file.format()) == Ok(file));
         }
     }

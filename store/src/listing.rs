@@ -17,8 +17,9 @@ pub(crate) fn append_index(
     encoded: &[u8],
     level: i32,
 ) -> Result<(), Fault> {
-    let mut encoder = Encoder::new(level, limits::ZSTD_DELTA_LEVEL).map_err(crate::ingest::no_memory)?;
-    sink.append(&encoder.index(root, encoded))
+    let encoder = Encoder::new(sink.key(), level, limits::ZSTD_DELTA_LEVEL);
+    let mut encoder = encoder.map_err(crate::ingest::no_memory)?;
+    sink.append(&encoder.index(root, encoded)?)
 }
 
 /// The packs that a manifest lists: those that hold its index and the chunks that this names, but not

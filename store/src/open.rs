@@ -5,28 +5,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
-use sustain_proto::{ChunkKey, PackRef};
-
-use crate::block::Decoder;
 use crate::catalogue::DirectoryCache;
 use crate::database::Database;
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
 use crate::gate::Gates;
-use crate::key::{KeyFile, KeySource, own_key};
+use crate::key::{KeyFile, KeySource};
+use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
-use crate::pack_file::PackFile;
 use crate::pins::Pins;
-
-use crate::state::State;
-use crate::store::{Key, Shared, Store};
+use crate::service_key::ServiceKey;
+use crate::state::{Snapshot, State};
+use crate::store::{KeyNote, Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
 use crate::{BadFile, ErrorKind, Fault, limits};
 
 /// How to open a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Where the key comes from.
+    /// Where the key comes from that everything is sealed under.
     pub key: KeySource,
     /// Make the folder if it does not exist.
     pub create: bool,
@@ -101,7 +98,8 @@ impl OpenError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Busy { .. } => ErrorKind::Busy,
-            Self::Foreign { .. } | Self::WrongKey { .. } | Self::ClusterKey { .. } => ErrorKind::Refused,
+            Self::Foreign { .. } => ErrorKind::Refused,
+            Self::WrongKey { .. } | Self::ClusterKey { .. } => ErrorKind::Key,
             Self::Fault(fault) => fault.kind(),
         }
     }
@@ -117,13 +115,13 @@ impl Store {
         let StoreOptions { key, create, disk, zstd_level } = options;
         let layout = Layout::new(dir);
         let lock = prepare(&disk, &layout, create)?;
-        let key = read_key(disk.as_ref(), &layout, key)?;
+        let (ring, note) = read_key(disk.as_ref(), &layout, key)?;
         let mut report =
             OpenReport { swept: sweep_temporaries(disk.as_ref(), &layout)?, ..OpenReport::default() };
         let (mut database, contents, trust) = Database::open(&disk, &layout.database())?;
         let state = reconcile(&disk, &layout, &mut database, contents, trust, &mut report)?;
-        if let (Some(key), false) = (&key.key, key.on_disk) {
-            probe_key(disk.as_ref(), &layout, &state, key)?;
+        if !note.on_disk {
+            compare_key(&layout, &state, &ring)?;
         }
         if let Some(reason) = &report.rebuilt {
             tracing::warn!(store = %dir.display(), reason, "the database was made anew from packs and manifests");
@@ -136,7 +134,8 @@ impl Store {
             disk,
             layout,
             zstd_level,
-            key: Mutex::new(key),
+            keys: Keys::new(ring),
+            key_note: Mutex::new(note),
             database: Mutex::new(database),
             state: RwLock::new(state),
             directories: DirectoryCache::default(),
@@ -198,20 +197,21 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
     Ok(lock)
 }
 
-fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<Key, OpenError> {
+fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<(Ring, KeyNote), OpenError> {
     let path = || layout.root().to_owned();
     let file = KeyFile::read(disk, layout)?;
-    let on_disk = file.is_some();
-    let key = match (source, file) {
-        (KeySource::Own, None) => None,
-        (KeySource::Own, Some(file)) => {
-            Some(own_key(&file).ok_or_else(|| OpenError::ClusterKey { path: path() })?)
+    let note = KeyNote { own: source == KeySource::Own, on_disk: file.is_some() };
+    let default = match (source, file) {
+        (KeySource::Own, None) | (KeySource::None, _) => None,
+        (KeySource::Own, Some(KeyFile::Secret(secret))) => Some(ServiceKey::derive(&secret)),
+        (KeySource::Own, Some(KeyFile::Fingerprint(_))) => {
+            return Err(OpenError::ClusterKey { path: path() });
         }
         (KeySource::Given(secret), file) => {
-            let key = ChunkKey::derive(&secret);
+            let key = ServiceKey::derive(&secret);
             let same = match file {
                 None => true,
-                Some(KeyFile::Fingerprint(fingerprint)) => fingerprint == key.fingerprint(),
+                Some(KeyFile::Fingerprint(id)) => id == key.id(),
                 Some(KeyFile::Secret(own)) => own == secret,
             };
             if !same {
@@ -220,37 +220,18 @@ fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<Key, 
             Some(key)
         }
     };
-    Ok(Key { key, on_disk })
+    Ok((Ring { default, ..Ring::default() }, note))
 }
 
-/// Where the folder does not say which key it was made with, its chunks do.
-fn probe_key(disk: &dyn Disk, layout: &Layout, state: &State, key: &ChunkKey) -> Result<(), OpenError> {
-    let mut strangers = 0;
-    for (id, bytes) in state.packs.iter().take(limits::KEY_PROBES_MAX) {
-        match probe_pack(disk, layout, &PackRef { id: *id, bytes: *bytes }, key) {
-            Some(true) => return Ok(()),
-            Some(false) => strangers += 1,
-            None => {}
-        }
+/// Where the folder does not say which key it was made with, its manifests do.
+fn compare_key(layout: &Layout, state: &State, ring: &Ring) -> Result<(), OpenError> {
+    let Some(key) = &ring.default else { return Ok(()) };
+    let of_others = |snapshot: &&Arc<Snapshot>| !ring.services.contains_key(&snapshot.manifest.service);
+    let mut sealed =
+        state.snapshots.values().filter(of_others).map(|snapshot| snapshot.manifest.key).peekable();
+    if sealed.peek().is_none() || sealed.any(|id| id == key.id()) {
+        Ok(())
+    } else {
+        Err(OpenError::WrongKey { path: layout.root().to_owned() })
     }
-    if strangers == 0 { Ok(()) } else { Err(OpenError::WrongKey { path: layout.root().to_owned() }) }
-}
-
-/// Whether the first chunk of a pack bears this key's name for it; none if it can't be told.
-fn probe_pack(disk: &dyn Disk, layout: &Layout, pack: &PackRef, key: &ChunkKey) -> Option<bool> {
-    let file = PackFile::open(disk, layout, &pack.id).ok()?;
-    let directory = file.directory().ok()?;
-    let number = (0..directory.blocks().len() as u32).find(|block| {
-        // One that can be read by itself.
-        let chunks = directory.chunks_of(*block);
-        chunks.len() == 1 && directory.is_alone(chunks.start)
-    })?;
-    let (block, chunk) =
-        (directory.blocks()[number as usize], directory.chunk(directory.chunks_of(number).start));
-    let (mut stored, mut data) = (Vec::new(), vec![0; block.plain_bytes as usize]);
-    file.stored(&block, &mut stored).ok()?;
-    Decoder::new().ok()?.decode(block.encoding, &stored, &[], &mut data).ok()?;
-    let mut plain = vec![0; chunk.plain_bytes as usize];
-    chunk.pages.assemble(&data, &[], &[], &mut plain).ok()?;
-    Some(key.chunk_id(&plain) == chunk.id)
 }

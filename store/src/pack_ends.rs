@@ -1,24 +1,31 @@
-//! A pack's two ends: the header, which says what it is, and the trailer, which says where its directory is. Pure.
+//! A pack's two ends: the header, which says what it is, and the trailer, which says where its directory is and which
+//! key opens it. They are all that is not sealed. Pure.
 
-use sustain_proto::limits::{PACK_BYTES_MAX, PACK_RECORDS_MAX};
+use sustain_proto::KeyId;
+use sustain_proto::limits::PACK_BYTES_MAX;
 
 use crate::directory;
+use crate::seal::NONCE_BYTES;
 
 pub(crate) const HEADER_BYTES: usize = 8;
-pub(crate) const TRAILER_BYTES: usize = 52;
+pub(crate) const TRAILER_BYTES: usize = 36;
 const VERSION: u16 = 1;
 const MAGIC: [u8; 4] = *b"SPCK";
 const TRAILER_MAGIC: [u8; 4] = *b"KCPS";
+/// Where the trailer's checksum is, over what comes before. It tells damage from another key.
+const CHECK_AT: usize = TRAILER_BYTES - 8;
 
 /// What a trailer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trailer {
     /// Where the directory begins, and the blocks end.
     pub(crate) offset: u64,
+    /// Its bytes as they are sealed.
     pub(crate) directory_bytes: usize,
-    pub(crate) blocks: u32,
-    pub(crate) chunks: u32,
-    pub(crate) hash: [u8; 32],
+    /// What all of the pack is sealed under.
+    pub(crate) key: KeyId,
+    /// The directory's.
+    pub(crate) nonce: [u8; NONCE_BYTES],
 }
 
 pub(crate) fn header() -> [u8; HEADER_BYTES] {
@@ -61,26 +68,20 @@ impl Trailer {
     pub(crate) fn decode(bytes: &[u8; TRAILER_BYTES], pack_bytes: u64) -> Result<Self, String> {
         let mut reader = Reader { bytes };
         let offset = u64::from_le_bytes(reader.take()?);
-        let (blocks, chunks) = (reader.number()?, reader.number()?);
-        let hash = reader.take()?;
-        if reader.bytes != TRAILER_MAGIC {
+        let (key, nonce) = (KeyId::from_bytes(reader.take()?), reader.take()?);
+        if reader.take()? != check(bytes) || reader.bytes != TRAILER_MAGIC {
             return Err("its end is damaged".to_owned());
-        }
-        let records = u64::from(blocks).max(chunks.into());
-        if records > PACK_RECORDS_MAX as u64 {
-            return Err(format!(
-                "it says that it has {records} records, at most {PACK_RECORDS_MAX} are allowed"
-            ));
         }
         let end = pack_bytes.checked_sub(TRAILER_BYTES as u64);
         let directory_bytes = end.and_then(|end| end.checked_sub(offset));
-        let bytes_max = directory::encoded_bytes_max(blocks, chunks);
         match directory_bytes {
             Some(bytes)
-                if pack_bytes <= PACK_BYTES_MAX && offset >= HEADER_BYTES as u64 && bytes <= bytes_max =>
+                if pack_bytes <= PACK_BYTES_MAX
+                    && offset >= HEADER_BYTES as u64
+                    && bytes <= directory::SEALED_BYTES_MAX =>
             {
                 // At most the limit on packs.
-                Ok(Self { offset, directory_bytes: bytes as usize, blocks, chunks, hash })
+                Ok(Self { offset, directory_bytes: bytes as usize, key, nonce })
             }
             _ => Err("its end does not fit its size".to_owned()),
         }
@@ -90,12 +91,20 @@ impl Trailer {
     pub(crate) fn encode(&self) -> [u8; TRAILER_BYTES] {
         let mut bytes = [0; TRAILER_BYTES];
         bytes[..8].copy_from_slice(&self.offset.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.blocks.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.chunks.to_le_bytes());
-        bytes[16..48].copy_from_slice(&self.hash);
-        bytes[48..].copy_from_slice(&TRAILER_MAGIC);
+        bytes[8..16].copy_from_slice(self.key.as_bytes());
+        bytes[16..CHECK_AT].copy_from_slice(&self.nonce);
+        let check = check(&bytes);
+        bytes[CHECK_AT..CHECK_AT + 4].copy_from_slice(&check);
+        bytes[CHECK_AT + 4..].copy_from_slice(&TRAILER_MAGIC);
         bytes
     }
+}
+
+fn check(trailer: &[u8; TRAILER_BYTES]) -> [u8; 4] {
+    let hash = blake3::hash(&trailer[..CHECK_AT]);
+    let mut check = [0; 4];
+    check.copy_from_slice(&hash.as_bytes()[..4]);
+    check
 }
 
 #[cfg(test)]
@@ -112,11 +121,17 @@ mod tests {
 
     #[test]
     fn trailers_are_read_back_and_fit_their_pack() {
-        let trailer = Trailer { offset: 100, directory_bytes: 39, blocks: 1, chunks: 1, hash: [7; 32] };
+        let key = KeyId::from_bytes([5; 8]);
+        let trailer = Trailer { offset: 100, directory_bytes: 39, key, nonce: [7; NONCE_BYTES] };
         let bytes = trailer.encode();
         assert_eq!(Trailer::decode(&bytes, 100 + 39 + TRAILER_BYTES as u64), Ok(trailer));
-        for pack_bytes in [0, 99, 100, 100_000, u64::MAX] {
+        for pack_bytes in [0, 99, 100, PACK_BYTES_MAX + 1, u64::MAX] {
             assert!(Trailer::decode(&bytes, pack_bytes).is_err(), "{pack_bytes}");
+        }
+        for position in 0..TRAILER_BYTES {
+            let mut bytes = bytes;
+            bytes[position] ^= 1;
+            assert!(Trailer::decode(&bytes, 100 + 39 + TRAILER_BYTES as u64).is_err(), "byte {position}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading packs: the directory, indexes and the stored bytes of blocks.
+//! Reading packs: all their bytes or, with their key, the directory, indexes and blocks.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use crate::block::Decoder;
 use crate::directory::{Block, PackDirectory};
 use crate::disk::{Disk, DiskFile};
 use crate::ingest::no_memory;
+use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::pack_ends::{HEADER_BYTES, TRAILER_BYTES, Trailer, check_header};
 use crate::{Fault, limits};
@@ -65,24 +66,38 @@ impl PackFile {
         Err(Fault::damaged(&self.path, "its hash is not its name").into())
     }
 
-    /// Reads and checks the directory.
-    pub(crate) fn directory(&self) -> Result<PackDirectory, Fault> {
-        read_directory(&self.path, self.file.as_ref())
+    /// Reads, opens and checks the directory.
+    pub(crate) fn directory(&self, keys: &Keys) -> Result<PackDirectory, Fault> {
+        read_directory(&self.path, self.file.as_ref(), keys)
     }
 
-    /// Reads the stored bytes of a block.
-    pub(crate) fn stored(&self, block: &Block, stored: &mut Vec<u8>) -> Result<(), Fault> {
-        stored.resize(block.stored_bytes as usize, 0);
-        self.read_at(u64::from(block.offset), stored)
+    /// Reads the stored bytes of a block and opens them. They are then as its encoding says.
+    pub(crate) fn open_block(
+        &self,
+        directory: &PackDirectory,
+        block: u32,
+        stored: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let Block { offset, stored_bytes, .. } = directory.blocks()[block as usize];
+        stored.resize(stored_bytes as usize, 0);
+        self.read_at(u64::from(offset), stored)?;
+        let opened = directory.open_block(block, stored);
+        opened.map_err(|reason| Fault::damaged(&self.path, format!("a block can't be opened: {reason}")))
     }
 
     /// Reads an index and checks that it is the one with this root.
-    pub(crate) fn index(&self, block: &Block, root: &IndexRoot) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn index(
+        &self,
+        directory: &PackDirectory,
+        block: u32,
+        root: &IndexRoot,
+    ) -> Result<Vec<u8>, Fault> {
         let damaged = |reason| Fault::damaged(&self.path, reason);
-        let (mut stored, mut plain) = (Vec::new(), vec![0; block.plain_bytes as usize]);
-        self.stored(block, &mut stored)?;
+        let Block { plain_bytes, encoding, .. } = directory.blocks()[block as usize];
+        let (mut stored, mut plain) = (Vec::new(), vec![0; plain_bytes as usize]);
+        self.open_block(directory, block, &mut stored)?;
         let mut decoder = Decoder::new().map_err(no_memory)?;
-        decoder.decode(block.encoding, &stored, &[], &mut plain).map_err(damaged)?;
+        decoder.decode(encoding, &stored, &[], &mut plain).map_err(damaged)?;
         if IndexRoot::of(&plain) == *root {
             Ok(plain)
         } else {
@@ -91,8 +106,17 @@ impl PackFile {
     }
 }
 
-/// Reads and checks the directory of a pack that may not have its name yet.
-pub(crate) fn read_directory(path: &Path, file: &dyn DiskFile) -> Result<PackDirectory, Fault> {
+/// Reads, opens and checks the directory of a pack that may not have its name yet.
+pub(crate) fn read_directory(path: &Path, file: &dyn DiskFile, keys: &Keys) -> Result<PackDirectory, Fault> {
+    let trailer = read_ends(path, file)?;
+    let key = keys.find(trailer.key)?;
+    let mut sealed = vec![0; trailer.directory_bytes];
+    file.read_at(trailer.offset, &mut sealed).map_err(|error| Fault::reading(path, error))?;
+    PackDirectory::open(key, &trailer, sealed).map_err(|reason| Fault::damaged(path, reason))
+}
+
+/// Checks what can be checked of a pack without its key.
+pub(crate) fn read_ends(path: &Path, file: &dyn DiskFile) -> Result<Trailer, Fault> {
     let reading = |error| Fault::reading(path, error);
     let damaged = |reason: String| Fault::damaged(path, reason);
     let bytes = file.bytes().map_err(reading)?;
@@ -104,8 +128,5 @@ pub(crate) fn read_directory(path: &Path, file: &dyn DiskFile) -> Result<PackDir
     check_header(&header).map_err(damaged)?;
     let mut trailer = [0; TRAILER_BYTES];
     file.read_at(bytes - TRAILER_BYTES as u64, &mut trailer).map_err(reading)?;
-    let trailer = Trailer::decode(&trailer, bytes).map_err(damaged)?;
-    let mut encoded = vec![0; trailer.directory_bytes];
-    file.read_at(trailer.offset, &mut encoded).map_err(reading)?;
-    PackDirectory::decode(&trailer, &encoded).map_err(damaged)
+    Trailer::decode(&trailer, bytes).map_err(damaged)
 }

@@ -12,6 +12,7 @@ use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::pack_ends;
 use crate::publish::{TemporaryFile, new_name};
+use crate::service_key::ServiceKey;
 use crate::{Fault, limits};
 
 /// A pack that is written but neither synced nor named.
@@ -27,15 +28,21 @@ pub(crate) struct FinishedPack {
 pub(crate) struct PackSink {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
+    key: ServiceKey,
     current: Option<PackWriter>,
     finished: Vec<FinishedPack>,
     records: u64,
 }
 
 impl PackSink {
-    /// Writes temporary files into this folder.
-    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
-        Self { disk, folder, current: None, finished: Vec::new(), records: 0 }
+    /// Writes temporary files into this folder, sealed under this key, as the blocks are.
+    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf, key: ServiceKey) -> Self {
+        Self { disk, folder, key, current: None, finished: Vec::new(), records: 0 }
+    }
+
+    /// What everything is sealed under.
+    pub(crate) fn key(&self) -> &ServiceKey {
+        &self.key
     }
 
     /// Adds a block.
@@ -44,7 +51,7 @@ impl PackSink {
             Some(writer) => writer,
             None => {
                 let path = self.folder.join(new_name("pack")?);
-                self.current.insert(PackWriter::create(&self.disk, path)?)
+                self.current.insert(PackWriter::create(&self.disk, path, self.key.clone())?)
             }
         };
         let before = writer.directory.records();
@@ -90,12 +97,12 @@ struct PackWriter {
 }
 
 impl PackWriter {
-    fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
+    fn create(disk: &Arc<dyn Disk>, path: PathBuf, key: ServiceKey) -> Result<Self, Fault> {
         let mut buffer = Vec::with_capacity(limits::PACK_BUFFER_BYTES + CHUNK_BYTES);
         buffer.extend_from_slice(&pack_ends::header());
         let file = TemporaryFile::create(disk, path)?;
         let hasher = blake3::Hasher::new();
-        Ok(Self { file, hasher, buffer, flushed: 0, directory: PackDirectory::default() })
+        Ok(Self { file, hasher, buffer, flushed: 0, directory: PackDirectory::new(key) })
     }
 
     fn bytes(&self) -> u64 {
@@ -103,7 +110,7 @@ impl PackWriter {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes() + self.directory.encoded_bytes() >= PACK_BYTES_TARGET
+        self.bytes() + self.directory.sealed_bytes() >= PACK_BYTES_TARGET
             || self.directory.records() + limits::BLOCK_CHUNKS_MAX > PACK_RECORDS_MAX
     }
 
@@ -132,7 +139,7 @@ impl PackWriter {
     }
 
     fn finish(mut self) -> Result<FinishedPack, Fault> {
-        let end = self.directory.encode();
+        let end = self.directory.seal()?;
         self.put(&end)?;
         self.flush()?;
         let id = PackId::from_bytes(*self.hasher.finalize().as_bytes());

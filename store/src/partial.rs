@@ -69,7 +69,7 @@ impl Store {
         if !lacking.is_empty() {
             return Ok(Partial::Lacking(lacking));
         }
-        Ok(Partial::Open(Box::new(SnapshotReader::new(shared, whole, pin)?)))
+        Ok(Partial::Open(Box::new(SnapshotReader::new(shared, whole, pin))))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sustain_proto::limits::MANIFEST_PACKS_MAX;
 use sustain_proto::{
-    ChunkId, ChunkKey, IndexRoot, Manifest, NodeId, PackRef, Region, ServiceName, SnapshotId, SnapshotIndex,
+    ChunkId, IndexRoot, Manifest, NodeId, PackRef, Region, ServiceName, SnapshotId, SnapshotIndex,
     SnapshotKind, Term, TermOrigin,
 };
 
@@ -20,6 +20,7 @@ use crate::listing::{append_index, list_packs};
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::parallel::Pace;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
+use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::difference;
@@ -93,7 +94,7 @@ pub(crate) struct Parent {
 pub struct Push {
     pub(crate) shared: Arc<Shared>,
     _gate: Gate,
-    pub(crate) key: ChunkKey,
+    pub(crate) key: ServiceKey,
     pub(crate) service: ServiceName,
     term: Term,
     origin: Option<TermOrigin>,
@@ -166,12 +167,16 @@ impl Store {
         let PushRequest { service, lineage, time_ms } = request;
         let gate = shared.gates.take(Work::Change, &service);
         let gate = gate.ok_or_else(|| PushError::Busy { service: service.clone() })?;
-        let key = shared.key_to_write()?;
         let state = shared.state();
         let (position, snapshot) = place(&state, &service, lineage);
         let found = snapshot.map(|snapshot| with_base(&state, &snapshot)).transpose()?;
         let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
         drop(state);
+        // A generation stays under the key of its base.
+        let key = match &found {
+            Some((base, _)) => shared.keys.find(base.manifest.key)?,
+            None => shared.key_to_write(&service)?,
+        };
         let mut catalogue = Catalogue::default();
         let mut parent = None;
         if let Some((base, snapshot)) = found {
@@ -185,7 +190,7 @@ impl Store {
             let regions = snapshot.manifest.regions.clone();
             parent = Some(Parent { base: base.id, base_packs, base_index, index, regions });
         }
-        let sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
+        let sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key.clone());
         let Position { term, origin, parents, seq } = position;
         Ok(Push {
             shared,
@@ -237,7 +242,7 @@ impl Push {
         }
         let sink = std::mem::replace(
             &mut self.sink,
-            PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries()),
+            PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries(), self.key.clone()),
         );
         let packs = sink.finish()?;
         sync_packs(&packs)?;
@@ -263,6 +268,7 @@ impl Push {
         };
         let manifest = Manifest {
             service: self.service.clone(),
+            key: self.key.id(),
             term: self.term,
             origin: self.origin,
             seq: self.seq,

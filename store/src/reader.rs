@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sustain_proto::{ChunkId, ChunkKey, PackRef, Region, RegionName, SnapshotId, chunk_bytes_at};
+use sustain_proto::{ChunkId, PackRef, Region, RegionName, SnapshotId, chunk_bytes_at};
 
 use crate::chunk_reader::{ChunkReader, Chunks, Supplied};
 use crate::generation::{Whole, visible, with_base};
@@ -25,7 +25,6 @@ pub enum ChunkRead {
 pub struct SnapshotReader {
     pub(crate) shared: Arc<Shared>,
     pub(crate) whole: Whole,
-    key: ChunkKey,
     _pin: Pin,
     supplied: Supplied,
     /// Not in use at present. Their number is bounded by the threads that read at once.
@@ -57,20 +56,18 @@ impl SnapshotReader {
         let pin = shared.pins.pin(packs);
         drop(state);
         let whole = Whole::load(shared, &base, &snapshot)?;
-        Ok(Self::new(shared, whole, pin)?)
+        Ok(Self::new(shared, whole, pin))
     }
 
     /// The reader of what was loaded, whose packs are pinned.
-    pub(crate) fn new(shared: &Arc<Shared>, whole: Whole, pin: Pin) -> Result<Self, Fault> {
-        let key = shared.key_to_read()?;
-        Ok(Self {
+    pub(crate) fn new(shared: &Arc<Shared>, whole: Whole, pin: Pin) -> Self {
+        Self {
             shared: shared.clone(),
             whole,
-            key,
             _pin: pin,
             supplied: Supplied::default(),
             idle: Mutex::default(),
-        })
+        }
     }
 }
 
@@ -134,7 +131,7 @@ impl SnapshotReader {
 
     /// Where its chunks are read from.
     pub(crate) fn chunks(&self) -> Chunks<'_> {
-        let chunks = Chunks::new(&self.shared, &self.whole.catalogue, Some(&self.key));
+        let chunks = Chunks::new(&self.shared, &self.whole.catalogue);
         Chunks { supplied: Some(&self.supplied), ..chunks }
     }
 

@@ -78,7 +78,7 @@ impl PackReceiver {
         self.written
     }
 
-    /// Checks the hash and the directory, syncs, and gives the pack its name. It is then kept until a
+    /// Checks the hash and, if its key is here, the directory, syncs, and gives the pack its name. It is then kept until a
     /// manifest that lists it is imported, or until too many others came after it.
     ///
     /// # Errors
@@ -96,12 +96,15 @@ impl PackReceiver {
         shared.pins.spare(&expected.id);
         file.rename(&shared.layout.pack(&expected.id))?;
         shared.disk.sync_folder(&folder).during("sync", &folder)?;
-        shared.directories.put(expected.id, Arc::new(directory));
+        if let Some(directory) = directory {
+            shared.directories.put(expected.id, Arc::new(directory));
+        }
         register(&shared, &mut database, expected)?;
         Ok(expected)
     }
 
-    fn check(&self) -> Result<PackDirectory, ImportError> {
+    /// The pack's directory, if its key is here.
+    fn check(&self) -> Result<Option<PackDirectory>, ImportError> {
         let PackRef { id, bytes } = self.expected;
         let damaged = |reason: String| ImportError::PackDamaged { id, reason };
         if self.written != bytes {
@@ -110,10 +113,13 @@ impl PackReceiver {
         if PackId::from_bytes(*self.hasher.finalize().as_bytes()) != id {
             return Err(damaged("its hash is another one".to_owned()));
         }
-        read_directory(self.file.path(), self.file.file()).map_err(|fault| match fault {
-            Fault::Damaged { reason, .. } => damaged(reason),
-            other => other.into(),
-        })
+        let (path, file) = (self.file.path(), self.file.file());
+        match read_directory(path, file, &self.shared.keys) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Fault::KeyMissing { .. }) => Ok(None),
+            Err(Fault::Damaged { reason, .. }) => Err(damaged(reason)),
+            Err(other) => Err(other.into()),
+        }
     }
 }
 

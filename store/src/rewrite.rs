@@ -54,7 +54,8 @@ pub(crate) fn write_base_packs(
         }
     }
     moved.sort_unstable();
-    let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
+    let key = shared.keys.find(whole.snapshot.manifest.key)?;
+    let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
     write_whole(shared, catalogue, &moved, &mut sink, progress)?;
     let (root, encoded) = whole.index.encode().map_err(RebaseError::Index)?;
     // If a kept pack holds this very index already, listing that pack is enough.
@@ -73,9 +74,8 @@ fn write_whole(
     sink: &mut PackSink,
     progress: &dyn Progress,
 ) -> Result<(), RebaseError> {
-    let key = shared.key_to_read()?;
-    let from = Chunks::new(shared, catalogue, Some(&key));
-    let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared)?);
+    let from = Chunks::new(shared, catalogue);
+    let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared, sink)?);
     for place in places {
         stop_if_wanted(progress)?;
         encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None, None);
@@ -84,12 +84,13 @@ fn write_whole(
     Ok(())
 }
 
-fn encoder(shared: &Shared) -> Result<Encoder, Fault> {
-    Encoder::new(shared.zstd_level, limits::ZSTD_DELTA_LEVEL).map_err(crate::ingest::no_memory)
+fn encoder(shared: &Shared, sink: &PackSink) -> Result<Encoder, Fault> {
+    let encoder = Encoder::new(sink.key(), shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
+    encoder.map_err(crate::ingest::no_memory)
 }
 
 fn append(encoder: &mut Encoder, sink: &mut PackSink) -> Result<(), Fault> {
-    if let Some(block) = encoder.finish() {
+    if let Some(block) = encoder.finish()? {
         sink.append(&block)?;
     }
     encoder.clear();
@@ -132,11 +133,11 @@ impl Draft {
         (delta, root, encoded): (&SnapshotIndex, IndexRoot, &[u8]),
         progress: &dyn Progress,
     ) -> Result<(), RebaseError> {
-        let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
-        let mut encoder = encoder(shared)?;
-        let key = shared.key_to_read()?;
-        let base = Chunks::new(shared, &self.whole.catalogue, Some(&key));
-        let from = Chunks::new(shared, &old.catalogue, Some(&key));
+        let key = shared.keys.find(self.base.manifest.key)?;
+        let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
+        let mut encoder = encoder(shared, &sink)?;
+        let base = Chunks::new(shared, &self.whole.catalogue);
+        let from = Chunks::new(shared, &old.catalogue);
         let (mut reader, mut references) = (ChunkReader::new()?, ChunkReader::new()?);
         let mut new = BTreeSet::new();
         for (name, chunks) in &delta.regions {

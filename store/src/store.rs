@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use sustain_proto::ChunkKey;
+use sustain_proto::ServiceName;
 
 use crate::catalogue::DirectoryCache;
 use crate::database::{Changes, Database};
@@ -13,8 +13,10 @@ use crate::disk::{Disk, DiskLock};
 use crate::error::DiskContext;
 use crate::gate::Gates;
 use crate::key::{KeyFile, new_secret};
+use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::pins::Pins;
+use crate::service_key::ServiceKey;
 use crate::state::State;
 use crate::{Fault, OpenReport};
 
@@ -44,23 +46,25 @@ impl Store {
     }
 }
 
-/// The key, and whether the store's folder has a file about it.
+/// What the store's folder says of the key that was not given for one service.
 #[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) key: Option<ChunkKey>,
+pub(crate) struct KeyNote {
+    /// Whether the store makes a key of its own if it has none.
+    pub(crate) own: bool,
     pub(crate) on_disk: bool,
 }
 
 /// What all handles and operations of a store share.
 ///
-/// Locks are taken in this order: database (held while anything visible changes), key, state, and the
-/// small ones of pins, gates and caches, which are never held while another is taken.
+/// Locks are taken in this order: database (held while anything visible changes), key's note, state, and the
+/// small ones of keys, pins, gates and caches, which are never held while another is taken.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) layout: Layout,
     pub(crate) zstd_level: i32,
-    pub(crate) key: Mutex<Key>,
+    pub(crate) keys: Keys,
+    pub(crate) key_note: Mutex<KeyNote>,
     pub(crate) database: Mutex<Database>,
     pub(crate) state: RwLock<State>,
     pub(crate) directories: DirectoryCache,
@@ -94,37 +98,42 @@ impl Shared {
         Ok(())
     }
 
-    /// The key, if there is one.
-    pub(crate) fn key(&self) -> Option<ChunkKey> {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).key.clone()
-    }
-
-    /// The key for reading chunks that are here.
-    pub(crate) fn key_to_read(&self) -> Result<ChunkKey, Fault> {
-        self.key().ok_or_else(|| Fault::KeyMissing { path: self.layout.key() })
-    }
-
-    /// The key for writing chunks: makes the store's own one if it has none yet, and makes sure that the
+    /// The key for a service's new base: makes the store's own one if it has none yet, and makes sure that the
     /// folder says which key it is.
-    pub(crate) fn key_to_write(&self) -> Result<ChunkKey, Fault> {
-        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
-        if key.key.is_none() {
+    pub(crate) fn key_to_write(&self, service: &ServiceName) -> Result<ServiceKey, Fault> {
+        let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_own_entry = self.keys.with(|ring| ring.services.contains_key(service));
+        if self.keys.of_service(service).is_none() && !has_own_entry && note.own {
             let state = self.state();
-            if !state.snapshots.is_empty() || !state.packs.is_empty() {
-                return Err(Fault::KeyMissing { path: self.layout.key() });
+            if let Some(snapshot) = state.snapshots.values().next() {
+                return Err(Fault::KeyMissing { key: snapshot.manifest.key });
+            }
+            if !state.packs.is_empty() {
+                return Err(Fault::ServiceKeyMissing { service: service.clone() });
             }
             drop(state);
             let secret = new_secret()?;
             KeyFile::Secret(secret).write(&self.disk, &self.layout)?;
-            key.key = Some(ChunkKey::derive(&secret));
-            key.on_disk = true;
+            self.keys.change(|ring| ring.default = Some(ServiceKey::derive(&secret)));
+            note.on_disk = true;
         }
-        let chunk_key = key.key.clone().ok_or_else(|| Fault::KeyMissing { path: self.layout.key() })?;
-        if !key.on_disk {
-            KeyFile::Fingerprint(chunk_key.fingerprint()).write(&self.disk, &self.layout)?;
-            key.on_disk = true;
+        self.note_key(&mut note)?;
+        let key = self.keys.of_service(service);
+        key.ok_or_else(|| Fault::ServiceKeyMissing { service: service.clone() })
+    }
+
+    /// Makes sure that the folder says which key it was given.
+    pub(crate) fn note_given_key(&self) -> Result<(), Fault> {
+        self.note_key(&mut self.key_note.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_key(&self, note: &mut KeyNote) -> Result<(), Fault> {
+        let given = self.keys.with(|ring| ring.default.as_ref().map(ServiceKey::id));
+        if let (Some(id), false) = (given, note.on_disk) {
+            KeyFile::Fingerprint(id).write(&self.disk, &self.layout)?;
+            note.on_disk = true;
         }
-        Ok(chunk_key)
+        Ok(())
     }
 
     /// Makes a folder of packs, and makes it stay.

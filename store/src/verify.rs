@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
-use sustain_proto::{ChunkKey, PackId, PackRef};
+use sustain_proto::{PackId, PackRef};
 
 use crate::catalogue::{BlockPlace, Catalogue};
 use crate::chunk_reader::{ChunkReader, Chunks};
@@ -37,6 +37,8 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Packs that were read.
     pub packs: u64,
+    /// Those of them that could only be compared with their ids, as the key that they are sealed under is not here.
+    pub packs_sealed: u64,
     /// Chunks that were decoded and compared with their ids.
     pub chunks: u64,
     /// Bytes of files that were read.
@@ -79,20 +81,21 @@ impl VerifyError {
 struct Findings {
     bad: BTreeMap<PathBuf, String>,
     packs: u64,
+    packs_sealed: u64,
     chunks: u64,
     bytes: u64,
 }
 
 struct Verify<'a> {
     shared: &'a Shared,
-    key: Option<ChunkKey>,
     progress: &'a dyn Progress,
     findings: Mutex<Findings>,
 }
 
 impl Store {
     /// Reads everything: the key, every manifest, every pack, every record in it; puts every snapshot's
-    /// index together; compares the database with the files. Damage is in the report, by file.
+    /// index together; compares the database with the files. Damage is in the report, by file. Of what is sealed
+    /// under a key that is not here, the hashes of packs and manifests are checked.
     ///
     /// # Errors
     /// Only if it was stopped, or the disk fails.
@@ -101,8 +104,7 @@ impl Store {
         let state = shared.state().clone();
         // Nothing that is visible now may go before it was read.
         let _pin = shared.pins.pin(state.packs.keys().copied());
-        let verify =
-            Verify { shared, key: shared.key(), progress, findings: Mutex::new(Findings::default()) };
+        let verify = Verify { shared, progress, findings: Mutex::new(Findings::default()) };
         for bad in &shared.report.bad {
             // What was bad at opening may have been received again, or dropped, since.
             if still_bad(shared, &state, &bad.path) {
@@ -121,8 +123,9 @@ impl Store {
         verify.database()?;
         let findings = verify.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
         let bad = findings.bad.into_iter().map(|(path, reason)| BadFile { path, reason }).collect();
-        let Findings { packs, chunks, bytes, .. } = findings;
-        Ok(VerifyReport { bad, snapshots: state.snapshots.len() as u64, packs, chunks, bytes })
+        let Findings { packs, packs_sealed, chunks, bytes, .. } = findings;
+        let snapshots = state.snapshots.len() as u64;
+        Ok(VerifyReport { bad, snapshots, packs, packs_sealed, chunks, bytes })
     }
 }
 
@@ -151,10 +154,8 @@ impl Verify<'_> {
                 self.blame(&path, &reason);
                 Ok(())
             }
-            Fault::KeyMissing { path } => {
-                self.blame(&path, "the key is missing");
-                Ok(())
-            }
+            // Whose key should be here is told by the key's file.
+            Fault::KeyMissing { .. } => Ok(()),
             other => Err(other.into()),
         }
     }
@@ -169,17 +170,27 @@ impl Verify<'_> {
         let path = self.shared.layout.key();
         match KeyFile::read(self.shared.disk.as_ref(), &self.shared.layout) {
             Ok(Some(_)) => {}
-            Ok(None) if self.key.is_some() || state.snapshots.is_empty() => {}
+            Ok(None) if state.snapshots.is_empty() || !self.lacks_own_key() => {}
             Ok(None) => self.blame(&path, "the key is missing"),
             Err(fault) => self.blame(&path, &fault.to_string()),
         }
     }
 
+    /// Whether the store should have a key of its own, and has none.
+    fn lacks_own_key(&self) -> bool {
+        let is_own = self.shared.key_note.lock().unwrap_or_else(PoisonError::into_inner).own;
+        is_own && self.shared.keys.with(|ring| ring.default.is_none())
+    }
+
     fn packs(&self, state: &State, packs: &BTreeMap<PackId, u64>) -> Result<(), VerifyError> {
         let mut catalogue = Catalogue::default();
+        let mut scratch = Vec::new();
         for (id, bytes) in packs {
-            let outcome = catalogue.add(self.shared, &[PackRef { id: *id, bytes: *bytes }]);
-            self.unless_dropped(id, outcome.map_err(VerifyError::from))?;
+            let outcome = match catalogue.add(self.shared, &[PackRef { id: *id, bytes: *bytes }]) {
+                Err(Fault::KeyMissing { .. }) => self.sealed_pack(id, &mut scratch),
+                outcome => outcome.map_err(VerifyError::from),
+            };
+            self.unless_dropped(id, outcome)?;
         }
         // What is not listed may refer to what is still to come.
         let listed = state.listed_packs();
@@ -203,6 +214,16 @@ impl Verify<'_> {
         }
     }
 
+    /// Reads all of a pack whose key is not here.
+    fn sealed_pack(&self, id: &PackId, scratch: &mut Vec<u8>) -> Result<(), VerifyError> {
+        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, id)?;
+        file.check_hash(*id, scratch, |part| self.done(part))?;
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.packs += 1;
+        findings.packs_sealed += 1;
+        Ok(())
+    }
+
     /// Reads all of a pack and, with a reader, puts together all its chunks.
     fn pack(
         &self,
@@ -215,7 +236,7 @@ impl Verify<'_> {
         let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &pack.id)?;
         file.check_hash(pack.id, scratch, |part| self.done(part))?;
         for (root, block) in directory.indexes() {
-            file.index(&directory.blocks()[*block as usize], root)?;
+            file.index(directory, *block, root)?;
         }
         if let Some(reader) = reader {
             self.chunks(catalogue, number, reader)?;
@@ -227,7 +248,7 @@ impl Verify<'_> {
     }
 
     fn chunks(&self, catalogue: &Catalogue, pack: u32, reader: &mut ChunkReader) -> Result<(), VerifyError> {
-        let from = Chunks::new(self.shared, catalogue, self.key.as_ref());
+        let from = Chunks::new(self.shared, catalogue);
         for block in 0..catalogue.packs()[pack as usize].1.blocks().len() as u32 {
             let block = BlockPlace { pack, block };
             // What it needs is in another pack: if that can't be read, it is that one which is named.

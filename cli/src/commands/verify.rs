@@ -39,8 +39,12 @@ fn words(value: &Value) -> String {
         let of = |key: &str| bad[key].as_str().unwrap_or("?");
         text.push_str(&format!("bad: {}: {}\n", of("path"), of("reason")));
     }
+    let sealed = match number("packs_sealed") {
+        0 => String::new(),
+        sealed => format!(" ({sealed} of them sealed, without their key here)"),
+    };
     text.push_str(&format!(
-        "{}, {}, {}, {} read: {}",
+        "{}, {}{sealed}, {}, {} read: {}",
         counted(number("snapshots"), "snapshot", "snapshots"),
         counted(number("packs"), "pack", "packs"),
         counted(number("chunks"), "chunk", "chunks"),

@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{
-    ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, IndexRoot, Manifest, NodeId, PackId, PackRef, Region,
-    RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, encode_frame,
+    ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, IndexRoot, KeyId, Manifest, NodeId, PackId, PackRef,
+    Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, encode_frame,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -30,6 +30,7 @@ pub(crate) fn manifest() -> Manifest {
     let parent = Term { counter: 2, node: NodeId::from_bytes([0x22; 32]), nonce: 1 };
     Manifest {
         service: ServiceName::new("mail").unwrap(),
+        key: KeyId::from_bytes([0x99; 8]),
         term: term(),
         origin: Some(TermOrigin { parent, seq: 41 }),
         seq: 42,
@@ -55,9 +56,10 @@ pub(crate) fn index() -> SnapshotIndex {
 #[test]
 fn a_manifest() {
     let expected = [
-        "5355534d0100", // magic number, version
-        "046d61696c",   // service
-        "03",           // term: counter, node, nonce
+        "5355534d0100",     // magic number, version
+        "046d61696c",       // service
+        "9999999999999999", // key
+        "03",               // term: counter, node, nonce
         &id("11"),
         "ac02",
         "01", // origin: there is one; its term, its number
@@ -195,7 +197,7 @@ fn hashes() {
         ("contents", index().content_hash(&regions).to_string()),
         ("pack", PackId::of(&bytes).to_string()),
         ("chunk", key.chunk_id(b"plain").to_string()),
-        ("fingerprint", hex(&key.fingerprint())),
+        ("key", key.id().to_string()),
     ];
     let expected = [
         ("snapshot", "6d631ebdb4872084821d31d13a8e15d460d033c2967ecccdd9871eeae3a51045"),
@@ -203,7 +205,7 @@ fn hashes() {
         ("contents", "5a11db41a2c66dcf72f017dd27588cf8e9e83fbea3320a8ff8b788d2662ca0dd"),
         ("pack", "6d631ebdb4872084821d31d13a8e15d460d033c2967ecccdd9871eeae3a51045"),
         ("chunk", "364082d43c6d620b09b133978fe134542d5f121cc8fad9de4bec69ff2187713b"),
-        ("fingerprint", "85ea4d0532e635c2"),
+        ("key", "85ea4d0532e635c2"),
     ];
     for ((what, found), (_, expected)) in found.iter().zip(expected) {
         assert_eq!(found, expected, "{what}");

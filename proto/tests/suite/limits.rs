@@ -2,8 +2,8 @@
 
 use sustain_proto::wire::{Ballot, Request, Response, SnapshotSummary, WireError};
 use sustain_proto::{
-    ChunkId, CodecError, ContentHash, IndexRoot, Manifest, ManifestError, NodeId, PackId, PackRef, Region,
-    RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, chunk_count,
+    ChunkId, CodecError, ContentHash, IndexRoot, KeyId, Manifest, ManifestError, NodeId, PackId, PackRef,
+    Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, chunk_count,
     encode_frame, limits,
 };
 
@@ -34,6 +34,7 @@ fn largest_manifest() -> Manifest {
     let pack = PackRef { id: PackId::from_bytes([255; 32]), bytes: limits::PACK_BYTES_MAX };
     Manifest {
         service: ServiceName::new("s".repeat(limits::SERVICE_NAME_BYTES_MAX)).unwrap(),
+        key: KeyId::from_bytes([255; 8]),
         term: TERM,
         origin: Some(ORIGIN),
         seq: u64::MAX,

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use sustain_proto::wire::{Ballot, Heartbeat, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, ContentHash, IndexRoot, Manifest, NodeId, PackId, PackRef, Region, RegionName, ServiceName,
-    SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, limits,
+    ChunkId, ContentHash, IndexRoot, KeyId, Manifest, NodeId, PackId, PackRef, Region, RegionName,
+    ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, limits,
 };
 
 macro_rules! id {
@@ -67,12 +67,27 @@ fn pack_ref() -> impl Strategy<Value = PackRef> {
 }
 
 pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
-    let head = (service(), term(), option::of(origin()), any::<u64>(), any::<u64>(), kind());
+    let head =
+        ((service(), any::<[u8; 8]>()), term(), option::of(origin()), any::<u64>(), any::<u64>(), kind());
     let lists = (vec(snapshot_id(), 0..=limits::PARENTS_MAX), regions(), vec(pack_ref(), 0..20));
     (head, lists, index_root(), content_hash()).prop_map(|(head, lists, index_root, content)| {
-        let (service, term, origin, seq, time_ms, kind) = head;
+        let ((service, key), term, origin, seq, time_ms, kind) = head;
+        let key = KeyId::from_bytes(key);
         let (parents, regions, packs) = lists;
-        Manifest { service, term, origin, seq, time_ms, kind, parents, regions, index_root, content, packs }
+        Manifest {
+            service,
+            key,
+            term,
+            origin,
+            seq,
+            time_ms,
+            kind,
+            parents,
+            regions,
+            index_root,
+            content,
+            packs,
+        }
     })
 }
 

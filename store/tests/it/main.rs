@@ -12,5 +12,6 @@ mod property;
 mod rebase;
 mod replication;
 mod round_trip;
+mod sealed;
 mod simulated_disk;
 mod threads;

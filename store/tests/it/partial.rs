@@ -36,9 +36,9 @@ fn bytes_of(store: &Store, pack: PackRef, offset: u64, count: u64) -> Vec<u8> {
 }
 
 fn directory(store: &Store, pack: PackRef) -> ForeignDirectory {
-    let short = bytes_of(store, pack, pack.bytes - 52, 52);
-    let Err(ForeignError::Short { bytes }) = ForeignDirectory::decode(pack, &short) else { panic!("enough") };
-    ForeignDirectory::decode(pack, &bytes_of(store, pack, pack.bytes - bytes, bytes)).unwrap()
+    let short = bytes_of(store, pack, pack.bytes - 36, 36);
+    let Err(ForeignError::Short { bytes }) = store.open_directory(pack, &short) else { panic!("enough") };
+    store.open_directory(pack, &bytes_of(store, pack, pack.bytes - bytes, bytes)).unwrap()
 }
 
 fn directories(store: &Store, id: SnapshotId) -> Vec<ForeignDirectory> {
@@ -168,12 +168,12 @@ fn wrong_bytes_and_wrong_directories_never_get_in() {
     // A directory of another pack, though with a proper end, does not fit this one's size.
     let tail = bytes_of(&from, pack, pack.bytes - 30_000, 30_000);
     let lie = PackRef { id: pack.id, bytes: pack.bytes - 1 };
-    assert!(matches!(ForeignDirectory::decode(lie, &tail), Err(ForeignError::Wrong { .. })));
+    assert!(matches!(to.open_directory(lie, &tail), Err(ForeignError::Wrong { .. })));
     for position in (0..tail.len()).step_by(997) {
         let mut tail = tail.clone();
         tail[position] ^= 1;
         // Either it is refused, or the bit was before the directory.
-        if let Ok(directory) = ForeignDirectory::decode(pack, &tail) {
+        if let Ok(directory) = to.open_directory(pack, &tail) {
             assert_eq!(directory.run(&chunk, 1).unwrap().offset(), run.offset());
         }
     }
@@ -201,7 +201,7 @@ fn a_snapshot_is_not_opened_by_directories_that_leave_something_out() {
     let twin = packs.into_iter().find(|pack| pack.bytes == left[0].bytes).expect("packs of noise are alike");
     let tail = bytes_of(&other, twin, twin.bytes - 30_000, 30_000);
     let mut false_ones = without;
-    false_ones.push(ForeignDirectory::decode(left[0], &tail).unwrap());
+    false_ones.push(to.open_directory(left[0], &tail).unwrap());
     let refused = to.open_partial(&manifests, &false_ones, &lazy).unwrap_err();
     assert!(matches!(refused, ImportError::Contradiction { .. }), "{refused:?}");
     assert!(matches!(to.open_partial(&manifests, &good, &lazy), Ok(Partial::Open(_))));

@@ -242,11 +242,11 @@ fn the_key_is_private_and_no_other_opens() {
     drop(store);
     let text = std::fs::read_to_string(path.join("key")).unwrap();
     assert!(!text.contains("0101010101"), "the cluster's key stays with the cluster");
-    assert_eq!(open(KeySource::Own).unwrap_err().kind(), ErrorKind::Refused);
-    assert_eq!(open(KeySource::Given([2; 32])).unwrap_err().kind(), ErrorKind::Refused);
-    // Without the file, the chunks themselves tell.
+    assert_eq!(open(KeySource::Own).unwrap_err().kind(), ErrorKind::Key);
+    assert_eq!(open(KeySource::Given([2; 32])).unwrap_err().kind(), ErrorKind::Key);
+    // Without the file, the manifests tell.
     std::fs::remove_file(path.join("key")).unwrap();
-    assert_eq!(open(KeySource::Given([2; 32])).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(open(KeySource::Given([2; 32])).unwrap_err().kind(), ErrorKind::Key);
     open(KeySource::Given([1; 32])).unwrap();
 }
 
