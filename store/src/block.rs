@@ -6,13 +6,13 @@
 
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{ChunkId, IndexRoot};
+use sustain_seal::TooLong;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::directory;
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pages::{PageMap, Previous, SharedPage};
-use crate::seal::TooLong;
 use crate::service_key::ServiceKey;
 
 /// Most plain bytes of a block of chunks.

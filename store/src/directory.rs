@@ -21,12 +21,12 @@
 
 use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX, PACK_RECORDS_MAX};
 use sustain_proto::{ChunkId, IndexRoot};
+use sustain_seal::{TAG_BYTES, TooLong};
 
 use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChunk};
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pack_ends::{HEADER_BYTES, Reader, TRAILER_BYTES, Trailer};
 use crate::pages::{PAGES_MAX, Page, PageMap, SharedPage};
-use crate::seal::{TAG_BYTES, TooLong};
 use crate::service_key::ServiceKey;
 
 /// Bytes of a directory before its entries.

@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sustain_proto::{KeyId, ServiceName};
-
-use crate::seal::TooLong;
+use sustain_seal::TooLong;
 
 /// What a caller can do about an error. The command line's exit codes follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

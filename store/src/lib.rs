@@ -47,7 +47,6 @@ mod replace;
 mod restore;
 mod retire;
 mod rewrite;
-mod seal;
 mod selector;
 mod service_key;
 mod source;

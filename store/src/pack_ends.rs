@@ -3,9 +3,9 @@
 
 use sustain_proto::KeyId;
 use sustain_proto::limits::PACK_BYTES_MAX;
+use sustain_seal::NONCE_BYTES;
 
 use crate::directory;
-use crate::seal::NONCE_BYTES;
 
 pub(crate) const HEADER_BYTES: usize = 8;
 pub(crate) const TRAILER_BYTES: usize = 36;

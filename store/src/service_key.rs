@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use sustain_proto::{ChunkId, ChunkKey, KeyId};
-
-use crate::seal::SealKey;
+use sustain_seal::SealKey;
 
 /// A key, derived from a secret. Cheap to clone. Its `Debug` shows the public id only.
 #[derive(Clone)]

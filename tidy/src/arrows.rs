@@ -1,16 +1,18 @@
 //! Arrows between crates go one way: proto ← store ← gossip ← node ← cli, and vmdriver knows proto and
-//! store only. preload knows nobody, and nobody it: vmdriver's build script compiles it on its own.
+//! store only. seal knows nobody, and only store knows it. preload knows nobody, and nobody it: vmdriver's build
+//! script compiles it on its own.
 
 use toml::{Table, Value};
 
 use crate::{Finding, Source};
 
 /// Each crate and the ones that it may depend on, itself never. Each stands after those that it knows.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("proto", &[]),
     ("tidy", &[]),
     ("preload", &[]),
-    ("store", &["proto"]),
+    ("seal", &[]),
+    ("store", &["proto", "seal"]),
     ("gossip", &["proto", "store"]),
     ("vmdriver", &["proto", "store"]),
     ("node", &["proto", "store", "gossip", "vmdriver"]),

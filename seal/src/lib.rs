@@ -1,5 +1,8 @@
 //! Sealing: bytes that only who has the service's key can read or make. Pure.
 //!
+//! A crate of its own because the cipher is slow unless all of it is compiled with what the workspace's `Cargo.toml`
+//! asks for this crate: it was a quarter as fast with the debug assertions that the others keep.
+//!
 //! AES-256-GCM-SIV (RFC 8452). Nothing in it is random: what is sealed again comes out the same, on every node. The
 //! nonce is a keyed hash of what the bytes are, so that practically every nonce is used once; where one is used twice
 //! all the same (other bytes for the same chunks, from another version of the compressor), this mode tells no more
@@ -9,33 +12,35 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 
 /// Bytes that sealing adds.
-pub(crate) const TAG_BYTES: usize = 16;
+pub const TAG_BYTES: usize = 16;
 
 /// Bytes of a nonce.
-pub(crate) const NONCE_BYTES: usize = 12;
+pub const NONCE_BYTES: usize = 12;
 
 const SEALING_CONTEXT: &str = "sustain 2026 sealing v1";
 const NONCE_CONTEXT: &str = "sustain 2026 sealing nonces v1";
 
-/// What seals and opens. It has no `Debug`.
-pub(crate) struct SealKey {
+/// What seals and opens. It has no `Debug`, so that it is never printed.
+pub struct SealKey {
     cipher: Aes256GcmSiv,
     nonces: [u8; 32],
 }
 
 /// Why bytes can't be sealed: they are more than the cipher takes, 64 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLong;
+pub struct TooLong;
 
 impl SealKey {
     /// Derives the keys from a service's 32-byte secret.
-    pub(crate) fn derive(secret: &[u8; 32]) -> Self {
+    #[must_use]
+    pub fn derive(secret: &[u8; 32]) -> Self {
         let key = blake3::derive_key(SEALING_CONTEXT, secret);
         Self { cipher: Aes256GcmSiv::new(&key.into()), nonces: blake3::derive_key(NONCE_CONTEXT, secret) }
     }
 
     /// The nonce of what these bytes describe.
-    pub(crate) fn nonce(&self, description: &[u8]) -> [u8; NONCE_BYTES] {
+    #[must_use]
+    pub fn nonce(&self, description: &[u8]) -> [u8; NONCE_BYTES] {
         let hash = blake3::keyed_hash(&self.nonces, description);
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&hash.as_bytes()[..NONCE_BYTES]);
@@ -43,19 +48,20 @@ impl SealKey {
     }
 
     /// Seals these bytes as what `context` says that they are.
-    pub(crate) fn seal(
-        &self,
-        nonce: [u8; NONCE_BYTES],
-        context: &[u8],
-        bytes: &mut Vec<u8>,
-    ) -> Result<(), TooLong> {
+    ///
+    /// # Errors
+    /// If they are too many; they are then as they were.
+    pub fn seal(&self, nonce: [u8; NONCE_BYTES], context: &[u8], bytes: &mut Vec<u8>) -> Result<(), TooLong> {
         let tag = self.cipher.encrypt_inout_detached(&nonce.into(), context, bytes.as_mut_slice().into());
         bytes.extend_from_slice(&tag.map_err(|_| TooLong)?);
         Ok(())
     }
 
-    /// Opens what was sealed with the same nonce as the same thing. If it was not, the bytes are of no worth.
-    pub(crate) fn open(
+    /// Opens what was sealed with the same nonce as the same thing.
+    ///
+    /// # Errors
+    /// If it was not, and the bytes are then of no worth.
+    pub fn open(
         &self,
         nonce: [u8; NONCE_BYTES],
         context: &[u8],
