@@ -76,8 +76,8 @@ pub(crate) struct BlockPlace {
     pub(crate) block: u32,
 }
 
-/// Where each chunk and index of some packs is. What is in several is taken from the first of them that has it by
-/// itself, or else from the first.
+/// Where each chunk and index of some packs is. What is in several is taken from the first of them where
+/// its block can be read by itself, or else from the first.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     packs: Vec<(PackRef, Arc<PackDirectory>)>,
@@ -170,6 +170,11 @@ impl Catalogue {
         self.packs[place.pack as usize].1.chunk(place.chunk)
     }
 
+    /// Where a chunk's bytes begin among those that its block expands to.
+    pub(crate) fn start_of(&self, place: Place) -> usize {
+        self.packs[place.pack as usize].1.start_of(place.chunk)
+    }
+
     /// The block that holds a chunk.
     pub(crate) fn block_of(&self, place: Place) -> BlockPlace {
         BlockPlace { pack: place.pack, block: self.packs[place.pack as usize].1.block_of(place.chunk) }
@@ -186,14 +191,14 @@ impl Catalogue {
         numbers.map(move |chunk| (Place { pack: block.pack, chunk }, directory.chunk(chunk)))
     }
 
-    /// Whether a chunk can be read by itself. Bases' chunks are such.
+    /// Whether a chunk's block can be read by itself. Bases' chunks are in such.
     pub(crate) fn is_alone(&self, place: Place) -> bool {
         is_alone(&self.packs, place)
     }
 
-    /// Whether a block is a chunk that can be read by itself.
+    /// Whether a block can be read by itself.
     pub(crate) fn is_block_alone(&self, block: BlockPlace) -> bool {
-        self.chunks_of(block).next().is_some_and(|(place, _)| self.is_alone(place))
+        self.packs[block.pack as usize].1.is_block_alone(block.block)
     }
 
     /// The chunks that reading a block's chunks takes besides: what they refer to, and what they share pages with.

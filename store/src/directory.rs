@@ -49,6 +49,8 @@ pub(crate) struct Block {
     first: u32,
     /// How many chunks it has; none if it is an index.
     chunks: u32,
+    /// None of its chunks refers to another, or shares pages that are stored with another.
+    alone: bool,
 }
 
 /// A chunk, packed: packs may have a million of them.
@@ -133,6 +135,7 @@ impl PackDirectory {
             plain_bytes: 0,
             first: self.chunks.len() as u32,
             chunks: 0,
+            alone: true,
         };
         match block.content {
             BlockContent::Index(root, plain_bytes) => {
@@ -153,7 +156,8 @@ impl PackDirectory {
         self.blocks.push(block);
     }
 
-    fn push_chunks(&mut self, block: Block, chunks: &[StoredChunk]) {
+    fn push_chunks(&mut self, mut block: Block, chunks: &[StoredChunk]) {
+        block.alone = chunks.iter().all(|chunk| chunk.reference.is_none() && chunk.shared.is_empty());
         self.encoded_bytes += BLOCK_BYTES;
         for chunk in chunks {
             self.encoded_bytes += chunk_entry_bytes(chunk);
@@ -197,10 +201,14 @@ impl PackDirectory {
         StoredChunk { id, plain_bytes, pages, reference, shared: shared.to_vec() }
     }
 
-    /// Whether a chunk can be read by itself: its block has no other, and it needs none.
+    /// Whether a block can be read by itself: its chunks need no others.
+    pub(crate) fn is_block_alone(&self, block: u32) -> bool {
+        self.blocks[block as usize].alone
+    }
+
+    /// Whether a chunk's block can be read by itself.
     pub(crate) fn is_alone(&self, chunk: u32) -> bool {
-        let PackedChunk { pages, reference, block, .. } = self.chunks[chunk as usize];
-        self.chunks_of(block).len() == 1 && reference == NO_REFERENCE && pages.count(Page::Shared) == 0
+        self.is_block_alone(self.block_of(chunk))
     }
 
     /// The number of a chunk.
@@ -211,6 +219,13 @@ impl PackDirectory {
     /// The number of the block that holds a chunk.
     pub(crate) fn block_of(&self, chunk: u32) -> u32 {
         self.chunks[chunk as usize].block
+    }
+
+    /// Where a chunk's bytes begin among those that its block expands to.
+    pub(crate) fn start_of(&self, chunk: u32) -> usize {
+        let first = self.blocks[self.block_of(chunk) as usize].first;
+        let before = &self.chunks[first as usize..chunk as usize];
+        before.iter().map(|chunk| chunk.pages.data_bytes(chunk.plain_bytes as usize)).sum()
     }
 
     /// The numbers of a block's chunks; none if it is an index.
@@ -336,7 +351,8 @@ fn decode_block(reader: &mut Reader<'_>, directory: &mut PackDirectory, offset: 
     };
     let stored_bytes = reader.number()?;
     let first = directory.chunks.len() as u32;
-    let mut block = Block { encoding, offset, stored_bytes, plain_bytes: 0, first, chunks: count.into() };
+    let chunks = count.into();
+    let mut block = Block { encoding, offset, stored_bytes, plain_bytes: 0, first, chunks, alone: true };
     let mut refers = false;
     if code & KIND_INDEX != 0 {
         let root = IndexRoot::from_bytes(reader.take()?);

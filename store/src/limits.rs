@@ -19,8 +19,9 @@ pub const CORES_LEFT_BEHIND: usize = 1;
 /// too: enough to get done on a machine that is always busy.
 pub const NICE_BEHIND: i32 = 10;
 
-/// Level of zstd. Design's measurements: 280 MB/s a core on guest memory, and later levels gain little.
-pub const ZSTD_LEVEL: i32 = 1;
+/// Level of zstd for bases: against level 1 it saves 4 % of a mail guest's state, at nine tenths of the speed
+/// (docs/benchmarks.md).
+pub const ZSTD_LEVEL: i32 = 2;
 
 /// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
 /// at four fifths of the speed (docs/benchmarks.md).
@@ -30,9 +31,16 @@ pub const ZSTD_DELTA_LEVEL: i32 = 3;
 /// whole block and what all its chunks refer to.
 pub const BLOCK_CHUNKS_MAX: usize = 16;
 
-/// Decoded blocks that a reader of chunks keeps, of up to 1 MiB each: a chunk's own, and those that it shares pages
-/// with. A guess.
-pub const BLOCKS_KEPT: usize = 8;
+/// Most chunks of a block of a base, of which single chunks are read: by a guest whose disk is restored on demand, and
+/// for what refers to them. Against chunks each by themselves it saves 6 % (docs/benchmarks.md).
+pub const BASE_BLOCK_CHUNKS: usize = 4;
+
+/// Decoded blocks that a reader of chunks keeps: a chunk's own, those of what it refers to, and those that it shares
+/// pages with. A guess.
+pub const BLOCKS_KEPT: usize = 64;
+
+/// Bytes of them after which it forgets those used longest ago. A guess.
+pub const BLOCK_CACHE_BYTES: usize = 8 << 20;
 
 /// Packs that a reader of chunks keeps open. A guess.
 pub const PACKS_KEPT_OPEN: usize = 8;

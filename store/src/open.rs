@@ -12,6 +12,7 @@ use crate::catalogue::DirectoryCache;
 use crate::database::Database;
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
+use crate::foreign::open_block;
 use crate::gate::Gates;
 use crate::key::{KeyFile, KeySource, own_key};
 use crate::layout::Layout;
@@ -240,17 +241,10 @@ fn probe_key(disk: &dyn Disk, layout: &Layout, state: &State, key: &ChunkKey) ->
 fn probe_pack(disk: &dyn Disk, layout: &Layout, pack: &PackRef, key: &ChunkKey) -> Option<bool> {
     let file = PackFile::open(disk, layout, &pack.id).ok()?;
     let directory = file.directory().ok()?;
-    let number = (0..directory.blocks().len() as u32).find(|block| {
-        // One that can be read by itself.
-        let chunks = directory.chunks_of(*block);
-        chunks.len() == 1 && directory.is_alone(chunks.start)
-    })?;
-    let (block, chunk) =
-        (directory.blocks()[number as usize], directory.chunk(directory.chunks_of(number).start));
-    let (mut stored, mut data) = (Vec::new(), vec![0; block.plain_bytes as usize]);
-    file.stored(&block, &mut stored).ok()?;
-    Decoder::new().ok()?.decode(block.encoding, &stored, &[], &mut data).ok()?;
-    let mut plain = vec![0; chunk.plain_bytes as usize];
-    chunk.pages.assemble(&data, &[], &[], &mut plain).ok()?;
-    Some(key.chunk_id(&plain) == chunk.id)
+    let number = (0..directory.blocks().len() as u32)
+        .find(|block| !directory.chunks_of(*block).is_empty() && directory.is_block_alone(*block))?;
+    let mut stored = Vec::new();
+    file.stored(&directory.blocks()[number as usize], &mut stored).ok()?;
+    let chunks = open_block(&mut Decoder::new().ok()?, &directory, number, &stored).ok()?;
+    chunks.first().map(|(id, plain)| key.chunk_id(plain) == *id)
 }
