@@ -18,6 +18,7 @@ use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{ChunkId, ChunkKey};
 
 use crate::block::{Decoder, Encoding, StoredChunk};
+use crate::block_cache::BlockCache;
 use crate::catalogue::{BlockPlace, Catalogue, Place};
 use crate::ingest::no_memory;
 use crate::pack_file::PackFile;
@@ -36,6 +37,8 @@ pub(crate) struct Chunks<'a> {
     pub(crate) key: Option<&'a ChunkKey>,
     /// What came of packs that are not here.
     pub(crate) supplied: Option<&'a Supplied>,
+    /// Blocks that other chunks need. Who wants to know what is on the disk brings an empty one.
+    pub(crate) cache: &'a BlockCache,
 }
 
 /// What became of packs that were not here: chunks that came one by one, the last few, and packs that came whole.
@@ -66,7 +69,6 @@ pub(crate) struct ChunkReader {
     files: VecDeque<(u32, PackFile)>,
     /// Decoded blocks, likewise.
     blocks: VecDeque<(BlockPlace, Arc<Vec<u8>>)>,
-    block_bytes: usize,
     /// Chunks that were referred to, likewise.
     references: VecDeque<(Place, Part)>,
     stored: Vec<u8>,
@@ -96,7 +98,7 @@ impl Part {
 
 impl<'a> Chunks<'a> {
     pub(crate) fn new(shared: &'a Shared, catalogue: &'a Catalogue, key: Option<&'a ChunkKey>) -> Self {
-        Self { shared, catalogue, key, supplied: None }
+        Self { shared, catalogue, key, supplied: None, cache: &shared.blocks }
     }
 
     fn damaged(&self, pack: u32, reason: impl Display) -> Fault {
@@ -159,7 +161,6 @@ impl ChunkReader {
             decoder: Decoder::new().map_err(no_memory)?,
             files: VecDeque::new(),
             blocks: VecDeque::new(),
-            block_bytes: 0,
             references: VecDeque::new(),
             stored: Vec::new(),
             shared: Vec::new(),
@@ -191,12 +192,12 @@ impl ChunkReader {
         let reference = match &entry.reference {
             Some(reference) => Some(self.reference(from, place.pack, reference)?),
             None if entry.shared.is_empty() => {
-                self.part = Some(self.alone(from, place, entry)?);
+                self.part = Some(self.alone(from, place, entry, false)?);
                 return Ok(());
             }
             None => None,
         };
-        let block = self.block(from, from.catalogue.block_of(place))?;
+        let block = self.block(from, from.catalogue.block_of(place), true)?;
         let mut shared = std::mem::take(&mut self.shared);
         shared.clear();
         for page in &entry.shared {
@@ -206,7 +207,7 @@ impl ChunkReader {
             let range = range.ok_or_else(|| {
                 from.damaged(place.pack, "a chunk shares a page that is not stored where it says")
             })?;
-            let block = self.block(from, from.catalogue.block_of(owner))?;
+            let block = self.block(from, from.catalogue.block_of(owner), true)?;
             let start = from.catalogue.start_of(owner);
             shared.extend_from_slice(&block[start + range.start..start + range.end]);
         }
@@ -219,8 +220,14 @@ impl ChunkReader {
         Ok(assembled.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 
-    /// Reads a chunk that refers to nothing and shares nothing.
-    fn alone(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<Part, ReadError> {
+    /// Reads a chunk that refers to nothing and shares nothing, because another one needs it or for itself.
+    fn alone(
+        &mut self,
+        from: Chunks<'_>,
+        place: Place,
+        entry: &StoredChunk,
+        needed: bool,
+    ) -> Result<Part, ReadError> {
         if from.catalogue.is_foreign(place.pack) {
             if let Some(plain) = from.supplied.and_then(|supplied| supplied.get(&entry.id)) {
                 return Ok(Part::whole(plain.to_vec()));
@@ -230,7 +237,7 @@ impl ChunkReader {
                 return Err(ReadError::Elsewhere { pack, chunk: entry.id });
             }
         }
-        let block = self.block(from, from.catalogue.block_of(place))?;
+        let block = self.block(from, from.catalogue.block_of(place), needed)?;
         let start = from.catalogue.start_of(place);
         let range = start..start + entry.data_bytes();
         if entry.pages == PageMap::all_data(entry.plain_bytes as usize) {
@@ -242,10 +249,19 @@ impl ChunkReader {
         Ok(Part::whole(plain))
     }
 
-    /// The bytes that a block expands to, which are as many as its chunks have.
-    fn block(&mut self, from: Chunks<'_>, place: BlockPlace) -> Result<Arc<Vec<u8>>, ReadError> {
+    /// The bytes that a block expands to, which are as many as its chunks have. One that others need is worth keeping.
+    fn block(
+        &mut self,
+        from: Chunks<'_>,
+        place: BlockPlace,
+        needed: bool,
+    ) -> Result<Arc<Vec<u8>>, ReadError> {
         if let Some(found) = kept(&mut self.blocks, &place) {
             return Ok(self.blocks[found].1.clone());
+        }
+        let pack = from.catalogue.pack(place.pack).id;
+        if let Some(found) = from.cache.get(pack, place.block) {
+            return Ok(found);
         }
         let mut prefix = Vec::new();
         if from.catalogue.block(place).encoding == Encoding::Delta {
@@ -255,17 +271,18 @@ impl ChunkReader {
                 chunk.pages.append_prefix(chunk.plain_bytes as usize, reference.get(), &mut prefix);
             }
         }
-        let mut data = Vec::new();
-        // Before there is more.
-        while self.block_bytes > limits::BLOCK_CACHE_BYTES || self.blocks.len() >= limits::BLOCKS_KEPT {
-            let Some((_, oldest)) = self.blocks.pop_front() else { break };
-            self.block_bytes -= oldest.len();
-            data = Arc::try_unwrap(oldest).unwrap_or(data);
+        if needed {
+            let mut data = Vec::new();
+            self.decode(from, place, &prefix, &mut data)?;
+            let data = Arc::new(data);
+            from.cache.put(pack, place.block, data.clone());
+            return Ok(data);
         }
+        let oldest = if self.blocks.len() < limits::BLOCKS_KEPT { None } else { self.blocks.pop_front() };
+        let mut data = oldest.and_then(|(_, oldest)| Arc::try_unwrap(oldest).ok()).unwrap_or_default();
         self.decode(from, place, &prefix, &mut data)?;
         let data = Arc::new(data);
-        self.block_bytes += data.len();
-        self.blocks.push_back((place, data.clone()));
+        keep(&mut self.blocks, place, data.clone(), limits::BLOCKS_KEPT);
         Ok(data)
     }
 
@@ -278,7 +295,7 @@ impl ChunkReader {
         if !from.catalogue.is_alone(place) {
             return Err(from.damaged(by, "a chunk refers to one that does not stand alone").into());
         }
-        let plain = self.alone(from, place, &from.catalogue.entry(place))?;
+        let plain = self.alone(from, place, &from.catalogue.entry(place), true)?;
         keep(&mut self.references, place, plain.clone(), limits::BLOCK_CHUNKS_MAX);
         Ok(plain)
     }
@@ -314,7 +331,7 @@ impl ChunkReader {
         let owners = owners.iter().filter_map(|page| from.catalogue.chunk(&page.chunk));
         blocks.extend(owners.map(|owner| from.catalogue.block_of(owner)));
         self.blocks.clear();
-        self.block_bytes = 0;
+        from.cache.clear();
         self.references.clear();
         for block in &blocks {
             for reference in from.catalogue.chunks_of(*block).filter_map(|(_, chunk)| chunk.reference) {
@@ -328,7 +345,7 @@ impl ChunkReader {
         }
         // The chunk's own block comes first, and is blamed by default.
         let others = blocks.iter().skip(1).filter(|block| **block != blocks[0]);
-        others.copied().find_map(|block| match self.block(from, block) {
+        others.copied().find_map(|block| match self.block(from, block, true) {
             Err(ReadError::Fault(fault)) => Some(fault),
             _ => None,
         })

@@ -239,6 +239,15 @@ impl PackDirectory {
         self.shared.iter().map(|page| page.chunk)
     }
 
+    /// The chunks with which a block's share pages.
+    pub(crate) fn owners_of(&self, block: u32) -> impl Iterator<Item = ChunkId> + '_ {
+        let start =
+            |chunk: u32| self.chunks.get(chunk as usize).map_or(self.shared.len(), |c| c.shared as usize);
+        let chunks = self.chunks_of(block);
+        let shared = if chunks.is_empty() { 0..0 } else { start(chunks.start)..start(chunks.end) };
+        self.shared[shared].iter().map(|page| page.chunk)
+    }
+
     /// What counts against the limit on a pack's records.
     pub(crate) fn records(&self) -> usize {
         self.chunks.len() + self.indexes.len()

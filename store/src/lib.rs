@@ -9,6 +9,7 @@ pub mod disk;
 pub mod limits;
 
 mod block;
+mod block_cache;
 mod catalogue;
 mod chunk_reader;
 mod database;
@@ -42,6 +43,7 @@ mod query;
 mod reader;
 mod rebase;
 mod receive;
+mod recent;
 mod replace;
 mod restore;
 mod retire;

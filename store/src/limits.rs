@@ -35,12 +35,18 @@ pub const BLOCK_CHUNKS_MAX: usize = 16;
 /// for what refers to them. Against chunks each by themselves it saves 6 % (docs/benchmarks.md).
 pub const BASE_BLOCK_CHUNKS: usize = 4;
 
-/// Decoded blocks that a reader of chunks keeps: a chunk's own, those of what it refers to, and those that it shares
-/// pages with. A guess.
-pub const BLOCKS_KEPT: usize = 64;
+/// Decoded blocks that a reader of chunks keeps for itself: it reads the chunks of a block one after the other.
+pub const BLOCKS_KEPT: usize = 4;
 
-/// Bytes of them after which it forgets those used longest ago. A guess.
-pub const BLOCK_CACHE_BYTES: usize = 8 << 20;
+/// Bytes of decoded blocks that a store keeps: of those that chunks refer to or share pages with. A guess: it spans 256
+/// MiB of memory of which a quarter changes all the time. What is referred to beyond that is decoded again and again.
+pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+
+/// Blocks that its table is laid out for.
+pub const BLOCK_CACHE_ITEMS: usize = 512;
+
+/// Services of which a store keeps what the last push has read. A guess: nodes run few at once.
+pub const RECENT_SERVICES_MAX: usize = 4;
 
 /// Packs that a reader of chunks keeps open. A guess.
 pub const PACKS_KEPT_OPEN: usize = 8;

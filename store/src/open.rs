@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use sustain_proto::{ChunkKey, PackRef};
 
 use crate::block::Decoder;
+use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
 use crate::database::Database;
 use crate::disk::{Disk, DiskLock, RealDisk};
@@ -19,6 +20,7 @@ use crate::layout::Layout;
 use crate::pack_file::PackFile;
 use crate::pins::Pins;
 
+use crate::recent::Recents;
 use crate::state::State;
 use crate::store::{Key, Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
@@ -141,6 +143,8 @@ impl Store {
             database: Mutex::new(database),
             state: RwLock::new(state),
             directories: DirectoryCache::default(),
+            blocks: BlockCache::default(),
+            recents: Recents::default(),
             pins,
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),

@@ -20,6 +20,7 @@ use crate::listing::{append_index, list_packs};
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::parallel::Pace;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
+use crate::recent::Recent;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::difference;
@@ -81,6 +82,7 @@ pub struct PushReport {
 }
 
 /// What the snapshot continues, as far as this store holds it.
+#[derive(Debug)]
 pub(crate) struct Parent {
     base: SnapshotId,
     base_packs: BTreeSet<sustain_proto::PackId>,
@@ -171,19 +173,20 @@ impl Store {
         let (position, snapshot) = place(&state, &service, lineage);
         let found = snapshot.map(|snapshot| with_base(&state, &snapshot)).transpose()?;
         let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
+        let parent = found.as_ref().map(|(_, snapshot)| snapshot.id);
+        let recent = parent.and_then(|parent| shared.recents.take(&service, parent, &state));
         drop(state);
-        let mut catalogue = Catalogue::default();
-        let mut parent = None;
+        let (mut parent, mut catalogue) = (None, Catalogue::default());
         if let Some((base, snapshot)) = found {
-            let whole = Whole::load(&shared, &base, &snapshot)?;
-            catalogue = whole.catalogue;
+            let recent = match recent.filter(|recent| recent.parent.base == base.id) {
+                Some(recent) => recent,
+                None => load(&shared, &base, &snapshot)?,
+            };
+            catalogue = recent.catalogue;
             for sibling in siblings {
                 catalogue.add_readable(&shared, &sibling.manifest.packs);
             }
-            let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
-            let Whole { base_index, index, .. } = whole;
-            let regions = snapshot.manifest.regions.clone();
-            parent = Some(Parent { base: base.id, base_packs, base_index, index, regions });
+            parent = Some(recent.parent);
         }
         let sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries());
         let Position { term, origin, parents, seq } = position;
@@ -207,6 +210,15 @@ impl Store {
             pace: Pace::Full,
         })
     }
+}
+
+/// Reads what a push continues.
+fn load(shared: &Shared, base: &Arc<Snapshot>, snapshot: &Arc<Snapshot>) -> Result<Recent, PushError> {
+    let Whole { base_index, index, catalogue, .. } = Whole::load(shared, base, snapshot)?;
+    let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
+    let regions = snapshot.manifest.regions.clone();
+    let parent = Parent { base: base.id, base_packs, base_index, index, regions };
+    Ok(Recent { snapshot: snapshot.id, parent, catalogue })
 }
 
 impl Push {
@@ -246,7 +258,20 @@ impl Push {
         let shared = packs.iter().flat_map(|pack| pack.directory.owners()).collect();
         let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &new, &shared);
         let (manifest, id, encoded) = self.describe(index_root, listed)?;
-        self.publish(id, manifest, encoded, packs, chunks_new)
+        let report = self.publish(id, manifest, encoded, packs, chunks_new)?;
+        self.leave(id, &new);
+        Ok(report)
+    }
+
+    /// Leaves to the next push what it would have to read.
+    fn leave(self, snapshot: SnapshotId, new: &[PackRef]) {
+        let Self { shared, service, parent, mut catalogue, index, regions, .. } = self;
+        // A base's own index is read again once.
+        let Some(parent) = parent else { return };
+        if catalogue.add(&shared, new).is_ok() {
+            let parent = Parent { index, regions, ..parent };
+            shared.recents.put(service, Recent { snapshot, parent, catalogue });
+        }
     }
 
     fn describe(
