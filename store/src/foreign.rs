@@ -124,8 +124,8 @@ impl RecordRun {
 }
 
 impl Store {
-    /// The plain bytes of the chunk that a run is for, and then of others in it, from its stored bytes. Each is compared
-    /// with its id; one that is something else ends the run.
+    /// The plain bytes of the chunk that a run is for, and then of others in it, from its stored bytes. Each is
+    /// compared with its id; one that is something else ends the run.
     ///
     /// # Errors
     /// If the chunk is not what its id says: the bytes or the directory are false.

@@ -20,6 +20,7 @@ mod gate;
 mod generation;
 mod guard;
 mod import;
+mod index_parts;
 mod ingest;
 mod key;
 mod layout;

@@ -51,7 +51,7 @@ pub const RECENT_SERVICES_MAX: usize = 4;
 /// Packs that a reader of chunks keeps open. A guess.
 pub const PACKS_KEPT_OPEN: usize = 8;
 
-/// Chunks of packs that are not here which a reader keeps: as many as two blocks refer to, and what they share. A guess.
+/// Chunks of packs that are not here which a reader keeps: as many as some blocks refer to. A guess.
 pub const SUPPLIED_CHUNKS_MAX: usize = 64;
 
 /// How long a rebase that is ready waits for a push that is going on. A guess: most take less than a second, and

@@ -27,14 +27,14 @@ pub(crate) fn list_packs(
     catalogue: &Catalogue,
     base_packs: Option<&BTreeSet<PackId>>,
     stored: &SnapshotIndex,
-    root: IndexRoot,
+    roots: &[IndexRoot],
     new: &[PackRef],
     shared: &BTreeSet<ChunkId>,
 ) -> Vec<PackRef> {
     let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
     let places = chunks.chain(shared).filter_map(|chunk| catalogue.chunk(chunk));
     let mut numbers = catalogue.packs_sharing(places.map(|place| catalogue.block_of(place)));
-    numbers.extend(catalogue.index(&root).map(|place| place.pack));
+    numbers.extend(roots.iter().filter_map(|root| catalogue.index(root)).map(|place| place.pack));
     let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);
     let old = old.filter(|pack| base_packs.is_none_or(|base| !base.contains(&pack.id)));
     let mut listed: Vec<PackRef> = old.collect();

@@ -61,8 +61,10 @@ impl SnapshotReader {
     }
 
     /// The reader of what was loaded, whose packs are pinned.
-    pub(crate) fn new(shared: &Arc<Shared>, whole: Whole, pin: Pin) -> Result<Self, Fault> {
+    pub(crate) fn new(shared: &Arc<Shared>, mut whole: Whole, pin: Pin) -> Result<Self, Fault> {
         let key = shared.key_to_read()?;
+        // Only who pushes on needs it as it is stored.
+        whole.parts = Vec::new();
         Ok(Self {
             shared: shared.clone(),
             whole,
@@ -120,7 +122,7 @@ impl SnapshotReader {
     }
 
     /// Hands over a chunk that [`ReadError::Elsewhere`] asked for, whose bytes
-    /// [`Store::open_records`](crate::Store::open_records) has checked. The last few are kept until their packs are here.
+    /// [`Store::open_records`](crate::Store::open_records) has checked. The last few are kept.
     pub fn supply(&self, chunk: ChunkId, plain: &[u8]) {
         self.supplied.put(chunk, plain.into());
     }

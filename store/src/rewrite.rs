@@ -126,7 +126,7 @@ impl Draft {
         manifest.kind = SnapshotKind::Delta { base: self.base.id };
         let renamed = |id: &SnapshotId| self.described.get(id).map_or(*id, |new| new.id);
         manifest.parents = manifest.parents.iter().map(renamed).collect();
-        manifest.index_root = index_root;
+        manifest.indexes = vec![index_root];
         manifest.packs = packs.into_values().collect();
         let (id, encoded) = manifest.encode()?;
         Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.snapshot.level }))

@@ -51,3 +51,21 @@ fn what_was_kept_is_not_used_when_a_pack_is_gone() {
     assert_eq!((again.chunks_new, again.packs), (changed.chunks_new, changed.packs));
     assert_eq!(restore(&store, again.snapshot), content);
 }
+
+/// Parts of an index that speak of what lay outside a smaller region must not show when it grows again.
+#[test]
+fn a_region_that_shrank_and_grew_again_has_nothing_of_what_was_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let full = memory_like(1, 1 << 20);
+    let mut changed = full.clone();
+    changed[(1 << 20) - 1_000..].copy_from_slice(&noise(5, 1_000));
+    let mut grown = full[..300_000].to_vec();
+    grown.resize(1 << 20, 0);
+    let states = [full.clone(), changed, full[..300_000].to_vec(), grown.clone(), full, grown];
+    let pushed: Vec<_> = states.iter().map(|ram| regions(&[("ram", ram.clone())])).collect();
+    let ids: Vec<_> = pushed.iter().map(|content| push(&store, "mail", content).snapshot).collect();
+    for (id, content) in ids.into_iter().zip(pushed) {
+        assert!(restore(&store, id) == content);
+    }
+}
