@@ -37,6 +37,9 @@ pub const PARENTS_MAX: usize = 2;
 /// takes (about 80 bytes an entry), which the bytes alone do not.
 pub const INDEX_ENTRIES_MAX: usize = 2 << 20;
 
+/// Most parts of a delta's index. Each is at least twice as large as the next, so that a handful spans any index.
+pub const INDEX_PARTS_MAX: usize = 24;
+
 /// Most bytes of an encoded index: [`INDEX_ENTRIES_MAX`] entries of at most 38 bytes, and the names.
 pub const INDEX_BYTES_MAX: usize = 80 << 20;
 

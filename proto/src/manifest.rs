@@ -65,8 +65,8 @@ pub struct Manifest {
     pub parents: Vec<SnapshotId>,
     /// The regions, in the order in which they were given.
     pub regions: Vec<Region>,
-    /// The root of its index.
-    pub index_root: IndexRoot,
+    /// The roots of its index, which may be in parts: what a later part says of a position counts. A base has one.
+    pub indexes: Vec<IndexRoot>,
     /// The hash of what a restore yields.
     pub content: ContentHash,
     /// The packs that hold its index and those of its chunks that are not in the base's packs.
@@ -153,6 +153,7 @@ impl Manifest {
     fn check(&self) -> Result<(), ManifestError> {
         check_count("regions", self.regions.len(), limits::REGIONS_MAX)?;
         check_count("parents", self.parents.len(), limits::PARENTS_MAX)?;
+        check_count("parts of an index", self.indexes.len(), limits::INDEX_PARTS_MAX)?;
         check_count("packs", self.packs.len(), limits::MANIFEST_PACKS_MAX)?;
         if let SnapshotKind::Base { came_from } = &self.kind {
             check_count("snapshots that it came from", came_from.len(), limits::CAME_FROM_MAX)?;

@@ -10,7 +10,7 @@ use sustain_seal::TooLong;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
-use crate::directory;
+use crate::entries::block_context;
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pages::{PageMap, Previous, SharedPage};
 use crate::service_key::ServiceKey;
@@ -113,9 +113,9 @@ impl Encoder {
         self.chunks.push(StoredChunk { id, plain_bytes: plain.len() as u32, pages, reference, shared });
     }
 
-    /// Whether no more chunks fit.
-    pub(crate) fn is_full(&self) -> bool {
-        self.chunks.len() == BLOCK_CHUNKS_MAX
+    /// How many chunks were added.
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.chunks.len()
     }
 
     /// The block of the chunks that were added, if there were any. [`Encoder::clear`] begins the next.
@@ -186,7 +186,7 @@ fn seal(
     encoding: Encoding,
     stored: &mut Vec<u8>,
 ) -> Result<(), TooLong> {
-    let context = directory::block_context(content, encoding);
+    let context = block_context(content, encoding);
     let key = key.seal();
     key.seal(key.nonce(&context), &context, stored)
 }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn opened(block: &NewBlock<'_>) -> Vec<u8> {
-        let context = directory::block_context(block.content, block.encoding);
+        let context = block_context(block.content, block.encoding);
         let (mut stored, key) = (block.stored.to_vec(), ServiceKey::derive(&[3; 32]));
         key.seal().open(key.seal().nonce(&context), &context, &mut stored).unwrap();
         stored
@@ -306,10 +306,9 @@ mod tests {
         for number in 0..BLOCK_CHUNKS_MAX as u8 {
             let mut new = old.clone();
             new[9_000..9_100].copy_from_slice(&noise(number + 2, 100));
-            assert!(!encoder.is_full());
+            assert_eq!(encoder.chunk_count(), usize::from(number));
             encoder.add(id(number), &new, Some((id(100), &old)), None);
         }
-        assert!(encoder.is_full());
         let block = encoder.finish().unwrap().unwrap();
         let new_bytes = 100 * BLOCK_CHUNKS_MAX;
         assert!((new_bytes..2 * new_bytes).contains(&block.stored.len()), "{}", block.stored.len());

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef};
 
@@ -62,6 +62,9 @@ impl DirectoryCache {
     }
 }
 
+/// The blocks that each block of a pack shares pages with.
+type Owners = Box<[Box<[BlockPlace]>]>;
+
 /// A chunk's pack and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -76,11 +79,13 @@ pub(crate) struct BlockPlace {
     pub(crate) block: u32,
 }
 
-/// Where each chunk and index of some packs is. What is in several is taken from the first of them that has it by
-/// itself, or else from the first.
+/// Where each chunk and index of some packs is. What is in several is taken from the first of them where
+/// its block can be read by itself, or else from the first.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     packs: Vec<(PackRef, Arc<PackDirectory>)>,
+    /// Of each pack and block the blocks that its chunks share pages with, once somebody has asked.
+    owners: Vec<OnceLock<Owners>>,
     known: BTreeMap<PackId, u32>,
     /// Packs that were not here when they were added.
     foreign: BTreeSet<u32>,
@@ -134,6 +139,7 @@ impl Catalogue {
         // A store of more than 2^32 packs can't be listed by manifests.
         let number = self.packs.len() as u32;
         self.packs.push((pack, directory.clone()));
+        self.owners.push(OnceLock::new());
         for (chunk, id) in (0..).zip(directory.chunk_ids()) {
             let place = Place { pack: number, chunk };
             match self.chunks.entry(id) {
@@ -175,6 +181,11 @@ impl Catalogue {
         self.packs[place.pack as usize].1.chunk(place.chunk)
     }
 
+    /// Where a chunk's bytes begin among those that its block expands to.
+    pub(crate) fn start_of(&self, place: Place) -> usize {
+        self.packs[place.pack as usize].1.start_of(place.chunk)
+    }
+
     /// The block that holds a chunk.
     pub(crate) fn block_of(&self, place: Place) -> BlockPlace {
         BlockPlace { pack: place.pack, block: self.packs[place.pack as usize].1.block_of(place.chunk) }
@@ -191,14 +202,14 @@ impl Catalogue {
         numbers.map(move |chunk| (Place { pack: block.pack, chunk }, directory.chunk(chunk)))
     }
 
-    /// Whether a chunk can be read by itself. Bases' chunks are such.
+    /// Whether a chunk's block can be read by itself. Bases' chunks are in such.
     pub(crate) fn is_alone(&self, place: Place) -> bool {
         is_alone(&self.packs, place)
     }
 
-    /// Whether a block is a chunk that can be read by itself.
+    /// Whether a block can be read by itself.
     pub(crate) fn is_block_alone(&self, block: BlockPlace) -> bool {
-        self.chunks_of(block).next().is_some_and(|(place, _)| self.is_alone(place))
+        self.packs[block.pack as usize].1.is_block_alone(block.block)
     }
 
     /// The chunks that reading a block's chunks takes besides: what they refer to, and what they share pages with.
@@ -220,6 +231,34 @@ impl Catalogue {
             }
         }
         needed
+    }
+
+    /// The packs of these blocks and of those with which their chunks share pages, and so on. What they refer to is not
+    /// followed: that is in the base.
+    pub(crate) fn packs_sharing(&self, blocks: impl IntoIterator<Item = BlockPlace>) -> BTreeSet<u32> {
+        let mut waiting: Vec<BlockPlace> = blocks.into_iter().collect();
+        let (mut seen, mut packs) = (HashSet::new(), BTreeSet::new());
+        while let Some(block) = waiting.pop() {
+            if seen.insert(block) {
+                packs.insert(block.pack);
+                waiting.extend(self.owners_of(block));
+            }
+        }
+        packs
+    }
+
+    /// The blocks with which a block's chunks share pages.
+    fn owners_of(&self, block: BlockPlace) -> &[BlockPlace] {
+        let (_, directory) = &self.packs[block.pack as usize];
+        let all = self.owners[block.pack as usize].get_or_init(|| {
+            let owners = |number| {
+                let shared = directory.owners_of(number).filter_map(|chunk| self.chunk(&chunk));
+                let blocks: BTreeSet<BlockPlace> = shared.map(|place| self.block_of(place)).collect();
+                blocks.into_iter().collect()
+            };
+            (0..directory.blocks().len() as u32).map(owners).collect()
+        });
+        &all[block.block as usize]
     }
 
     /// All packs with their directories.

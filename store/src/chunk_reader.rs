@@ -9,17 +9,20 @@
 //! What is referred to stands alone, and a page that is shared is stored where it is said to be: so this has an end,
 //! whatever a pack says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Display;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::ChunkId;
 use sustain_proto::limits::CHUNK_BYTES;
 
 use crate::block::{Decoder, Encoding, StoredChunk};
+use crate::block_cache::BlockCache;
 use crate::catalogue::{BlockPlace, Catalogue, Place};
 use crate::ingest::no_memory;
 use crate::pack_file::PackFile;
+use crate::pages::PageMap;
 use crate::store::Shared;
 use crate::{Fault, ReadError, limits};
 
@@ -32,12 +35,15 @@ pub(crate) struct Chunks<'a> {
     pub(crate) catalogue: &'a Catalogue,
     /// What came of packs that are not here.
     pub(crate) supplied: Option<&'a Supplied>,
+    /// Blocks that other chunks need. Who wants to know what is on the disk brings an empty one.
+    pub(crate) cache: &'a BlockCache,
 }
 
-/// Chunks of packs that are not here, as they came one by one: the last few.
+/// What became of packs that were not here: chunks that came one by one, the last few, and packs that came whole.
 #[derive(Debug, Default)]
 pub(crate) struct Supplied {
     chunks: Mutex<VecDeque<(ChunkId, Arc<[u8]>)>>,
+    arrived: Mutex<BTreeSet<u32>>,
 }
 
 impl Supplied {
@@ -59,18 +65,38 @@ pub(crate) struct ChunkReader {
     decoder: Decoder,
     /// Packs that are open, those used last at the end.
     files: VecDeque<(u32, PackFile)>,
-    /// Blocks of several chunks, likewise.
-    blocks: VecDeque<(BlockPlace, Arc<[u8]>)>,
+    /// Decoded blocks, likewise.
+    blocks: VecDeque<(BlockPlace, Arc<Vec<u8>>)>,
     /// Chunks that were referred to, likewise.
-    references: VecDeque<(Place, Arc<[u8]>)>,
+    references: VecDeque<(Place, Part)>,
     stored: Vec<u8>,
-    data: Vec<u8>,
+    shared: Vec<u8>,
+    /// The chunk that was read last: a part of its block, or put together.
+    part: Option<Part>,
     plain: Vec<u8>,
+}
+
+/// A part of a block, or of bytes that were put together.
+#[derive(Clone)]
+struct Part {
+    bytes: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Part {
+    fn whole(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { bytes: Arc::new(bytes), range }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
 }
 
 impl<'a> Chunks<'a> {
     pub(crate) fn new(shared: &'a Shared, catalogue: &'a Catalogue) -> Self {
-        Self { shared, catalogue, supplied: None }
+        Self { shared, catalogue, supplied: None, cache: &shared.blocks }
     }
 
     fn damaged(&self, pack: u32, reason: impl Display) -> Fault {
@@ -85,28 +111,21 @@ impl<'a> Chunks<'a> {
         })
     }
 
-    /// Where a chunk's bytes begin in its block.
-    fn start(&self, place: Place) -> usize {
-        let block = self.catalogue.block_of(place);
-        let before = self.catalogue.chunks_of(block).take_while(|(other, _)| other.chunk < place.chunk);
-        before.map(|(_, chunk)| chunk.data_bytes()).sum()
-    }
-
-    /// Whether a block's pack is here. One that came since is used if its own directory is the one that was given: that
-    /// may have been false.
-    fn check_arrived(&self, place: BlockPlace) -> Result<(), ReadError> {
-        if !self.catalogue.is_foreign(place.pack) {
-            return Ok(());
+    /// Whether a pack is here that was not. One that came since is used if its own directory is the one that was given:
+    /// that may have been false.
+    fn has_arrived(&self, number: u32) -> Result<bool, Fault> {
+        let arrived =
+            |supplied: &'a Supplied| supplied.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.supplied.is_some_and(|supplied| arrived(supplied).contains(&number)) {
+            return Ok(true);
         }
-        let (pack, given) = &self.catalogue.packs()[place.pack as usize];
+        let (pack, given) = &self.catalogue.packs()[number as usize];
         let here = self.shared.state().packs.contains_key(&pack.id);
-        if here && *self.shared.directory(pack)? == **given {
-            return Ok(());
+        let has = here && *self.shared.directory(pack)? == **given;
+        if let (true, Some(supplied)) = (has, self.supplied) {
+            arrived(supplied).insert(number);
         }
-        // What is not here stands alone, or the snapshot would not have been opened.
-        let chunk = self.catalogue.chunks_of(place).next();
-        let (_, chunk) = chunk.ok_or_else(|| self.damaged(place.pack, "it has an empty block"))?;
-        Err(ReadError::Elsewhere { pack: *pack, chunk: chunk.id })
+        Ok(has)
     }
 
     fn check(&self, place: Place, id: &ChunkId, plain: &[u8]) -> Result<(), Fault> {
@@ -142,7 +161,8 @@ impl ChunkReader {
             blocks: VecDeque::new(),
             references: VecDeque::new(),
             stored: Vec::new(),
-            data: Vec::new(),
+            shared: Vec::new(),
+            part: None,
             plain: Vec::with_capacity(CHUNK_BYTES),
         })
     }
@@ -150,13 +170,10 @@ impl ChunkReader {
     /// A chunk's bytes, checked against its id.
     pub(crate) fn chunk(&mut self, from: Chunks<'_>, place: Place) -> Result<&[u8], ReadError> {
         let entry = from.catalogue.entry(place);
-        let read = if from.catalogue.is_alone(place) {
-            self.alone(from, place, &entry)
-        } else {
-            self.assemble(from, place, &entry)
-        };
-        match read.and_then(|()| Ok(from.check(place, &entry.id, &self.plain)?)) {
-            Ok(()) => Ok(&self.plain),
+        self.part = None;
+        let read = self.read(from, place, &entry);
+        match read.and_then(|()| Ok(from.check(place, &entry.id, self.last())?)) {
+            Ok(()) => Ok(self.last()),
             Err(error @ ReadError::Fault(Fault::Damaged { .. })) => {
                 Err(self.blame(from, place).map_or(error, ReadError::Fault))
             }
@@ -164,29 +181,23 @@ impl ChunkReader {
         }
     }
 
-    /// Reads a chunk that stands alone into `plain`.
-    fn alone(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), ReadError> {
-        if from.catalogue.is_foreign(place.pack) {
-            if let Some(plain) = from.supplied.and_then(|supplied| supplied.get(&entry.id)) {
-                self.plain.clear();
-                self.plain.extend_from_slice(&plain);
-                return Ok(());
-            }
-        }
-        self.decode(from, from.catalogue.block_of(place), &[])?;
-        self.plain.resize(entry.plain_bytes as usize, 0);
-        let assembled = entry.pages.assemble(&self.data, &[], &[], &mut self.plain);
-        Ok(assembled.map_err(|reason| from.damaged(place.pack, reason))?)
+    fn last(&self) -> &[u8] {
+        self.part.as_ref().map_or(&self.plain, Part::get)
     }
 
-    /// Puts a chunk together in `plain`.
-    fn assemble(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), ReadError> {
-        let block = self.block(from, from.catalogue.block_of(place))?;
+    /// Reads a chunk into `part`, or puts it together in `plain`.
+    fn read(&mut self, from: Chunks<'_>, place: Place, entry: &StoredChunk) -> Result<(), ReadError> {
         let reference = match &entry.reference {
-            Some(reference) => self.reference(from, place.pack, reference)?,
-            None => Arc::default(),
+            Some(reference) => Some(self.reference(from, place.pack, reference)?),
+            None if entry.shared.is_empty() => {
+                self.part = Some(self.alone(from, place, entry, false)?);
+                return Ok(());
+            }
+            None => None,
         };
-        let mut shared = Vec::new();
+        let block = self.block(from, from.catalogue.block_of(place), true)?;
+        let mut shared = std::mem::take(&mut self.shared);
+        shared.clear();
         for page in &entry.shared {
             let owner = from.needed(place.pack, &page.chunk)?;
             let owned = from.catalogue.entry(owner);
@@ -194,38 +205,87 @@ impl ChunkReader {
             let range = range.ok_or_else(|| {
                 from.damaged(place.pack, "a chunk shares a page that is not stored where it says")
             })?;
-            let block = self.block(from, from.catalogue.block_of(owner))?;
-            let start = from.start(owner);
+            let block = self.block(from, from.catalogue.block_of(owner), true)?;
+            let start = from.catalogue.start_of(owner);
             shared.extend_from_slice(&block[start + range.start..start + range.end]);
         }
-        let start = from.start(place);
+        let start = from.catalogue.start_of(place);
         self.plain.resize(entry.plain_bytes as usize, 0);
-        let data = &block[start..start + entry.data_bytes()];
-        let assembled = entry.pages.assemble(data, &reference, &shared, &mut self.plain);
+        let (data, reference) = (&block[start..start + entry.data_bytes()], reference.as_ref());
+        let reference = reference.map(Part::get).unwrap_or_default();
+        let assembled = entry.pages.assemble(data, reference, &shared, &mut self.plain);
+        self.shared = shared;
         Ok(assembled.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 
-    /// The bytes that a block expands to, which are as many as its chunks have.
-    fn block(&mut self, from: Chunks<'_>, place: BlockPlace) -> Result<Arc<[u8]>, ReadError> {
+    /// Reads a chunk that refers to nothing and shares nothing, because another one needs it or for itself.
+    fn alone(
+        &mut self,
+        from: Chunks<'_>,
+        place: Place,
+        entry: &StoredChunk,
+        needed: bool,
+    ) -> Result<Part, ReadError> {
+        if from.catalogue.is_foreign(place.pack) {
+            if let Some(plain) = from.supplied.and_then(|supplied| supplied.get(&entry.id)) {
+                return Ok(Part::whole(plain.to_vec()));
+            }
+            if !from.has_arrived(place.pack)? {
+                let pack = from.catalogue.pack(place.pack);
+                return Err(ReadError::Elsewhere { pack, chunk: entry.id });
+            }
+        }
+        let block = self.block(from, from.catalogue.block_of(place), needed)?;
+        let start = from.catalogue.start_of(place);
+        let range = start..start + entry.data_bytes();
+        if entry.pages == PageMap::all_data(entry.plain_bytes as usize) {
+            return Ok(Part { bytes: block, range });
+        }
+        let mut plain = vec![0; entry.plain_bytes as usize];
+        let assembled = entry.pages.assemble(&block[range], &[], &[], &mut plain);
+        assembled.map_err(|reason| from.damaged(place.pack, reason))?;
+        Ok(Part::whole(plain))
+    }
+
+    /// The bytes that a block expands to, which are as many as its chunks have. One that others need is worth keeping.
+    fn block(
+        &mut self,
+        from: Chunks<'_>,
+        place: BlockPlace,
+        needed: bool,
+    ) -> Result<Arc<Vec<u8>>, ReadError> {
         if let Some(found) = kept(&mut self.blocks, &place) {
             return Ok(self.blocks[found].1.clone());
+        }
+        let pack = from.catalogue.pack(place.pack).id;
+        if let Some(found) = from.cache.get(pack, place.block) {
+            return Ok(found);
         }
         let mut prefix = Vec::new();
         if from.catalogue.block(place).encoding == Encoding::Delta {
             for (at, chunk) in from.catalogue.chunks_of(place) {
                 let Some(reference) = &chunk.reference else { continue };
                 let reference = self.reference(from, at.pack, reference)?;
-                chunk.pages.append_prefix(chunk.plain_bytes as usize, &reference, &mut prefix);
+                chunk.pages.append_prefix(chunk.plain_bytes as usize, reference.get(), &mut prefix);
             }
         }
-        self.decode(from, place, &prefix)?;
-        let data: Arc<[u8]> = self.data.as_slice().into();
+        if needed {
+            let mut data = Vec::new();
+            self.decode(from, place, &prefix, &mut data)?;
+            let data = Arc::new(data);
+            from.cache.put(pack, place.block, data.clone());
+            return Ok(data);
+        }
+        let oldest = if self.blocks.len() < limits::BLOCKS_KEPT { None } else { self.blocks.pop_front() };
+        let mut data = oldest.and_then(|(_, oldest)| Arc::try_unwrap(oldest).ok()).unwrap_or_default();
+        self.decode(from, place, &prefix, &mut data)?;
+        let data = Arc::new(data);
         keep(&mut self.blocks, place, data.clone(), limits::BLOCKS_KEPT);
         Ok(data)
     }
 
     /// A chunk that is referred to.
-    fn reference(&mut self, from: Chunks<'_>, by: u32, id: &ChunkId) -> Result<Arc<[u8]>, ReadError> {
+    fn reference(&mut self, from: Chunks<'_>, by: u32, id: &ChunkId) -> Result<Part, ReadError> {
         let place = from.needed(by, id)?;
         if let Some(found) = kept(&mut self.references, &place) {
             return Ok(self.references[found].1.clone());
@@ -233,19 +293,23 @@ impl ChunkReader {
         if !from.catalogue.is_alone(place) {
             return Err(from.damaged(by, "a chunk refers to one that does not stand alone").into());
         }
-        self.alone(from, place, &from.catalogue.entry(place))?;
-        let plain: Arc<[u8]> = self.plain.as_slice().into();
+        let plain = self.alone(from, place, &from.catalogue.entry(place), true)?;
         keep(&mut self.references, place, plain.clone(), limits::BLOCK_CHUNKS_MAX);
         Ok(plain)
     }
 
-    /// Reads a block and expands it into `data`.
-    fn decode(&mut self, from: Chunks<'_>, place: BlockPlace, prefix: &[u8]) -> Result<(), ReadError> {
+    /// Reads a block and expands it.
+    fn decode(
+        &mut self,
+        from: Chunks<'_>,
+        place: BlockPlace,
+        prefix: &[u8],
+        data: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
         let block = from.catalogue.block(place);
         let file = match kept(&mut self.files, &place.pack) {
             Some(found) => found,
             None => {
-                from.check_arrived(place)?;
                 let id = from.catalogue.pack(place.pack).id;
                 let file = PackFile::open(from.shared.disk.as_ref(), &from.shared.layout, &id)?;
                 keep(&mut self.files, place.pack, file, limits::PACKS_KEPT_OPEN);
@@ -254,8 +318,8 @@ impl ChunkReader {
         };
         let directory = from.catalogue.directory(place.pack);
         self.files[file].1.open_block(directory, place.block, &mut self.stored)?;
-        self.data.resize(block.plain_bytes as usize, 0);
-        let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, &mut self.data);
+        data.resize(block.plain_bytes as usize, 0);
+        let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, data);
         Ok(decoded.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 
@@ -266,12 +330,13 @@ impl ChunkReader {
         let owners = owners.iter().filter_map(|page| from.catalogue.chunk(&page.chunk));
         blocks.extend(owners.map(|owner| from.catalogue.block_of(owner)));
         self.blocks.clear();
+        from.cache.clear();
         self.references.clear();
         for block in &blocks {
             for reference in from.catalogue.chunks_of(*block).filter_map(|(_, chunk)| chunk.reference) {
                 let Some(referred) = from.catalogue.chunk(&reference) else { continue };
                 let read = self.reference(from, block.pack, &reference);
-                let read = read.and_then(|plain| Ok(from.check(referred, &reference, &plain)?));
+                let read = read.and_then(|plain| Ok(from.check(referred, &reference, plain.get())?));
                 if let Err(ReadError::Fault(fault)) = read {
                     return Some(fault);
                 }
@@ -279,7 +344,7 @@ impl ChunkReader {
         }
         // The chunk's own block comes first, and is blamed by default.
         let others = blocks.iter().skip(1).filter(|block| **block != blocks[0]);
-        others.copied().find_map(|block| match self.block(from, block) {
+        others.copied().find_map(|block| match self.block(from, block, true) {
             Err(ReadError::Fault(fault)) => Some(fault),
             _ => None,
         })

@@ -15,33 +15,26 @@
 //! ```
 //! All numbers are little endian. Stored bytes count what sealing adds. What a block is sealed as (the associated data)
 //! is "block" and its entry without its stored bytes; a directory, "directory", its offset and the key's id. A block's
-//! nonce follows from that, so it is not stored. Since offsets are sums of lengths, no directory can point elsewhere. A chunk
-//! whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out; likewise for what it
-//! refers to, and the chunks that its shared pages are stored with.
+//! nonce follows from that, so it is not stored. Since offsets are sums of lengths, no directory can point elsewhere.
+//! A chunk whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out; likewise for what
+//! it refers to, and the chunks that its shared pages are stored with.
 
-use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX, PACK_RECORDS_MAX};
+use sustain_proto::limits::{INDEX_BYTES_MAX, PACK_RECORDS_MAX};
 use sustain_proto::{ChunkId, IndexRoot};
 use sustain_seal::{TAG_BYTES, TooLong};
 
 use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChunk};
+use crate::entries::{
+    BLOCK_BYTES, INDEX_ENTRY_BYTES, KIND_INDEX, block_context, chunk_entry_bytes, decode_chunk, encode_chunk,
+    encode_index, encoded_bytes_max, encoding_code,
+};
 use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pack_ends::{HEADER_BYTES, Reader, TRAILER_BYTES, Trailer};
-use crate::pages::{PAGES_MAX, Page, PageMap, SharedPage};
+use crate::pages::{Page, PageMap, SharedPage};
 use crate::service_key::ServiceKey;
 
 /// Bytes of a directory before its entries.
 const COUNTS_BYTES: usize = 8;
-const BLOCK_BYTES: usize = 6;
-/// A chunk's entry at its shortest, and at its longest.
-const CHUNK_BYTES_MIN: usize = 33;
-const CHUNK_ENTRY_BYTES_MAX: usize = 73 + 1 + PAGES_MAX * 34;
-const INDEX_ENTRY_BYTES: usize = 36;
-const FLAG_FULL: u8 = 1;
-const FLAG_ALL_DATA: u8 = 2;
-const FLAG_REFERS: u8 = 4;
-const FLAG_SHARES: u8 = 8;
-const FLAGS: u8 = FLAG_FULL | FLAG_ALL_DATA | FLAG_REFERS | FLAG_SHARES;
-const KIND_INDEX: u8 = 0x10;
 const NO_REFERENCE: u32 = u32::MAX;
 
 /// Most bytes of a directory, sealed.
@@ -62,6 +55,8 @@ pub(crate) struct Block {
     first: u32,
     /// How many chunks it has; none if it is an index.
     chunks: u32,
+    /// None of its chunks refers to another, or shares pages that are stored with another.
+    alone: bool,
 }
 
 /// A chunk, packed: packs may have a million of them.
@@ -92,70 +87,9 @@ pub(crate) struct PackDirectory {
     encoded_bytes: usize,
 }
 
-/// Most bytes of so many blocks' and chunks' entries.
-const fn encoded_bytes_max(blocks: u32, chunks: u32) -> u64 {
-    blocks as u64 * (BLOCK_BYTES + INDEX_ENTRY_BYTES) as u64 + chunks as u64 * CHUNK_ENTRY_BYTES_MAX as u64
-}
-
-/// What a block is sealed as.
-pub(crate) fn block_context(content: BlockContent<'_>, encoding: Encoding) -> Vec<u8> {
-    let mut context = b"block".to_vec();
-    match content {
-        BlockContent::Index(root, plain_bytes) => {
-            context.extend_from_slice(&[KIND_INDEX | encoding_code(encoding), 0]);
-            encode_index(root, plain_bytes, &mut context);
-        }
-        BlockContent::Chunks(chunks) => {
-            context.extend_from_slice(&[encoding_code(encoding), chunks.len() as u8]);
-            chunks.iter().for_each(|chunk| encode_chunk(chunk, &mut context));
-        }
-    }
-    context
-}
-
 /// What a directory at this offset is sealed as.
 fn directory_context(offset: u64, key: &ServiceKey) -> Vec<u8> {
     [b"directory".as_slice(), &offset.to_le_bytes(), key.id().as_bytes()].concat()
-}
-
-fn flags(chunk: &StoredChunk) -> u8 {
-    let bytes = chunk.plain_bytes as usize;
-    let mut flags = 0;
-    if bytes == CHUNK_BYTES {
-        flags |= FLAG_FULL;
-    }
-    if chunk.pages == PageMap::all_data(bytes) {
-        flags |= FLAG_ALL_DATA;
-    }
-    if chunk.reference.is_some() {
-        flags |= FLAG_REFERS;
-    }
-    if !chunk.shared.is_empty() {
-        flags |= FLAG_SHARES;
-    }
-    flags
-}
-
-/// The chunks that shared pages are stored with, each once.
-fn owners(shared: &[SharedPage]) -> Vec<ChunkId> {
-    let mut owners: Vec<ChunkId> = Vec::new();
-    for page in shared {
-        if !owners.contains(&page.chunk) {
-            owners.push(page.chunk);
-        }
-    }
-    owners
-}
-
-fn chunk_entry_bytes(chunk: &StoredChunk) -> usize {
-    let flags = flags(chunk);
-    let field =
-        |flag: u8, present: bool, bytes: usize| if (flags & flag != 0) == present { bytes } else { 0 };
-    CHUNK_BYTES_MIN
-        + field(FLAG_FULL, false, 4)
-        + field(FLAG_ALL_DATA, false, 4)
-        + field(FLAG_REFERS, true, 32)
-        + field(FLAG_SHARES, true, 1 + 32 * owners(&chunk.shared).len() + 2 * chunk.shared.len())
 }
 
 impl PackDirectory {
@@ -203,6 +137,7 @@ impl PackDirectory {
             plain_bytes: 0,
             first: self.chunks.len() as u32,
             chunks: 0,
+            alone: true,
         };
         match block.content {
             BlockContent::Index(root, plain_bytes) => {
@@ -223,7 +158,8 @@ impl PackDirectory {
         self.blocks.push(block);
     }
 
-    fn push_chunks(&mut self, block: Block, chunks: &[StoredChunk]) {
+    fn push_chunks(&mut self, mut block: Block, chunks: &[StoredChunk]) {
+        block.alone = chunks.iter().all(|chunk| chunk.reference.is_none() && chunk.shared.is_empty());
         self.encoded_bytes += BLOCK_BYTES;
         for chunk in chunks {
             self.encoded_bytes += chunk_entry_bytes(chunk);
@@ -267,10 +203,14 @@ impl PackDirectory {
         StoredChunk { id, plain_bytes, pages, reference, shared: shared.to_vec() }
     }
 
-    /// Whether a chunk can be read by itself: its block has no other, and it needs none.
+    /// Whether a block can be read by itself: its chunks need no others.
+    pub(crate) fn is_block_alone(&self, block: u32) -> bool {
+        self.blocks[block as usize].alone
+    }
+
+    /// Whether a chunk's block can be read by itself.
     pub(crate) fn is_alone(&self, chunk: u32) -> bool {
-        let PackedChunk { pages, reference, block, .. } = self.chunks[chunk as usize];
-        self.chunks_of(block).len() == 1 && reference == NO_REFERENCE && pages.count(Page::Shared) == 0
+        self.is_block_alone(self.block_of(chunk))
     }
 
     /// The number of a chunk.
@@ -283,6 +223,13 @@ impl PackDirectory {
         self.chunks[chunk as usize].block
     }
 
+    /// Where a chunk's bytes begin among those that its block expands to.
+    pub(crate) fn start_of(&self, chunk: u32) -> usize {
+        let first = self.blocks[self.block_of(chunk) as usize].first;
+        let before = &self.chunks[first as usize..chunk as usize];
+        before.iter().map(|chunk| chunk.pages.data_bytes(chunk.plain_bytes as usize)).sum()
+    }
+
     /// The numbers of a block's chunks; none if it is an index.
     pub(crate) fn chunks_of(&self, block: u32) -> std::ops::Range<u32> {
         let block = self.blocks[block as usize];
@@ -292,6 +239,15 @@ impl PackDirectory {
     /// The chunks with which this pack's share pages.
     pub(crate) fn owners(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.shared.iter().map(|page| page.chunk)
+    }
+
+    /// The chunks with which a block's share pages.
+    pub(crate) fn owners_of(&self, block: u32) -> impl Iterator<Item = ChunkId> + '_ {
+        let start =
+            |chunk: u32| self.chunks.get(chunk as usize).map_or(self.shared.len(), |c| c.shared as usize);
+        let chunks = self.chunks_of(block);
+        let shared = if chunks.is_empty() { 0..0 } else { start(chunks.start)..start(chunks.end) };
+        self.shared[shared].iter().map(|page| page.chunk)
     }
 
     /// What counts against the limit on a pack's records.
@@ -372,44 +328,6 @@ impl PackDirectory {
     }
 }
 
-fn encoding_code(encoding: Encoding) -> u8 {
-    match encoding {
-        Encoding::Raw => 0,
-        Encoding::Zstd => 1,
-        Encoding::Delta => 2,
-    }
-}
-
-fn encode_index(root: IndexRoot, plain_bytes: u32, bytes: &mut Vec<u8>) {
-    bytes.extend_from_slice(root.as_bytes());
-    bytes.extend_from_slice(&plain_bytes.to_le_bytes());
-}
-
-fn encode_chunk(chunk: &StoredChunk, bytes: &mut Vec<u8>) {
-    let flags = flags(chunk);
-    bytes.extend_from_slice(chunk.id.as_bytes());
-    bytes.push(flags);
-    if flags & FLAG_FULL == 0 {
-        bytes.extend_from_slice(&chunk.plain_bytes.to_le_bytes());
-    }
-    if flags & FLAG_ALL_DATA == 0 {
-        bytes.extend_from_slice(&chunk.pages.bits().to_le_bytes());
-    }
-    if let Some(reference) = chunk.reference {
-        bytes.extend_from_slice(reference.as_bytes());
-    }
-    if flags & FLAG_SHARES != 0 {
-        let owners = owners(&chunk.shared);
-        // At most as many as a chunk has pages.
-        bytes.push(owners.len() as u8);
-        owners.iter().for_each(|owner| bytes.extend_from_slice(owner.as_bytes()));
-        for page in &chunk.shared {
-            let owner = owners.iter().take_while(|owner| **owner != page.chunk).count();
-            bytes.extend_from_slice(&[owner as u8, page.page]);
-        }
-    }
-}
-
 /// Reads a block's entry, and returns how many bytes the block has in the file.
 fn decode_block(reader: &mut Reader<'_>, directory: &mut PackDirectory, offset: u32) -> Result<u64, String> {
     let [code, count] = reader.take()?;
@@ -421,7 +339,8 @@ fn decode_block(reader: &mut Reader<'_>, directory: &mut PackDirectory, offset: 
     };
     let stored_bytes = reader.number()?;
     let first = directory.chunks.len() as u32;
-    let mut block = Block { encoding, offset, stored_bytes, plain_bytes: 0, first, chunks: count.into() };
+    let chunks = count.into();
+    let mut block = Block { encoding, offset, stored_bytes, plain_bytes: 0, first, chunks, alone: true };
     let mut refers = false;
     if code & KIND_INDEX != 0 {
         let root = IndexRoot::from_bytes(reader.take()?);
@@ -454,49 +373,6 @@ fn check_lengths(block: &Block, plain_bytes_max: usize) -> Result<(), String> {
         return Err("a block has an impossible length".to_owned());
     }
     Ok(())
-}
-
-fn decode_chunk(reader: &mut Reader<'_>) -> Result<StoredChunk, String> {
-    let id = ChunkId::from_bytes(reader.take()?);
-    let [flags] = reader.take()?;
-    let plain_bytes = if flags & FLAG_FULL != 0 { CHUNK_BYTES as u32 } else { reader.number()? };
-    let bytes = plain_bytes as usize;
-    if bytes == 0 || bytes > CHUNK_BYTES || flags & !FLAGS != 0 {
-        return Err("a chunk has an impossible length".to_owned());
-    }
-    let pages = if flags & FLAG_ALL_DATA != 0 {
-        PageMap::all_data(bytes)
-    } else {
-        PageMap::from_bits(reader.number()?)
-    };
-    let refers = flags & FLAG_REFERS != 0;
-    let reference = if refers { Some(ChunkId::from_bytes(reader.take()?)) } else { None };
-    pages.check(bytes, refers)?;
-    let count = pages.count(Page::Shared);
-    if (count > 0) != (flags & FLAG_SHARES != 0) {
-        return Err("a chunk's shared pages are not where they should be".to_owned());
-    }
-    let shared = if count > 0 { decode_shared(reader, count)? } else { Vec::new() };
-    Ok(StoredChunk { id, plain_bytes, pages, reference, shared })
-}
-
-fn decode_shared(reader: &mut Reader<'_>, count: usize) -> Result<Vec<SharedPage>, String> {
-    let [owners] = reader.take()?;
-    if usize::from(owners) > count {
-        return Err("a chunk shares pages with more chunks than it has pages".to_owned());
-    }
-    let owners: Vec<ChunkId> =
-        (0..owners).map(|_| reader.take().map(ChunkId::from_bytes)).collect::<Result<_, _>>()?;
-    let page = |_| {
-        let [owner, page] = reader.take()?;
-        let chunk = *owners.get(usize::from(owner)).ok_or("a chunk shares a page with no chunk")?;
-        if usize::from(page) < PAGES_MAX {
-            Ok(SharedPage { chunk, page })
-        } else {
-            Err("a chunk shares a page past another's end".to_owned())
-        }
-    };
-    (0..count).map(page).collect()
 }
 
 #[cfg(test)]

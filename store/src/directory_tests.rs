@@ -1,6 +1,7 @@
 //! Tests of directories.
 
 use proptest::prelude::*;
+use sustain_proto::limits::CHUNK_BYTES;
 
 use super::*;
 

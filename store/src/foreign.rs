@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use sustain_proto::{ChunkId, PackId, PackRef};
 
-use crate::block::{Decoder, StoredChunk};
-use crate::directory::PackDirectory;
+use crate::block::Decoder;
+use crate::directory::{Block, PackDirectory};
 use crate::pack_ends::{TRAILER_BYTES, Trailer};
 use crate::store::Store;
 use crate::{Fault, ingest};
@@ -44,11 +44,12 @@ pub struct ForeignDirectory {
     directory: Arc<PackDirectory>,
 }
 
-/// Chunks that lie back to back in a pack, each by itself.
+/// A chunk in a pack, and what lies back to back with it: blocks that can each be read by itself.
 #[derive(Debug, Clone)]
 pub struct RecordRun {
     of: ForeignDirectory,
-    chunks: Range<u32>,
+    wanted: ChunkId,
+    blocks: Range<u32>,
 }
 
 impl Store {
@@ -89,58 +90,48 @@ impl ForeignDirectory {
         &self.directory
     }
 
-    /// A chunk that can be read by itself and those that follow it, of at most so many stored bytes unless the first
-    /// has more. None if it is not there, or only together with others.
+    /// The block of a chunk and those that follow it, of at most so many stored bytes unless the first has more. None
+    /// if the chunk is not there, or can't be read without others.
     #[must_use]
     pub fn run(&self, chunk: &ChunkId, bytes_max: u64) -> Option<RecordRun> {
         let directory = &self.directory;
         let start = directory.find(chunk).filter(|chunk| directory.is_alone(*chunk))?;
+        let start = directory.block_of(start);
         let mut bytes = 0;
-        let mut end = directory.block_of(start);
-        let follows = |chunk: &u32| {
-            // An index may lie between them.
-            let block = directory.block_of(*chunk);
-            bytes += u64::from(directory.blocks()[block as usize].stored_bytes);
-            let lies_next = block == end;
-            end = block + 1;
-            lies_next && directory.is_alone(*chunk) && bytes <= bytes_max
+        let follows = |block: &u32| {
+            bytes += u64::from(directory.blocks()[*block as usize].stored_bytes);
+            // An index holds no chunks.
+            !directory.chunks_of(*block).is_empty() && directory.is_block_alone(*block) && bytes <= bytes_max
         };
-        let count = (start..directory.chunk_count() as u32).take_while(follows).count().max(1);
-        Some(RecordRun { of: self.clone(), chunks: start..start + count as u32 })
+        let count = (start..directory.blocks().len() as u32).take_while(follows).count().max(1);
+        Some(RecordRun { of: self.clone(), wanted: *chunk, blocks: start..start + count as u32 })
     }
 }
 
 impl RecordRun {
-    /// Each chunk with the number of its block.
-    fn chunks(&self) -> impl Iterator<Item = (StoredChunk, u32)> + '_ {
-        let directory = &self.of.directory;
-        self.chunks.clone().map(move |chunk| (directory.chunk(chunk), directory.block_of(chunk)))
-    }
-
-    fn stored_bytes(&self, block: u32) -> u64 {
-        self.of.directory.blocks()[block as usize].stored_bytes.into()
+    fn blocks(&self) -> &[Block] {
+        &self.of.directory.blocks()[self.blocks.start as usize..self.blocks.end as usize]
     }
 
     /// Where it begins in the pack.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        let first = self.of.directory.block_of(self.chunks.start);
-        self.of.directory.blocks()[first as usize].offset.into()
+        self.blocks().first().map_or(0, |block| u64::from(block.offset))
     }
 
     /// How many bytes it has there.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.chunks().map(|(_, block)| self.stored_bytes(block)).sum()
+        self.blocks().iter().map(|block| u64::from(block.stored_bytes)).sum()
     }
 }
 
 impl Store {
-    /// The plain bytes of a run's first chunk and of those after it, from its stored bytes. Each is compared with its
-    /// id; the run ends before the first that is something else.
+    /// The plain bytes of the chunk that a run is for, and then of others in it, from its stored bytes. Each is
+    /// compared with its id; one that is something else ends the run.
     ///
     /// # Errors
-    /// If the first is not what its id says: the bytes or the directory are false.
+    /// If the chunk is not what its id says: the bytes or the directory are false.
     pub fn open_records(
         &self,
         run: &RecordRun,
@@ -150,38 +141,57 @@ impl Store {
         let directory = &run.of.directory;
         let mut decoder = Decoder::new().map_err(ingest::no_memory)?;
         let mut rest = stored;
-        let mut chunks: Vec<(ChunkId, Vec<u8>)> = Vec::with_capacity(run.chunks.len());
-        for (chunk, block) in run.chunks() {
-            let plain = rest.split_at_checked(run.stored_bytes(block) as usize).ok_or("it came short");
-            let plain = plain.and_then(|(record, after)| {
+        let mut chunks: Vec<(ChunkId, Vec<u8>)> = Vec::new();
+        for (number, block) in run.blocks.clone().zip(run.blocks()) {
+            let opened = rest.split_at_checked(block.stored_bytes as usize).ok_or("it came short");
+            let opened = opened.and_then(|(record, after)| {
                 rest = after;
-                open_record(&mut decoder, directory, &chunk, block, record)
+                open_block(&mut decoder, directory, number, record)
             });
-            match plain {
-                Ok(plain) if directory.key().chunk_id(&plain) == chunk.id => chunks.push((chunk.id, plain)),
-                _ if !chunks.is_empty() => break,
-                Ok(_) => return Err(wrong("a record is not what its id says")),
+            let mut opened = match opened {
+                Ok(opened) => opened,
+                Err(_) if !chunks.is_empty() => break,
                 Err(reason) => return Err(wrong(reason)),
+            };
+            // The first block has it; it comes before its neighbours.
+            opened.sort_by_key(|(id, _)| *id != run.wanted);
+            let sound =
+                opened.iter().take_while(|(id, plain)| directory.key().chunk_id(plain) == *id).count();
+            if chunks.is_empty() && sound == 0 {
+                return Err(wrong("a record is not what its id says"));
+            }
+            let all = sound == opened.len();
+            opened.truncate(sound);
+            chunks.append(&mut opened);
+            if !all {
+                break;
             }
         }
         Ok(chunks)
     }
 }
 
-/// Opens and expands a chunk that stands alone.
-fn open_record(
+/// Opens and expands a block that can be read by itself into its chunks, which are not compared with their ids.
+fn open_block(
     decoder: &mut Decoder,
     directory: &PackDirectory,
-    chunk: &StoredChunk,
-    block: u32,
+    number: u32,
     stored: &[u8],
-) -> Result<Vec<u8>, &'static str> {
+) -> Result<Vec<(ChunkId, Vec<u8>)>, &'static str> {
     let mut stored = stored.to_vec();
-    directory.open_block(block, &mut stored)?;
-    let block = &directory.blocks()[block as usize];
+    directory.open_block(number, &mut stored)?;
+    let block = directory.blocks()[number as usize];
     let mut data = vec![0; block.plain_bytes as usize];
     decoder.decode(block.encoding, &stored, &[], &mut data)?;
-    let mut plain = vec![0; chunk.plain_bytes as usize];
-    chunk.pages.assemble(&data, &[], &[], &mut plain)?;
-    Ok(plain)
+    let mut rest = data.as_slice();
+    let mut chunks = Vec::new();
+    for chunk in directory.chunks_of(number).map(|chunk| directory.chunk(chunk)) {
+        // The block's bytes are as many as its chunks have.
+        let (now, later) = rest.split_at_checked(chunk.data_bytes()).ok_or("a block is too short")?;
+        rest = later;
+        let mut plain = vec![0; chunk.plain_bytes as usize];
+        chunk.pages.assemble(now, &[], &[], &mut plain)?;
+        chunks.push((chunk.id, plain));
+    }
+    Ok(chunks)
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sustain_proto::{ChunkId, IndexRoot, Manifest, SnapshotId, SnapshotIndex, chunk_bytes_at};
+use sustain_proto::limits::INDEX_ENTRIES_MAX;
+use sustain_proto::{ChunkId, IndexRoot, Manifest, RegionIndex, SnapshotId, SnapshotIndex, chunk_bytes_at};
 
 use crate::ReadError;
 use crate::catalogue::{BlockPlace, Catalogue};
 use crate::error::Fault;
+use crate::index_parts::{IndexPart, merged};
 use crate::pack_file::PackFile;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
@@ -21,6 +23,8 @@ pub(crate) struct Whole {
     pub(crate) base_index: SnapshotIndex,
     /// What its restore yields.
     pub(crate) index: SnapshotIndex,
+    /// A delta's index as it is stored.
+    pub(crate) parts: Vec<IndexPart>,
     /// The base's packs come first, so that a chunk found in both is the base's.
     pub(crate) catalogue: Catalogue,
 }
@@ -62,18 +66,19 @@ impl Whole {
             path: shared.layout.manifest(&snapshot.id),
             reason,
         };
-        let raw =
-            read_index(shared, &catalogue, &base.manifest.index_root).map_err(|e| e.in_read(inconsistent))?;
+        let read = |of: &Snapshot| {
+            read_parts(shared, &catalogue, &of.manifest).map_err(|error| error.in_read(inconsistent))
+        };
+        let raw = together(&read(base)?);
         let base_index = whole_of_base(&raw, &base.manifest.regions);
-        let index = if base.id == snapshot.id {
-            base_index.clone()
+        let (index, parts) = if base.id == snapshot.id {
+            (base_index.clone(), Vec::new())
         } else {
-            let raw = read_index(shared, &catalogue, &snapshot.manifest.index_root)
-                .map_err(|e| e.in_read(inconsistent))?;
-            overlay(&base_index, &raw, &snapshot.manifest.regions)
+            let parts = read(snapshot)?;
+            (overlay(&base_index, &together(&parts), &snapshot.manifest.regions), parts)
         };
         check_whole(&snapshot.manifest, &index, &catalogue).map_err(inconsistent)?;
-        Ok(Self { snapshot: snapshot.clone(), base_index, index, catalogue })
+        Ok(Self { snapshot: snapshot.clone(), base_index, index, parts, catalogue })
     }
 }
 
@@ -82,6 +87,7 @@ impl Whole {
 pub(crate) enum IndexFault {
     Absent(IndexRoot),
     Undecodable(sustain_proto::CodecError),
+    TooLarge,
     Fault(Fault),
 }
 
@@ -90,6 +96,7 @@ impl IndexFault {
         match self {
             Self::Absent(root) => format!("no listed pack holds the index {}", root.short()),
             Self::Undecodable(error) => error.to_string(),
+            Self::TooLarge => format!("its index has more than {INDEX_ENTRIES_MAX} entries"),
             Self::Fault(fault) => fault.to_string(),
         }
     }
@@ -102,12 +109,31 @@ impl IndexFault {
     }
 }
 
-/// Reads an index from the pack that holds it.
-pub(crate) fn read_index(
+/// Reads a snapshot's index.
+pub(crate) fn read_parts(
     shared: &Shared,
     catalogue: &Catalogue,
-    root: &IndexRoot,
-) -> Result<SnapshotIndex, IndexFault> {
+    manifest: &Manifest,
+) -> Result<Vec<IndexPart>, IndexFault> {
+    let mut entries = 0;
+    let read = |root: &IndexRoot| {
+        let index = read_index(shared, catalogue, root)?;
+        entries += index.regions.values().map(RegionIndex::len).sum::<usize>();
+        if entries > INDEX_ENTRIES_MAX {
+            return Err(IndexFault::TooLarge);
+        }
+        Ok(IndexPart { root: *root, index: Arc::new(index) })
+    };
+    manifest.indexes.iter().map(read).collect()
+}
+
+/// What the parts of an index say together.
+pub(crate) fn together(parts: &[IndexPart]) -> SnapshotIndex {
+    merged(parts.iter().map(|part| part.index.as_ref()))
+}
+
+/// Reads a part of an index from the pack that holds it.
+fn read_index(shared: &Shared, catalogue: &Catalogue, root: &IndexRoot) -> Result<SnapshotIndex, IndexFault> {
     let place = catalogue.index(root).ok_or(IndexFault::Absent(*root))?;
     let pack = catalogue.pack(place.pack);
     let read = || {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sustain_proto::{Manifest, ManifestError, PackId, RegionName, SnapshotId, SnapshotIndex};
 
 use crate::catalogue::Catalogue;
-use crate::generation::{IndexFault, check_whole, read_index};
+use crate::generation::{IndexFault, check_whole, read_parts, together};
 use crate::publish::{Unpublished, add_snapshots, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
@@ -239,10 +239,11 @@ fn check(shared: &Shared, base: &Arc<Snapshot>, snapshot: &Arc<Snapshot>) -> Res
     catalogue.add(shared, &base.manifest.packs)?;
     catalogue.add(shared, &snapshot.manifest.packs)?;
     let load = |of: &Snapshot| -> Result<SnapshotIndex, ImportError> {
-        let index = read_index(shared, &catalogue, &of.manifest.index_root).map_err(|error| match error {
+        let parts = read_parts(shared, &catalogue, &of.manifest).map_err(|error| match error {
             IndexFault::Fault(fault) => ImportError::Fault(fault),
             other => contradiction(other.reason()),
         })?;
+        let index = together(&parts);
         let known = |name: &RegionName| of.manifest.regions.iter().any(|region| region.name == *name);
         match index.regions.keys().find(|name| !known(name)) {
             Some(name) => Err(contradiction(format!("its index has a region {name}, its manifest has none"))),

@@ -134,21 +134,18 @@ fn add_chunk(
     if !lock(output).new.insert(id) {
         return Ok(());
     }
-    let Some(base) = known.base else {
-        // A base's chunks are read by themselves.
-        encoder.add(id, plain, None, None);
-        return store_block(output, encoder);
-    };
     let at = |index: &RegionIndex| index.get(&position).copied().flatten();
     let alone = |id: &ChunkId| known.catalogue.chunk(id).is_some_and(|place| known.catalogue.is_alone(place));
-    let base = at(base).filter(alone);
+    // What a base holds refers to nothing.
+    let base = known.base.and_then(at).filter(alone);
     // What is in the base is referred to as that.
     let parent = known.parent.and_then(at).filter(|parent| Some(*parent) != base);
     let reference = base.and_then(|id| Some((id, read(known, &mut readers.base, id)?.1)));
     let previous = parent.and_then(|id| read(known, &mut readers.parent, id));
     let previous = previous.map(|(chunk, plain)| Previous { plain, stored: stored_pages(&chunk) });
     encoder.add(id, plain, reference, previous.as_ref());
-    if encoder.is_full() { store_block(output, encoder) } else { Ok(()) }
+    let most = if known.base.is_some() { limits::BLOCK_CHUNKS_MAX } else { limits::BASE_BLOCK_CHUNKS };
+    if encoder.chunk_count() == most { store_block(output, encoder) } else { Ok(()) }
 }
 
 /// A chunk that is here. Where it can't be read, the new one is stored as if there were none.

@@ -19,8 +19,9 @@ pub const CORES_LEFT_BEHIND: usize = 1;
 /// too: enough to get done on a machine that is always busy.
 pub const NICE_BEHIND: i32 = 10;
 
-/// Level of zstd. Design's measurements: 280 MB/s a core on guest memory, and later levels gain little.
-pub const ZSTD_LEVEL: i32 = 1;
+/// Level of zstd for bases: against level 1 it saves 4 % of a mail guest's state, at nine tenths of the speed
+/// (docs/benchmarks.md).
+pub const ZSTD_LEVEL: i32 = 2;
 
 /// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
 /// at four fifths of the speed (docs/benchmarks.md).
@@ -30,14 +31,27 @@ pub const ZSTD_DELTA_LEVEL: i32 = 3;
 /// whole block and what all its chunks refer to.
 pub const BLOCK_CHUNKS_MAX: usize = 16;
 
-/// Decoded blocks that a reader of chunks keeps, of up to 1 MiB each: a chunk's own, and those that it shares pages
-/// with. A guess.
-pub const BLOCKS_KEPT: usize = 8;
+/// Most chunks of a block of a base, of which single chunks are read: by a guest whose disk is restored on demand, and
+/// for what refers to them. Against chunks each by themselves it saves 6 % (docs/benchmarks.md).
+pub const BASE_BLOCK_CHUNKS: usize = 4;
+
+/// Decoded blocks that a reader of chunks keeps for itself: it reads the chunks of a block one after the other.
+pub const BLOCKS_KEPT: usize = 4;
+
+/// Bytes of decoded blocks that a store keeps: of those that chunks refer to or share pages with. A guess: it spans 256
+/// MiB of memory of which a quarter changes all the time. What is referred to beyond that is decoded again and again.
+pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+
+/// Blocks that its table is laid out for.
+pub const BLOCK_CACHE_ITEMS: usize = 512;
+
+/// Services of which a store keeps what the last push has read. A guess: nodes run few at once.
+pub const RECENT_SERVICES_MAX: usize = 4;
 
 /// Packs that a reader of chunks keeps open. A guess.
 pub const PACKS_KEPT_OPEN: usize = 8;
 
-/// Chunks of packs that are not here which a reader keeps: as many as two blocks refer to, and what they share. A guess.
+/// Chunks of packs that are not here which a reader keeps: as many as some blocks refer to. A guess.
 pub const SUPPLIED_CHUNKS_MAX: usize = 64;
 
 /// How long a rebase that is ready waits for a push that is going on. A guess: most take less than a second, and

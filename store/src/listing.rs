@@ -1,6 +1,6 @@
 //! What a manifest lists: writing its index into a pack, and finding the packs that it needs.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef, SnapshotIndex};
 
@@ -28,18 +28,14 @@ pub(crate) fn list_packs(
     catalogue: &Catalogue,
     base_packs: Option<&BTreeSet<PackId>>,
     stored: &SnapshotIndex,
-    root: IndexRoot,
+    roots: &[IndexRoot],
     new: &[PackRef],
     shared: &BTreeSet<ChunkId>,
 ) -> Vec<PackRef> {
     let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
-    // A block's chunks need others' blocks, the new ones too.
     let places = chunks.chain(shared).filter_map(|chunk| catalogue.chunk(chunk));
-    let blocks = catalogue.blocks_needed(places.map(|place| catalogue.block_of(place)));
-    let mut numbers: HashSet<u32> = catalogue.index(&root).map(|place| place.pack).into_iter().collect();
-    numbers.extend(blocks.iter().map(|block| block.pack));
-    let mut numbers: Vec<u32> = numbers.into_iter().collect();
-    numbers.sort_unstable();
+    let mut numbers = catalogue.packs_sharing(places.map(|place| catalogue.block_of(place)));
+    numbers.extend(roots.iter().filter_map(|root| catalogue.index(root)).map(|place| place.pack));
     let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);
     let old = old.filter(|pack| base_packs.is_none_or(|base| !base.contains(&pack.id)));
     let mut listed: Vec<PackRef> = old.collect();

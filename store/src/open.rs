@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
 use crate::database::Database;
 use crate::disk::{Disk, DiskLock, RealDisk};
@@ -14,6 +15,7 @@ use crate::key::{KeyFile, KeySource};
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
 use crate::pins::Pins;
+use crate::recent::Recents;
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::{KeyNote, Shared, Store};
@@ -139,6 +141,8 @@ impl Store {
             database: Mutex::new(database),
             state: RwLock::new(state),
             directories: DirectoryCache::default(),
+            blocks: BlockCache::default(),
+            recents: Recents::default(),
             pins,
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),

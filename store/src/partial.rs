@@ -79,10 +79,13 @@ fn lacking_for_indexes(
     snapshot: &Arc<Snapshot>,
 ) -> Result<Vec<PackRef>, ImportError> {
     let mut lacking = Vec::new();
-    for of in [base, snapshot] {
-        let root = of.manifest.index_root;
+    let roots = |of: &Arc<Snapshot>| {
+        let id = of.id;
+        of.manifest.indexes.clone().into_iter().map(move |root| (id, root))
+    };
+    for (id, root) in roots(base).chain(roots(snapshot)) {
         let place = catalogue.index(&root).ok_or_else(|| ImportError::Contradiction {
-            snapshot: of.id,
+            snapshot: id,
             reason: format!("no listed pack holds the index {}", root.short()),
         })?;
         let pack = catalogue.pack(place.pack);

@@ -158,7 +158,7 @@ fn describe_base(whole: &Whole, packs: Vec<PackRef>) -> Result<Arc<Snapshot>, Re
     let (index_root, _) = whole.index.encode().map_err(RebaseError::Index)?;
     let mut manifest = old.manifest.clone();
     manifest.kind = SnapshotKind::Base { came_from };
-    manifest.index_root = index_root;
+    manifest.indexes = vec![index_root];
     manifest.packs = packs;
     let (id, encoded) = manifest.encode()?;
     Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.level }))

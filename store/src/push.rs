@@ -15,11 +15,13 @@ use crate::PushError;
 use crate::catalogue::Catalogue;
 use crate::gate::{Gate, Work};
 use crate::generation::{Whole, with_base};
+use crate::index_parts::{IndexPart, extend};
 use crate::ingest::count_changed;
 use crate::listing::{append_index, list_packs};
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::parallel::Pace;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
+use crate::recent::Recent;
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
@@ -82,11 +84,14 @@ pub struct PushReport {
 }
 
 /// What the snapshot continues, as far as this store holds it.
+#[derive(Debug)]
 pub(crate) struct Parent {
     base: SnapshotId,
     base_packs: BTreeSet<sustain_proto::PackId>,
     pub(crate) base_index: SnapshotIndex,
     pub(crate) index: SnapshotIndex,
+    /// The index as it is stored.
+    parts: Vec<IndexPart>,
     pub(crate) regions: Vec<Region>,
 }
 
@@ -171,24 +176,25 @@ impl Store {
         let (position, snapshot) = place(&state, &service, lineage);
         let found = snapshot.map(|snapshot| with_base(&state, &snapshot)).transpose()?;
         let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
+        let parent = found.as_ref().map(|(_, snapshot)| snapshot.id);
+        let recent = parent.and_then(|parent| shared.recents.take(&service, parent, &state));
         drop(state);
         // A generation stays under the key of its base.
         let key = match &found {
             Some((base, _)) => shared.keys.find(base.manifest.key)?,
             None => shared.key_to_write(&service)?,
         };
-        let mut catalogue = Catalogue::default();
-        let mut parent = None;
+        let (mut parent, mut catalogue) = (None, Catalogue::default());
         if let Some((base, snapshot)) = found {
-            let whole = Whole::load(&shared, &base, &snapshot)?;
-            catalogue = whole.catalogue;
+            let recent = match recent.filter(|recent| recent.parent.base == base.id) {
+                Some(recent) => recent,
+                None => load(&shared, &base, &snapshot)?,
+            };
+            catalogue = recent.catalogue;
             for sibling in siblings {
                 catalogue.add_readable(&shared, &sibling.manifest.packs);
             }
-            let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
-            let Whole { base_index, index, .. } = whole;
-            let regions = snapshot.manifest.regions.clone();
-            parent = Some(Parent { base: base.id, base_packs, base_index, index, regions });
+            parent = Some(recent.parent);
         }
         let sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key.clone());
         let Position { term, origin, parents, seq } = position;
@@ -214,6 +220,15 @@ impl Store {
     }
 }
 
+/// Reads what a push continues.
+fn load(shared: &Shared, base: &Arc<Snapshot>, snapshot: &Arc<Snapshot>) -> Result<Recent, PushError> {
+    let Whole { base_index, index, parts, catalogue, .. } = Whole::load(shared, base, snapshot)?;
+    let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
+    let regions = snapshot.manifest.regions.clone();
+    let parent = Parent { base: base.id, base_packs, base_index, index, parts, regions };
+    Ok(Recent { snapshot: snapshot.id, parent, catalogue })
+}
+
 impl Push {
     /// Takes as much of the machine from now on: all of it, unless told otherwise.
     #[must_use]
@@ -236,10 +251,15 @@ impl Push {
             None => self.index.clone(),
         };
         let chunks_new = self.sink.records();
-        let (index_root, encoded) = stored.encode().map_err(PushError::Index)?;
-        if self.catalogue.index(&index_root).is_none() {
-            append_index(&mut self.sink, index_root, &encoded, self.shared.zstd_level)?;
+        let (mut parts, new) = self.index_parts(&stored);
+        if let Some(index) = new {
+            let (root, encoded) = index.encode().map_err(PushError::Index)?;
+            if self.catalogue.index(&root).is_none() {
+                append_index(&mut self.sink, root, &encoded, self.shared.zstd_level)?;
+            }
+            parts.push(IndexPart { root, index: Arc::new(index) });
         }
+        let roots: Vec<IndexRoot> = parts.iter().map(|part| part.root).collect();
         let sink = std::mem::replace(
             &mut self.sink,
             PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries(), self.key.clone()),
@@ -249,14 +269,42 @@ impl Push {
         let base_packs = self.parent.as_ref().map(|parent| &parent.base_packs);
         let new: Vec<PackRef> = packs.iter().map(|pack| pack.reference).collect();
         let shared = packs.iter().flat_map(|pack| pack.directory.owners()).collect();
-        let listed = list_packs(&self.catalogue, base_packs, &stored, index_root, &new, &shared);
-        let (manifest, id, encoded) = self.describe(index_root, listed)?;
-        self.publish(id, manifest, encoded, packs, chunks_new)
+        let listed = list_packs(&self.catalogue, base_packs, &stored, &roots, &new, &shared);
+        let (manifest, id, encoded) = self.describe(roots, listed)?;
+        let report = self.publish(id, manifest, encoded, packs, chunks_new)?;
+        self.leave(id, parts, &new);
+        Ok(report)
+    }
+
+    /// The parts of the parent's index that are the new one's too, and what is to be stored besides.
+    fn index_parts(&self, stored: &SnapshotIndex) -> (Vec<IndexPart>, Option<SnapshotIndex>) {
+        let Some(parent) = &self.parent else { return (Vec::new(), Some(stored.clone())) };
+        // A region of another size has lost what lay outside, of which the parent's parts may speak.
+        if parent.regions != self.regions {
+            return extend(Vec::new(), stored.clone());
+        }
+        let change = difference(&parent.index, &self.index, &self.regions);
+        match extend(parent.parts.clone(), change) {
+            // Without what is as in the base again.
+            (kept, Some(_)) if kept.is_empty() => extend(kept, stored.clone()),
+            extended => extended,
+        }
+    }
+
+    /// Leaves to the next push what it would have to read.
+    fn leave(self, snapshot: SnapshotId, parts: Vec<IndexPart>, new: &[PackRef]) {
+        let Self { shared, service, parent, mut catalogue, index, regions, .. } = self;
+        // A base's own index is read again once.
+        let Some(parent) = parent else { return };
+        if catalogue.add(&shared, new).is_ok() {
+            let parent = Parent { index, parts, regions, ..parent };
+            shared.recents.put(service, Recent { snapshot, parent, catalogue });
+        }
     }
 
     fn describe(
         &self,
-        index_root: IndexRoot,
+        indexes: Vec<IndexRoot>,
         packs: Vec<PackRef>,
     ) -> Result<(Manifest, SnapshotId, Vec<u8>), PushError> {
         if packs.len() > MANIFEST_PACKS_MAX {
@@ -276,7 +324,7 @@ impl Push {
             kind,
             parents: self.parents.clone(),
             regions: self.regions.clone(),
-            index_root,
+            indexes,
             content: self.index.content_hash(&self.regions),
             packs,
         };

@@ -60,7 +60,9 @@ impl SnapshotReader {
     }
 
     /// The reader of what was loaded, whose packs are pinned.
-    pub(crate) fn new(shared: &Arc<Shared>, whole: Whole, pin: Pin) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, mut whole: Whole, pin: Pin) -> Self {
+        // Only who pushes on needs it as it is stored.
+        whole.parts = Vec::new();
         Self {
             shared: shared.clone(),
             whole,
@@ -117,7 +119,7 @@ impl SnapshotReader {
     }
 
     /// Hands over a chunk that [`ReadError::Elsewhere`] asked for, whose bytes
-    /// [`Store::open_records`](crate::Store::open_records) has checked. The last few are kept until their packs are here.
+    /// [`Store::open_records`](crate::Store::open_records) has checked. The last few are kept.
     pub fn supply(&self, chunk: ChunkId, plain: &[u8]) {
         self.supplied.put(chunk, plain.into());
     }

@@ -10,8 +10,9 @@ use serde::Serialize;
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{Region, RegionName, SnapshotId};
 
+use crate::block_cache::BlockCache;
 use crate::catalogue::Place;
-use crate::chunk_reader::ChunkReader;
+use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::error::io_kind;
 use crate::generation::Whole;
 use crate::parallel::{Pace, for_each_batch};
@@ -90,6 +91,7 @@ struct Restore<'a> {
     jobs: Vec<Job>,
     written: AtomicU64,
     progress: &'a dyn Progress,
+    cache: &'a BlockCache,
 }
 
 impl Store {
@@ -125,7 +127,8 @@ impl SnapshotReader {
         target: &dyn RestoreTarget,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
-        let outcome = restore(self, Some(target), progress, Pace::Full).and_then(|report| {
+        let cache = &self.shared.blocks;
+        let outcome = restore(self, Some(target), progress, Pace::Full, cache).and_then(|report| {
             target.finish().map_err(|source| RestoreError::Finish { source })?;
             Ok(report)
         });
@@ -144,7 +147,7 @@ pub(crate) fn check_restorable(
 ) -> Result<(), RebaseError> {
     let reader = SnapshotReader::open(shared, id)?;
     // A rebase runs beside the VM that it is for.
-    match restore(&reader, None, progress, Pace::Behind) {
+    match restore(&reader, None, progress, Pace::Behind, &BlockCache::default()) {
         Ok(_) => Ok(()),
         Err(RestoreError::Read(error)) => Err(error.into()),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
@@ -158,6 +161,7 @@ fn restore(
     target: Option<&dyn RestoreTarget>,
     progress: &dyn Progress,
     pace: Pace,
+    cache: &BlockCache,
 ) -> Result<RestoreReport, RestoreError> {
     let snapshot = &reader.whole.snapshot;
     let regions = &snapshot.manifest.regions;
@@ -169,7 +173,7 @@ fn restore(
     };
     let wanted = |region: usize| files.as_ref().is_none_or(|files| files[region].is_some());
     let jobs = jobs(&reader.whole, regions, wanted);
-    let restore = Restore { reader, files, jobs, written: AtomicU64::new(0), progress };
+    let restore = Restore { reader, files, jobs, written: AtomicU64::new(0), progress, cache };
     restore.run(pace)?;
     Ok(RestoreReport {
         snapshot: snapshot.id,
@@ -222,9 +226,10 @@ impl Restore<'_> {
         if self.progress.cancelled() {
             return Err(RestoreError::Cancelled);
         }
+        let from = Chunks { cache: self.cache, ..self.reader.chunks() };
         let mut bytes = 0;
         for job in &self.jobs[batch.start as usize..batch.end as usize] {
-            let plain = reader.chunk(self.reader.chunks(), job.place)?;
+            let plain = reader.chunk(from, job.place)?;
             if let Some(file) = self.files.as_ref().and_then(|files| files[job.region as usize].as_ref()) {
                 file.write_all_at(plain, job.position * CHUNK_BYTES as u64)
                     .map_err(|source| self.target_error(job, source))?;

@@ -44,8 +44,7 @@ pub(crate) fn write_base_packs(
         // A base's chunks are read by themselves: those that are not are written anew in any case.
         let (alone, blocked): (Vec<Place>, Vec<Place>) =
             live.range(first..=last).copied().partition(|place| catalogue.is_alone(*place));
-        let stored = |place: &Place| u64::from(catalogue.block(catalogue.block_of(*place)).stored_bytes);
-        let bytes: u64 = alone.iter().map(stored).sum();
+        let bytes: u64 = alone.iter().map(|place| share_of_block(catalogue, *place)).sum();
         moved.extend(blocked);
         if !alone.is_empty() && bytes * 100 >= pack.bytes * limits::LIVE_PERCENT_MIN {
             kept.push(*pack);
@@ -66,7 +65,14 @@ pub(crate) fn write_base_packs(
     Ok((kept, sink.finish()?))
 }
 
-/// Writes chunks by themselves, as a base has them.
+/// Stored bytes of a chunk: of its block's, as many as it has of the block's plain ones.
+fn share_of_block(catalogue: &Catalogue, place: Place) -> u64 {
+    let block = catalogue.block(catalogue.block_of(place));
+    let (data, all) = (catalogue.entry(place).data_bytes() as u64, u64::from(block.plain_bytes).max(1));
+    u64::from(block.stored_bytes) * data / all
+}
+
+/// Writes chunks as a base has them, in blocks that need no others.
 fn write_whole(
     shared: &Shared,
     catalogue: &Catalogue,
@@ -79,9 +85,11 @@ fn write_whole(
     for place in places {
         stop_if_wanted(progress)?;
         encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None, None);
-        append(&mut encoder, sink)?;
+        if encoder.chunk_count() == limits::BASE_BLOCK_CHUNKS {
+            append(&mut encoder, sink)?;
+        }
     }
-    Ok(())
+    Ok(append(&mut encoder, sink)?)
 }
 
 fn encoder(shared: &Shared, sink: &PackSink) -> Result<Encoder, Fault> {
@@ -119,7 +127,7 @@ impl Draft {
         manifest.kind = SnapshotKind::Delta { base: self.base.id };
         let renamed = |id: &SnapshotId| self.described.get(id).map_or(*id, |new| new.id);
         manifest.parents = manifest.parents.iter().map(renamed).collect();
-        manifest.index_root = index_root;
+        manifest.indexes = vec![index_root];
         manifest.packs = packs.into_values().collect();
         let (id, encoded) = manifest.encode()?;
         Ok(Arc::new(Snapshot { id, manifest, encoded, level: old.snapshot.level }))
@@ -151,7 +159,7 @@ impl Draft {
                 let place = old.catalogue.chunk(&chunk).ok_or_else(|| missing(&old.snapshot, chunk))?;
                 let plain = reader.chunk(from, place)?;
                 encoder.add(chunk, plain, reference, None);
-                if encoder.is_full() {
+                if encoder.chunk_count() == limits::BLOCK_CHUNKS_MAX {
                     append(&mut encoder, &mut sink)?;
                 }
             }

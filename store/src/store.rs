@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use sustain_proto::ServiceName;
 
+use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
 use crate::database::{Changes, Database};
 use crate::disk::{Disk, DiskLock};
@@ -16,6 +17,7 @@ use crate::key::{KeyFile, new_secret};
 use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::pins::Pins;
+use crate::recent::Recents;
 use crate::service_key::ServiceKey;
 use crate::state::State;
 use crate::{Fault, OpenReport};
@@ -68,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) database: Mutex<Database>,
     pub(crate) state: RwLock<State>,
     pub(crate) directories: DirectoryCache,
+    pub(crate) blocks: BlockCache,
+    pub(crate) recents: Recents,
     pub(crate) pins: Arc<Pins>,
     pub(crate) gates: Arc<Gates>,
     pub(crate) pack_folders: Mutex<BTreeSet<PathBuf>>,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use sustain_proto::{PackId, PackRef};
 
+use crate::block_cache::BlockCache;
 use crate::catalogue::{BlockPlace, Catalogue};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::{Whole, with_base};
@@ -90,6 +91,7 @@ struct Verify<'a> {
     shared: &'a Shared,
     progress: &'a dyn Progress,
     findings: Mutex<Findings>,
+    cache: BlockCache,
 }
 
 impl Store {
@@ -104,7 +106,7 @@ impl Store {
         let state = shared.state().clone();
         // Nothing that is visible now may go before it was read.
         let _pin = shared.pins.pin(state.packs.keys().copied());
-        let verify = Verify { shared, progress, findings: Mutex::new(Findings::default()) };
+        let verify = Verify { shared, progress, findings: Mutex::default(), cache: BlockCache::default() };
         for bad in &shared.report.bad {
             // What was bad at opening may have been received again, or dropped, since.
             if still_bad(shared, &state, &bad.path) {
@@ -248,7 +250,7 @@ impl Verify<'_> {
     }
 
     fn chunks(&self, catalogue: &Catalogue, pack: u32, reader: &mut ChunkReader) -> Result<(), VerifyError> {
-        let from = Chunks::new(self.shared, catalogue);
+        let from = Chunks { cache: &self.cache, ..Chunks::new(self.shared, catalogue) };
         for block in 0..catalogue.packs()[pack as usize].1.blocks().len() as u32 {
             let block = BlockPlace { pack, block };
             // What it needs is in another pack: if that can't be read, it is that one which is named.

@@ -41,7 +41,7 @@ pub(crate) fn manifest() -> Manifest {
             Region { name: region("ram"), bytes: 256 << 20 },
             Region { name: region("device"), bytes: 65_537 },
         ],
-        index_root: IndexRoot::from_bytes([0x55; 32]),
+        indexes: vec![IndexRoot::from_bytes([0x55; 32])],
         content: ContentHash::from_bytes([0x66; 32]),
         packs: vec![PackRef { id: PackId::from_bytes([0x77; 32]), bytes: 1_000 }],
     }
@@ -78,7 +78,8 @@ fn a_manifest() {
         "8080808001",
         "06646576696365",
         "818004",
-        &id("55"), // index root
+        "01", // roots of the index's parts
+        &id("55"),
         &id("66"), // contents
         "01",      // packs: id, bytes
         &id("77"),
@@ -200,10 +201,10 @@ fn hashes() {
         ("key", key.id().to_string()),
     ];
     let expected = [
-        ("snapshot", "6d631ebdb4872084821d31d13a8e15d460d033c2967ecccdd9871eeae3a51045"),
+        ("snapshot", "c709dcecf24c5f71f25d025f3e8c7950ec221c50245edeaff4a661be4a618c91"),
         ("index", "3a713329d7f30591d766fd06673cfc9d68b475920866e14987b41460c115826d"),
         ("contents", "5a11db41a2c66dcf72f017dd27588cf8e9e83fbea3320a8ff8b788d2662ca0dd"),
-        ("pack", "6d631ebdb4872084821d31d13a8e15d460d033c2967ecccdd9871eeae3a51045"),
+        ("pack", "c709dcecf24c5f71f25d025f3e8c7950ec221c50245edeaff4a661be4a618c91"),
         ("chunk", "364082d43c6d620b09b133978fe134542d5f121cc8fad9de4bec69ff2187713b"),
         ("key", "85ea4d0532e635c2"),
     ];

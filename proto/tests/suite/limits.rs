@@ -42,7 +42,7 @@ fn largest_manifest() -> Manifest {
         kind: SnapshotKind::Base { came_from: vec![ID; limits::CAME_FROM_MAX] },
         parents: vec![ID; limits::PARENTS_MAX],
         regions: (0..limits::REGIONS_MAX).map(region).collect(),
-        index_root: IndexRoot::from_bytes([255; 32]),
+        indexes: vec![IndexRoot::from_bytes([255; 32]); limits::INDEX_PARTS_MAX],
         content: ContentHash::from_bytes([255; 32]),
         packs: vec![pack; limits::MANIFEST_PACKS_MAX],
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use sustain_proto::{CodecError, Manifest, ManifestError, SnapshotIndex, limits};
+use sustain_proto::{CodecError, KeyId, Manifest, ManifestError, SnapshotIndex, limits};
 
 use crate::golden::{index, manifest};
 use crate::strategies;
@@ -108,7 +108,7 @@ fn a_manifest_in_other_words() {
     let mut manifest = manifest();
     manifest.term.counter = 1;
     let (_, mut bytes) = manifest.encode().unwrap();
-    let counter_at = 6 + 1 + manifest.service.as_str().len();
+    let counter_at = 6 + 1 + manifest.service.as_str().len() + KeyId::BYTES;
     assert_eq!(bytes[counter_at], 1);
     bytes.splice(counter_at..=counter_at, [0x81, 0x00]);
     assert!(matches!(manifest_error(&bytes), CodecError::NotCanonical { format: "manifest" }));

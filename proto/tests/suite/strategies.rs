@@ -70,25 +70,27 @@ pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
     let head =
         ((service(), any::<[u8; 8]>()), term(), option::of(origin()), any::<u64>(), any::<u64>(), kind());
     let lists = (vec(snapshot_id(), 0..=limits::PARENTS_MAX), regions(), vec(pack_ref(), 0..20));
-    (head, lists, index_root(), content_hash()).prop_map(|(head, lists, index_root, content)| {
-        let ((service, key), term, origin, seq, time_ms, kind) = head;
-        let key = KeyId::from_bytes(key);
-        let (parents, regions, packs) = lists;
-        Manifest {
-            service,
-            key,
-            term,
-            origin,
-            seq,
-            time_ms,
-            kind,
-            parents,
-            regions,
-            index_root,
-            content,
-            packs,
-        }
-    })
+    (head, lists, prop::collection::vec(index_root(), 0..4), content_hash()).prop_map(
+        |(head, lists, indexes, content)| {
+            let ((service, key), term, origin, seq, time_ms, kind) = head;
+            let key = KeyId::from_bytes(key);
+            let (parents, regions, packs) = lists;
+            Manifest {
+                service,
+                key,
+                term,
+                origin,
+                seq,
+                time_ms,
+                kind,
+                parents,
+                regions,
+                indexes,
+                content,
+                packs,
+            }
+        },
+    )
 }
 
 pub(crate) fn index() -> impl Strategy<Value = SnapshotIndex> {

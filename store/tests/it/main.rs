@@ -10,6 +10,7 @@ mod memory;
 mod partial;
 mod property;
 mod rebase;
+mod recent;
 mod replication;
 mod round_trip;
 mod sealed;

@@ -11,6 +11,8 @@ use crate::common::*;
 use crate::replication::{copy_pack, replicate};
 
 const CHUNK: usize = sustain_proto::limits::CHUNK_BYTES;
+/// Bytes of a base's block.
+const BLOCK: usize = sustain_store::limits::BASE_BLOCK_CHUNKS * CHUNK;
 const TRAILER: usize = 36;
 
 fn open_with(dir: &Path, key: KeySource) -> Store {
@@ -145,7 +147,7 @@ fn the_same_content_is_sealed_alike_everywhere_and_nothing_is_alike_under_anothe
         .map(|(store, report): (usize, usize)| stores[store].manifest(reports[report].snapshot).unwrap().0)
         .into();
     assert_ne!(manifests[0].content, manifests[1].content);
-    assert_ne!(manifests[0].index_root, manifests[1].index_root);
+    assert_ne!(manifests[0].indexes, manifests[1].indexes);
     assert_ne!(manifests[0].key, manifests[1].key);
     // In one store as well.
     assert_eq!(push(&stores[0], "web", &state).packs, reports[0].packs);
@@ -182,12 +184,12 @@ fn blocks_and_directories_that_were_exchanged_are_found() {
     let (a, b, c) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (from, to, holder) = (open(&a), open(&b), keyless(&c));
-    let whole = regions(&[("ram", noise(1, 6 * CHUNK))]);
+    let whole = regions(&[("ram", noise(1, 3 * BLOCK))]);
     let id = push(&from, "mail", &whole).snapshot;
     let pack = from.packs_needed(id).unwrap()[0];
     let good = bytes_of(&from, pack.id);
-    // Noise stays as it is, so each block is a chunk and its tag.
-    let block = |number: usize| 8 + number * (CHUNK + 16)..8 + (number + 1) * (CHUNK + 16);
+    // Noise stays as it is, and each block has a tag.
+    let block = |number: usize| 8 + number * (BLOCK + 16)..8 + (number + 1) * (BLOCK + 16);
     let mut swapped = good.clone();
     swapped[block(1)].copy_from_slice(&good[block(2)]);
     swapped[block(2)].copy_from_slice(&good[block(1)]);
@@ -202,7 +204,7 @@ fn blocks_and_directories_that_were_exchanged_are_found() {
     assert_eq!(try_restore(&holder, forged).unwrap_err().kind(), ErrorKind::Key);
 
     // Another pack of as many blocks of the same lengths: its directory fits this one's file.
-    let other = push(&from, "web", &regions(&[("ram", noise(2, 6 * CHUNK))])).snapshot;
+    let other = push(&from, "web", &regions(&[("ram", noise(2, 3 * BLOCK))])).snapshot;
     let other_pack = from.packs_needed(other).unwrap()[0];
     assert_eq!(other_pack.bytes, pack.bytes);
     let ends = bytes_of(&from, other_pack.id);
