@@ -1,7 +1,7 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, tmp/}`. Packs and
+//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, tmp/}`. Packs and
 //! manifests are the truth; the database holds only what can be rebuilt from them, and the durable marks.
 //! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one transaction.
 
@@ -11,19 +11,24 @@ pub mod limits;
 mod block;
 mod catalogue;
 mod chunk_reader;
+mod collect;
 mod database;
 mod directory;
 mod error;
+mod fate;
 mod foreign;
 mod gate;
 mod generation;
+mod growth;
 mod guard;
+mod holds;
 mod import;
 mod ingest;
 mod key;
 mod layout;
 mod listing;
 mod mend;
+mod named_pins;
 mod open;
 mod pack_ends;
 mod pack_file;
@@ -32,6 +37,7 @@ mod pages;
 mod parallel;
 mod partial;
 mod pins;
+mod policy;
 mod progress;
 mod promote;
 mod publish;
@@ -44,6 +50,7 @@ mod rebase;
 mod receive;
 mod replace;
 mod restore;
+mod retention;
 mod retire;
 mod rewrite;
 mod selector;
@@ -55,21 +62,26 @@ mod target;
 mod verify;
 mod whole;
 
+pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
+pub use holds::Reason;
 pub use import::ImportError;
 pub use key::KeySource;
+pub use named_pins::{NamedPin, PinError};
 pub use open::{OpenError, OpenReport, StoreOptions};
 pub use parallel::Pace;
 pub use partial::Partial;
+pub use policy::{Growth, RebasePolicy, Trigger};
 pub use progress::{NoProgress, Progress};
 pub use push::{Push, PushLineage, PushReport, PushRequest};
 pub use push_error::PushError;
 pub use query::{PackReader, ReadError, SnapshotInfo};
 pub use reader::{ChunkRead, SnapshotReader};
-pub use rebase::{PreparedRebase, RebaseError, RebaseReport};
+pub use rebase::{PreparedRebase, RebaseError, RebaseOptions, RebaseReport};
 pub use receive::PackReceiver;
 pub use restore::{RestoreError, RestoreReport};
+pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term, TermOrigin};
-use sustain_store::{DirectoryTarget, NoProgress, RegionSource, Store, StoreOptions};
+use sustain_store::{
+    DirectoryTarget, NoProgress, RebasePolicy, RegionSource, Retention, Store, StoreOptions,
+};
 use sustain_vmdriver::{
     GuestAgent, GuestError, PortForward, SnapshotError, SnapshotScope, SnapshotSink, SnapshotTimings,
     StopError, Vm, VmState,
@@ -117,7 +119,8 @@ impl Bench {
             service,
             store: self.store.clone(),
             interval: Duration::from_millis(1),
-            rebase_after,
+            policy: RebasePolicy { deltas: rebase_after, ..RebasePolicy::default() },
+            retention: Retention::NOTHING,
             cancelled: std::sync::Arc::default(),
         };
         let parent = parent.map(|(parent, _)| parent);
