@@ -348,5 +348,12 @@ fn to_promote(list: &[SnapshotInfo], term: &Term, origin: Option<TermOrigin>) ->
 }
 
 #[cfg(test)]
+impl Running {
+    pub(super) fn keep(&mut self, retention: Retention) {
+        self.saving.retention = retention;
+    }
+}
+
+#[cfg(test)]
 #[path = "vm_running_tests.rs"]
 mod tests;

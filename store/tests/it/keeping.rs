@@ -268,7 +268,7 @@ fn a_collection_rebases_only_when_nothing_keeps_the_base_or_it_is_due() {
         let after = bytes_on_disk(&store) - new_manifests(&store, &report);
         assert_eq!(before + report.bytes_rewritten, after + report.bytes_freed, "step {step}");
         rebased.extend(report.new_generation.map(|why| (step, why)));
-        assert_eq!(seqs(&store), (1..=step as u64).rev().take(3).rev().collect::<Vec<_>>());
+        assert_eq!(seqs(&store), ((step as u64).saturating_sub(2).max(1)..=step as u64).collect::<Vec<_>>());
     }
     let unneeded = NewGeneration::BaseUnneeded;
     assert_eq!(rebased, [(4, unneeded), (7, unneeded), (10, unneeded)]);
