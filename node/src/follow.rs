@@ -3,16 +3,16 @@
 use sustain_proto::ServiceName;
 use sustain_store::{ErrorKind, Store, error_chain};
 
-/// Has older generations of a service go, as far as the newest base that is here allows. To be called when a snapshot has
-/// come, and when one has become durable: either may be what an older one has waited for.
+/// Has older generations of a service go, as far as the newest base that is here allows. To be called when a snapshot
+/// has come, and when one has become durable: either may be what an older one has waited for.
 pub(crate) fn follow_rebase(store: &Store, service: &ServiceName) {
-    let bases = match store.snapshots(Some(service)) {
+    let mut bases = match store.snapshots(Some(service)) {
         Ok(list) => list.into_iter().filter(|info| !info.came_from.is_empty()),
         Err(error) => {
             return tracing::warn!(%service, error = error_chain(&error), "can't look at generations");
         }
     };
-    let Some(base) = bases.last().map(|info| info.id) else { return };
+    let Some(base) = bases.next_back().map(|info| info.id) else { return };
     match store.retire_superseded(base) {
         Ok(report) if report.dropped.is_empty() && report.kept.is_empty() => {}
         Ok(report) => {

@@ -1,5 +1,5 @@
-//! What `snapctl` does to keep a store small: rebases that are due, collections, pins. The same on a folder of one's own
-//! and behind a daemon's admin API.
+//! What `snapctl` does to keep a store small: rebases that are due, collections, pins. The same on a folder of one's
+//! own and behind a daemon's admin API.
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::{PinName, ServiceName};
@@ -114,7 +114,9 @@ fn due(growth: &Growth) -> Option<Trigger> {
 
 fn failed(error: RebaseError) -> Failure {
     match error {
-        RebaseError::Cancelled => Failure::new(130, "interrupted; nothing was dropped"),
+        RebaseError::Cancelled => {
+            Failure::new(130, "interrupted; nothing was lost: what was not done yet is as it was")
+        }
         error => Failure::of(&error, error.kind()),
     }
 }

@@ -102,8 +102,8 @@ impl Family {
     }
 }
 
-/// Which of a service's snapshots stay when one of them is the base or becomes it, each with all reasons. `all` are those
-/// that can be restored.
+/// Which of a service's snapshots stay when one of them is the base or becomes it, each with all reasons. `all` are
+/// those that can be restored.
 pub(crate) fn holds(
     all: &[Arc<Snapshot>],
     promoted: &Snapshot,

@@ -55,13 +55,13 @@ pub const DIRECTORY_CACHE_RECORDS_MAX: usize = 1 << 20;
 /// dropped and would be fetched again. A base's and a delta's longest lists fit.
 pub const RECEIVED_PACKS_MAX: usize = 2 * sustain_proto::limits::MANIFEST_PACKS_MAX;
 
-/// Deltas after which a generation ends, unless said otherwise: at a snapshot a second it lasts a minute. It bounds what
-/// a manifest lists: a pack or two a snapshot, far under the limit.
+/// Deltas after which a generation ends, unless said otherwise: at a snapshot a second it lasts a minute. It bounds
+/// what a manifest lists: a pack or two a snapshot, far under the limit.
 pub const REBASE_DELTAS: u32 = 60;
 
-/// What a generation's deltas may take, in percent of its base, unless said otherwise. A rebase writes at most as much as
-/// the base has, so at this share it at most doubles what is written, and the store at most doubles too. A smaller share
-/// writes more, a greater one stores more.
+/// What a generation's deltas may take, in percent of its base, unless said otherwise. A rebase writes about as much
+/// as the base has at most, so at this share it at most doubles what is written, and the store at most doubles too. A
+/// smaller share writes more, a greater one stores more.
 pub const REBASE_DELTA_PERCENT: u32 = 100;
 
 /// What may be dead in a store, in percent of what is alive, unless said otherwise. A rebase copies a pack at half

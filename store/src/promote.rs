@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 /// A generation in the making: its base, and what was described against it so far. Nothing is visible yet.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    /// The snapshot whose chunks are the base's: the promoted one as it was, or the base itself where it is there already.
+    /// The snapshot whose chunks are the base's: the promoted one as it was, or the base itself if that is there.
     pub(crate) whole: Whole,
     pub(crate) base: Arc<Snapshot>,
     pub(crate) in_base: HashSet<ChunkId>,

@@ -100,8 +100,8 @@ impl Store {
     }
 }
 
-/// Describes snapshots by a base. Those that can't be, since they are damaged here or the key is elsewhere, stay as they
-/// are, with the base that they have.
+/// Describes snapshots by a base. Those that can't be, since they are damaged here or the key is elsewhere, stay as
+/// they are, with the base that they have.
 fn describe_own(
     shared: &Shared,
     state: &State,

@@ -59,7 +59,7 @@ fn words(value: &Value) -> String {
     if rows.len() == 1 { "there are no pins".to_owned() } else { text::table(&rows) }
 }
 
-/// Take a pin away
+/// Take the pin of a snapshot away
 ///
 /// What only the pin kept goes at the next rebase or `gc`.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Bench, files_below, noise, patch};
+use crate::support::{Bench, files_below, noise, patch, snapctl};
 use crate::usage::fails;
 
 /// A store with so many snapshots of service `s`, and their contents.
@@ -50,7 +50,8 @@ fn a_dry_run_says_what_the_run_then_does() {
             assert_eq!(&fs::read(out.join("ram")).unwrap(), bytes);
         }
     }
-    let text = bench.run(&["gc", "s", "--keep-last", "1", "--dry-run"]);
+    let last = ["gc", "s", "--keep-last", "1", "--dry-run"];
+    let text = snapctl().arg("--store").arg(bench.store()).args(last).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("pinned as mine") && text.contains("would be freed"), "{text}");
     assert_eq!(bench.json(&["verify"])["bad"].as_array().unwrap().len(), 0);

@@ -33,7 +33,7 @@ pub(super) async fn rebase(
 pub(super) async fn gc(State(state): Shared, call: Result<Json<GcCall>, JsonRejection>) -> Answer<GcOutput> {
     let call = body(call)?;
     if let (Some(service), false) = (&call.service, call.dry_run) {
-        let hint = "`--dry-run` says what its next rebase drops; `keep-last` and others in its configuration change that";
+        let hint = "`--dry-run` says what its next rebase drops; `keep-last` and others in its configuration decide it";
         refuse_sustained(&state, service, "collects it by itself", hint)?;
     }
     let known = state.clone();

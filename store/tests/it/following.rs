@@ -200,7 +200,9 @@ fn the_newest_durable_snapshot_waits_for_the_new_generation_to_become_durable() 
 #[test]
 fn a_head_that_lost_its_election_follows_into_the_winners_generation() {
     let mut cluster = Cluster::new(1);
-    (0..3).for_each(|_| drop(cluster.push(&[0])));
+    for _ in 0..3 {
+        cluster.push(&[0]);
+    }
     let follower = cluster.followers[0].clone();
     let fork = |store: &Store, number: u8, parent: SnapshotId, seq: u64, step: usize| {
         let first = list(store)[0].term;
@@ -233,10 +235,14 @@ fn a_head_that_lost_its_election_follows_into_the_winners_generation() {
 #[test]
 fn an_older_base_that_comes_late_supersedes_nothing_newer() {
     let mut cluster = Cluster::new(2);
-    (0..3).for_each(|_| drop(cluster.push(&[])));
+    for _ in 0..3 {
+        cluster.push(&[]);
+    }
     let older = cluster.rebase(None, Retention::NOTHING);
     cluster.send(1, older);
-    (0..3).for_each(|_| drop(cluster.push(&[])));
+    for _ in 0..3 {
+        cluster.push(&[]);
+    }
     cluster.rebase(None, Retention::NOTHING);
     cluster.send_generation(0);
     let follower = &cluster.followers[0];

@@ -246,7 +246,9 @@ fn of_a_branch_that_lost_its_election_the_head_stays_and_what_led_to_it_goes() {
 fn a_collection_without_a_rule_keeps_every_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    (1..=6).for_each(|step| drop(push_at(&store, step, 0)));
+    for step in 1..=6 {
+        push_at(&store, step, 0);
+    }
     let report = gc(&store, options(Retention::EVERYTHING, 0));
     assert_eq!((report.goes.len(), report.stays.len(), report.new_generation), (0, 6, None));
     let rule = Reason::Retained { rule: Rule::KeepAll };
@@ -294,7 +296,9 @@ fn a_collection_that_is_stopped_leaves_everything_as_it_was() {
     }
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    (1..=4).for_each(|step| drop(push_at(&store, step, 0)));
+    for step in 1..=4 {
+        push_at(&store, step, 0);
+    }
     let before = files(dir.path());
     let options = options(Retention::NOTHING, 0);
     let error = store.prepare_gc(&service("mail"), options, &Stopped).unwrap_err();

@@ -1,5 +1,5 @@
-//! After a rebase or a collection a store takes no more than what is alive, the policy's share of it, one generation, and
-//! what pins and retention hold. Checked with the sizes of files.
+//! After a rebase or a collection a store takes no more than what is alive, the policy's share of it, one generation,
+//! and what pins and retention hold. Checked with the sizes of files.
 
 use std::time::Duration;
 
