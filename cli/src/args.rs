@@ -16,7 +16,8 @@ use crate::commands;
 #[derive(Debug, Parser)]
 #[command(name = "snapctl", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Work on the store in this folder, without a daemon: push, gather, rebase, log and verify
+    /// Work on the store in this folder, without a daemon: push, gather, rebase, gc, pin, pins, unpin, log
+    /// and verify
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config", help_heading = GLOBAL)]
     pub(crate) store: Option<PathBuf>,
 
@@ -25,7 +26,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Vec<PathBuf>,
 
-    /// Print JSON: one object; an array by log, service ls and service check; one object a line by demo
+    /// Print JSON: one object; an array by log, pins, service ls and service check; one object a line by demo
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
 
@@ -39,6 +40,10 @@ pub(crate) enum Command {
     Push(commands::push::PushArgs),
     Gather(commands::gather::GatherArgs),
     Rebase(commands::rebase::RebaseArgs),
+    Gc(commands::gc::GcArgs),
+    Pin(commands::pin::PinArgs),
+    Pins(commands::pin::PinsArgs),
+    Unpin(commands::pin::UnpinArgs),
     Log(commands::log::LogArgs),
     Verify(commands::verify::VerifyArgs),
     Init(commands::init::InitArgs),

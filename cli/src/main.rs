@@ -40,6 +40,10 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Push(args) => commands::push::run(args, &place, output),
         Command::Gather(args) => commands::gather::run(args, &place, output),
         Command::Rebase(args) => commands::rebase::run(args, &place, output),
+        Command::Gc(args) => commands::gc::run(args, &place, output),
+        Command::Pin(args) => commands::pin::pin(args, &place, output),
+        Command::Pins(args) => commands::pin::pins(args, &place, output),
+        Command::Unpin(args) => commands::pin::unpin(args, &place, output),
         Command::Log(args) => commands::log::run(args, &place, output),
         Command::Verify(args) => commands::verify::run(args, &place, output),
         Command::Init(args) => {

@@ -205,6 +205,12 @@ impl Cluster {
         self.member.spreading.put(snapshot, tolerance);
     }
 
+    /// Begins to spread what a rebase of this node's store has kept besides what follows its base, and returns at once.
+    /// It comes after new snapshots, and supersedes what the rebase before has kept.
+    pub fn spread_held(&self, service: ServiceName, snapshots: Vec<SnapshotId>) {
+        self.member.spreading.put_held(service, snapshots);
+    }
+
     /// Gathers a snapshot from the other nodes into this node's store. Must run inside a tokio runtime;
     /// dropping the future stops it.
     ///

@@ -67,6 +67,9 @@ pub const SPREAD_INBOX_MAX: usize = 64;
 /// Services whose snapshots are spread at once.
 pub const SPREAD_SERVICES_MAX: usize = 256;
 
+/// Snapshots of one service that a rebase has kept and that wait for one peer: as many as its base names.
+pub const SPREAD_HELD_MAX: usize = sustain_proto::limits::HELD_MAX;
+
 /// Snapshots of one service whose copies are counted: the newest, and older ones that a slow peer may
 /// still finish.
 pub const COUNTED_SNAPSHOTS_MAX: usize = 64;

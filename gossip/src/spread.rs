@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sustain_proto::wire::{Request, Response};
-use sustain_proto::{Manifest, NodeId, PackId, SnapshotId};
+use sustain_proto::{Manifest, NodeId, PackId, ServiceName, SnapshotId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -28,10 +28,18 @@ use sustain_store::error_chain;
 /// What is to be spread.
 #[derive(Default)]
 pub(crate) struct Spreading {
-    inbox: Mutex<VecDeque<(SnapshotId, u32)>>,
+    inbox: Mutex<VecDeque<News>>,
     news: Notify,
     queues: BTreeMap<NodeId, Queue>,
     copies: Mutex<Copies>,
+}
+
+/// What is handed to the workers.
+enum News {
+    /// A new snapshot, and how many losses it is to survive.
+    Newest(SnapshotId, u32),
+    /// What a rebase of this service has kept.
+    Held(ServiceName, Vec<SnapshotId>),
 }
 
 #[derive(Default)]
@@ -49,11 +57,20 @@ impl Spreading {
     /// Takes note of a snapshot. Where too many wait to be looked at, the oldest is forgotten: those that
     /// came after it supersede it.
     pub(crate) fn put(&self, snapshot: SnapshotId, tolerance: u32) {
+        self.push(News::Newest(snapshot, tolerance));
+    }
+
+    /// Takes note of what a rebase has kept besides what follows its base.
+    pub(crate) fn put_held(&self, service: ServiceName, snapshots: Vec<SnapshotId>) {
+        self.push(News::Held(service, snapshots));
+    }
+
+    fn push(&self, news: News) {
         let mut inbox = lock(&self.inbox);
         if inbox.len() == limits::SPREAD_INBOX_MAX {
             inbox.pop_front();
         }
-        inbox.push_back((snapshot, tolerance));
+        inbox.push_back(news);
         drop(inbox);
         self.news.notify_one();
     }
@@ -63,9 +80,16 @@ impl Spreading {
 pub(crate) async fn direct(member: Arc<Member>) {
     loop {
         let next = lock(&member.spreading.inbox).pop_front();
-        let Some((snapshot, tolerance)) = next else {
-            member.spreading.news.notified().await;
-            continue;
+        let (snapshot, tolerance) = match next {
+            Some(News::Newest(snapshot, tolerance)) => (snapshot, tolerance),
+            Some(News::Held(service, snapshots)) => {
+                direct_held(&member, &service, &snapshots);
+                continue;
+            }
+            None => {
+                member.spreading.news.notified().await;
+                continue;
+            }
         };
         let store = member.store.clone();
         let service = match member.tasks.blocking(move || store.manifest(snapshot)).await {
@@ -91,6 +115,23 @@ pub(crate) async fn direct(member: Arc<Member>) {
     }
 }
 
+/// Hands what a rebase has kept to the workers of those that are to hold it.
+fn direct_held(member: &Member, service: &ServiceName, snapshots: &[SnapshotId]) {
+    let mut of_peer: BTreeMap<NodeId, Vec<SnapshotId>> = BTreeMap::new();
+    for snapshot in snapshots {
+        for peer in member.placement.holders(*snapshot, &member.neighbours) {
+            of_peer.entry(peer).or_default().push(*snapshot);
+        }
+    }
+    for (peer, queue) in &member.spreading.queues {
+        let held = of_peer.remove(peer).unwrap_or_default();
+        if !lock(&queue.wanted).put_held(service, &held) {
+            tracing::warn!(%service, count = held.len(), "not all that a rebase has kept is spread");
+        }
+        queue.news.notify_one();
+    }
+}
+
 /// Sends one peer what it is to have, for as long as the cluster runs.
 pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
@@ -100,10 +141,11 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
         // A peer that comes back is sent what is the newest then, so look into the queue after waiting.
         member.reach.wait(&peer).await;
         let next = lock(&queue.wanted).take();
-        let Some((service, snapshot)) = next else {
+        let Some((service, turn)) = next else {
             queue.news.notified().await;
             continue;
         };
+        let snapshot = turn.snapshot();
         match send_snapshot(&member, peer, snapshot).await {
             Ok(()) => {
                 backoff.succeeded();
@@ -119,7 +161,7 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
             Err(SendError::Request(error)) => {
                 let error = error_chain(&error);
                 tracing::debug!(%snapshot, peer = %peer.short(), error, "a snapshot was not spread");
-                lock(&queue.wanted).put_back(&service, snapshot);
+                lock(&queue.wanted).put_back(&service, turn);
                 let pause_ms = backoff.failed(&mut random);
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }

@@ -1,4 +1,5 @@
-//! Logic: what one peer is still to be sent: at most the newest snapshot of each service.
+//! Logic: what one peer is still to be sent: of each service at most the newest snapshot, and then those that a rebase
+//! has kept besides.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,11 +7,34 @@ use sustain_proto::{ServiceName, SnapshotId};
 
 use crate::limits;
 
-/// One peer's waiting list. The services take turns.
+/// One peer's waiting list. The services take turns, and the newest snapshots go first.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     newest: BTreeMap<ServiceName, SnapshotId>,
     turns: VecDeque<ServiceName>,
+    held: BTreeMap<ServiceName, Held>,
+}
+
+/// What the last rebase of a service has kept.
+#[derive(Debug, Default)]
+struct Held {
+    waiting: VecDeque<SnapshotId>,
+    sending: Option<SnapshotId>,
+}
+
+/// What is sent next, and what as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Newest(SnapshotId),
+    Held(SnapshotId),
+}
+
+impl Turn {
+    pub(crate) fn snapshot(self) -> SnapshotId {
+        match self {
+            Self::Newest(snapshot) | Self::Held(snapshot) => snapshot,
+        }
+    }
 }
 
 impl Wanted {
@@ -28,17 +52,47 @@ impl Wanted {
         true
     }
 
-    /// The next snapshot to send.
-    pub(crate) fn take(&mut self) -> Option<(ServiceName, SnapshotId)> {
-        let service = self.turns.pop_front()?;
-        let snapshot = self.newest.remove(&service)?;
-        Some((service, snapshot))
+    /// What a rebase has kept supersedes what the one before has: that is gone. False where it is too much.
+    pub(crate) fn put_held(&mut self, service: &ServiceName, snapshots: &[SnapshotId]) -> bool {
+        let is_known = self.held.contains_key(service);
+        if snapshots.is_empty() {
+            self.held.remove(service);
+            return true;
+        }
+        if !is_known && self.held.len() >= limits::SPREAD_SERVICES_MAX {
+            return false;
+        }
+        let waiting = snapshots.iter().copied().take(limits::SPREAD_HELD_MAX).collect();
+        self.held.insert(service.clone(), Held { waiting, sending: None });
+        snapshots.len() <= limits::SPREAD_HELD_MAX
     }
 
-    /// A snapshot that could not be sent waits again, unless a newer one came meanwhile.
-    pub(crate) fn put_back(&mut self, service: &ServiceName, snapshot: SnapshotId) {
-        if !self.newest.contains_key(service) {
-            self.put(service, snapshot);
+    /// The next snapshot to send.
+    pub(crate) fn take(&mut self) -> Option<(ServiceName, Turn)> {
+        if let Some(service) = self.turns.pop_front() {
+            let snapshot = self.newest.remove(&service)?;
+            return Some((service, Turn::Newest(snapshot)));
+        }
+        let (service, held) = self.held.iter_mut().find(|(_, held)| !held.waiting.is_empty())?;
+        held.sending = held.waiting.pop_front();
+        held.sending.map(|snapshot| (service.clone(), Turn::Held(snapshot)))
+    }
+
+    /// A snapshot that could not be sent waits again, unless a newer one, or another rebase, came meanwhile.
+    pub(crate) fn put_back(&mut self, service: &ServiceName, turn: Turn) {
+        match turn {
+            Turn::Newest(snapshot) => {
+                if !self.newest.contains_key(service) {
+                    self.put(service, snapshot);
+                }
+            }
+            Turn::Held(snapshot) => {
+                if let Some(held) = self.held.get_mut(service) {
+                    if held.sending.take_if(|sending| *sending == snapshot).is_some() {
+                        held.waiting.push_back(snapshot);
+                    }
+                }
+            }
         }
     }
 }
@@ -62,13 +116,13 @@ mod tests {
         let mut wanted = Wanted::default();
         wanted.put(&service(1), snapshot(1));
         wanted.put(&service(1), snapshot(2));
-        assert_eq!(wanted.take(), Some((service(1), snapshot(2))));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Newest(snapshot(2)))));
         assert_eq!(wanted.take(), None);
         wanted.put(&service(1), snapshot(3));
-        wanted.put_back(&service(1), snapshot(2));
-        assert_eq!(wanted.take(), Some((service(1), snapshot(3))));
-        wanted.put_back(&service(1), snapshot(3));
-        assert_eq!(wanted.take(), Some((service(1), snapshot(3))));
+        wanted.put_back(&service(1), Turn::Newest(snapshot(2)));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Newest(snapshot(3)))));
+        wanted.put_back(&service(1), Turn::Newest(snapshot(3)));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Newest(snapshot(3)))));
     }
 
     #[test]
@@ -85,6 +139,26 @@ mod tests {
         assert_eq!(wanted.newest.len(), limits::SPREAD_SERVICES_MAX);
     }
 
+    #[test]
+    fn what_a_rebase_kept_comes_after_what_is_new_and_goes_with_the_next_rebase() {
+        let mut wanted = Wanted::default();
+        assert!(wanted.put_held(&service(1), &[snapshot(5), snapshot(4)]));
+        wanted.put(&service(1), snapshot(9));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Newest(snapshot(9)))));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Held(snapshot(5)))));
+        wanted.put_back(&service(1), Turn::Held(snapshot(5)));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Held(snapshot(4)))));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Held(snapshot(5)))));
+        assert!(wanted.put_held(&service(1), &[snapshot(7)]));
+        wanted.put_back(&service(1), Turn::Held(snapshot(5)));
+        assert_eq!(wanted.take(), Some((service(1), Turn::Held(snapshot(7)))));
+        assert_eq!(wanted.take(), None);
+        let many: Vec<_> = (0..=255).map(snapshot).collect();
+        assert!(!wanted.put_held(&service(1), &many));
+        let taken = std::iter::from_fn(|| wanted.take()).count();
+        assert_eq!(taken, limits::SPREAD_HELD_MAX);
+    }
+
     proptest! {
         #[test]
         fn taken_is_the_last_put(puts in prop::collection::vec((0_u16..5, any::<u8>()), 0..60)) {
@@ -94,7 +168,8 @@ mod tests {
                 wanted.put(&service(number), snapshot(id));
                 last.insert(service(number), snapshot(id));
             }
-            let taken: BTreeMap<_, _> = std::iter::from_fn(|| wanted.take()).collect();
+            let taken = std::iter::from_fn(|| wanted.take()).map(|(service, turn)| (service, turn.snapshot()));
+            let taken: BTreeMap<_, _> = taken.collect();
             prop_assert_eq!(taken, last);
         }
     }

@@ -217,6 +217,9 @@ impl Daemon {
             Ok(list) => {
                 let newest: BTreeMap<_, _> = list.iter().map(|info| (&info.service, info.id)).collect();
                 for (service, snapshot) in newest {
+                    if let Ok(held) = store.held(service) {
+                        cluster.spread_held(service.clone(), held);
+                    }
                     let planned = tolerances.iter().find(|(name, _)| name == service);
                     cluster.spread(
                         snapshot,
@@ -259,7 +262,8 @@ impl Daemon {
                 service: service.name.clone(),
                 spec: spec_of(service),
                 interval: Duration::from_millis(service.interval.as_millis()),
-                rebase_after: service.rebase_after,
+                policy: service.policy(),
+                retention: service.retention(),
                 // Two services must not write into one log.
                 run: config.run.join(service.name.as_str()),
                 store: store.clone(),

@@ -1,19 +1,19 @@
 //! What peers tell this node: passed on to the services that it concerns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sustain_gossip::{BoxFuture, Handler, IncomingForward};
 use sustain_proto::wire::{Message, Request, Response};
-use sustain_proto::{NodeId, ServiceName, SnapshotId, SnapshotKind};
+use sustain_proto::{NodeId, ServiceName, SnapshotId};
 use sustain_store::Store;
 use tokio_util::task::TaskTracker;
 
 use crate::events::{EventLog, Happening};
+use crate::follow::follow_rebase;
 use crate::logic::Event;
 use crate::service::{ServiceHandle, serve_forwarded};
-use sustain_store::error_chain;
 
 /// The node, as its cluster sees it.
 pub(crate) struct NodeHandler {
@@ -94,9 +94,9 @@ impl Handler for NodeHandler {
     fn imported(&self, _from: NodeId, snapshots: Vec<SnapshotId>) {
         let (store, services) = (self.store.clone(), self.services.clone());
         self.tasks.spawn_blocking(move || {
-            for snapshot in snapshots {
-                follow_rebase(&store, snapshot);
-            }
+            let manifests = snapshots.iter().filter_map(|snapshot| store.manifest(*snapshot).ok());
+            let concerned: BTreeSet<ServiceName> = manifests.map(|(manifest, _)| manifest.service).collect();
+            concerned.iter().for_each(|service| follow_rebase(&store, service));
             services.values().for_each(ServiceHandle::refresh);
         });
     }
@@ -111,25 +111,4 @@ impl Handler for NodeHandler {
 
 fn refused(reason: &str) -> Response {
     Response::Refused { reason: reason.to_owned() }
-}
-
-/// The follower's half of a rebase (P10): a base that is whole here makes the snapshots that it came from,
-/// and their ancestors, superfluous.
-fn follow_rebase(store: &Store, snapshot: SnapshotId) {
-    let Ok((manifest, _)) = store.manifest(snapshot) else { return };
-    let SnapshotKind::Base { came_from } = manifest.kind else { return };
-    if came_from.is_empty() {
-        return;
-    }
-    match store.retire_superseded(snapshot) {
-        Ok(report) if report.dropped.is_empty() => {}
-        Ok(report) => {
-            tracing::info!(base = %snapshot.short(), dropped = report.dropped.len(), bytes = report.bytes_freed,
-                "an older generation is retired");
-        }
-        Err(error) => {
-            let (service, base) = (&manifest.service, snapshot.short());
-            tracing::warn!(%service, %base, error = %error_chain(&error), "can't retire");
-        }
-    }
 }

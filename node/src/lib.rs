@@ -8,10 +8,12 @@ pub mod events;
 pub mod limits;
 pub mod logic;
 pub mod operations;
+pub mod upkeep;
 
 mod daemon;
 mod descriptors;
 mod drivers;
+mod follow;
 mod handler;
 mod plan;
 mod run_folder;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
-    DirectoryTarget, ErrorKind, FileSource, Progress, PushLineage, PushReport, PushRequest, RebaseReport,
-    SnapshotInfo, Store, VerifyReport,
+    DirectoryTarget, ErrorKind, FileSource, Progress, PushLineage, PushReport, PushRequest, SnapshotInfo,
+    Store, VerifyReport,
 };
 
 use crate::clock;
@@ -174,14 +174,6 @@ pub fn gather(
     })?;
     let seconds = started.elapsed().as_secs_f64();
     Ok(GatherOutput { snapshot: report.snapshot, bytes_out: report.bytes_out, bytes_fetched: 0, seconds })
-}
-
-/// Makes the newest snapshot the base of a new generation.
-///
-/// # Errors
-/// If there is none, or the store can't be written.
-pub fn rebase(store: &Store, service: &ServiceName) -> Result<RebaseReport, Failure> {
-    store.rebase(service, None).map_err(|error| Failure::of(&error, error.kind()))
 }
 
 /// The service's snapshots, oldest first.

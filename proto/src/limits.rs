@@ -30,6 +30,10 @@ pub const MANIFEST_PACKS_MAX: usize = 1_500;
 /// Most snapshots that a base may name as those it came from.
 pub const CAME_FROM_MAX: usize = 16;
 
+/// Most snapshots that a base may name as those that its rebase kept. More are kept all the same; a manifest that lists
+/// as much as it may of everything still fits.
+pub const HELD_MAX: usize = 100;
+
 /// Most parents of a snapshot: none for the first, one usually, two for a merge (P24).
 pub const PARENTS_MAX: usize = 2;
 
@@ -51,6 +55,9 @@ pub const BULK_FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// Most bytes of a service's name.
 pub const SERVICE_NAME_BYTES_MAX: usize = 63;
+
+/// Most bytes of a pin's name.
+pub const PIN_NAME_BYTES_MAX: usize = 63;
 
 /// Most bytes of a region's name.
 pub const REGION_NAME_BYTES_MAX: usize = 32;

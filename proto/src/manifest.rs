@@ -28,6 +28,15 @@ pub struct PackRef {
     pub bytes: u64,
 }
 
+/// A snapshot, named by what a rebase does not change. Its id it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Held {
+    /// The reign in which it was taken.
+    pub term: Term,
+    /// Its number.
+    pub seq: u64,
+}
+
 /// Whether a snapshot stands alone or refers to a base (P9, P10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotKind {
@@ -36,6 +45,9 @@ pub enum SnapshotKind {
         /// The snapshots with the same contents that this one was made of by a rebase; empty for the
         /// first base of a service.
         came_from: Vec<SnapshotId>,
+        /// Older snapshots and heads of other branches that the rebase kept, the newest first. Who follows it waits
+        /// for them before it lets go of what it has of them.
+        held: Vec<Held>,
     },
     /// Everything that is not in this snapshot's index is as in the base.
     Delta {
@@ -155,8 +167,9 @@ impl Manifest {
         check_count("parents", self.parents.len(), limits::PARENTS_MAX)?;
         check_count("parts of an index", self.indexes.len(), limits::INDEX_PARTS_MAX)?;
         check_count("packs", self.packs.len(), limits::MANIFEST_PACKS_MAX)?;
-        if let SnapshotKind::Base { came_from } = &self.kind {
+        if let SnapshotKind::Base { came_from, held } = &self.kind {
             check_count("snapshots that it came from", came_from.len(), limits::CAME_FROM_MAX)?;
+            check_count("snapshots that were kept", held.len(), limits::HELD_MAX)?;
         }
         for (position, region) in self.regions.iter().enumerate() {
             if self.regions[..position].iter().any(|other| other.name == region.name) {

@@ -1,4 +1,4 @@
-//! Names that people give: services and regions. Both end up in file names and command lines, so both
+//! Names that people give: services, regions and pins. All end up in file names and command lines, so all
 //! are restricted to characters that need no quoting anywhere.
 
 use std::fmt;
@@ -108,6 +108,10 @@ macro_rules! name {
 name! {
     /// What a service is called: `mail`, `shop-1`.
     ServiceName, limits::SERVICE_NAME_BYTES_MAX
+}
+name! {
+    /// What somebody calls a snapshot that is to stay: `before-upgrade`.
+    PinName, limits::PIN_NAME_BYTES_MAX
 }
 name! {
     /// What a region of a snapshot is called: `ram`, `device`, `disk0`.

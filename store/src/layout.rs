@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sustain_proto::{PackId, SnapshotId};
+use sustain_proto::{PackId, PinName, SnapshotId};
 
 const PACK_SUFFIX: &str = ".pack";
 const MANIFEST_SUFFIX: &str = ".manifest";
@@ -40,6 +40,15 @@ impl Layout {
 
     pub(crate) fn temporaries(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// The pins that people set, a file each.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    pub(crate) fn pin(&self, name: &PinName) -> PathBuf {
+        self.pins().join(name.as_str())
     }
 
     /// The folder of a pack: 256 of them, so that none grows too long to list.

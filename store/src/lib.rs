@@ -1,7 +1,7 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, tmp/}`. Packs and
+//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, tmp/}`. Packs and
 //! manifests are the truth; the database holds only what can be rebuilt from them, and the durable marks.
 //! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one transaction.
 
@@ -12,14 +12,18 @@ mod block;
 mod block_cache;
 mod catalogue;
 mod chunk_reader;
+mod collect;
 mod database;
 mod directory;
 mod entries;
 mod error;
+mod fate;
 mod foreign;
 mod gate;
 mod generation;
+mod growth;
 mod guard;
+mod holds;
 mod import;
 mod index_parts;
 mod ingest;
@@ -28,6 +32,7 @@ mod keys;
 mod layout;
 mod listing;
 mod mend;
+mod named_pins;
 mod open;
 mod pack_ends;
 mod pack_file;
@@ -36,6 +41,7 @@ mod pages;
 mod parallel;
 mod partial;
 mod pins;
+mod policy;
 mod progress;
 mod promote;
 mod publish;
@@ -45,10 +51,12 @@ mod push_regions;
 mod query;
 mod reader;
 mod rebase;
+mod rebase_report;
 mod receive;
 mod recent;
 mod replace;
 mod restore;
+mod retention;
 mod retire;
 mod rewrite;
 mod selector;
@@ -61,21 +69,27 @@ mod target;
 mod verify;
 mod whole;
 
+pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
+pub use holds::Reason;
 pub use import::ImportError;
 pub use key::KeySource;
+pub use named_pins::{NamedPin, PinError};
 pub use open::{OpenError, OpenReport, StoreOptions};
 pub use parallel::Pace;
 pub use partial::Partial;
+pub use policy::{Growth, RebasePolicy, Trigger};
 pub use progress::{NoProgress, Progress};
 pub use push::{Push, PushLineage, PushReport, PushRequest};
 pub use push_error::PushError;
 pub use query::{PackReader, ReadError, SnapshotInfo};
 pub use reader::{ChunkRead, SnapshotReader};
-pub use rebase::{PreparedRebase, RebaseError, RebaseReport};
+pub use rebase::{PreparedRebase, RebaseError, RebaseOptions};
+pub use rebase_report::RebaseReport;
 pub use receive::PackReceiver;
 pub use restore::{RestoreError, RestoreReport};
+pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;
 pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};

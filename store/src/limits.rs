@@ -69,8 +69,32 @@ pub const DIRECTORY_CACHE_RECORDS_MAX: usize = 1 << 20;
 /// dropped and would be fetched again. A base's and a delta's longest lists fit.
 pub const RECEIVED_PACKS_MAX: usize = 2 * sustain_proto::limits::MANIFEST_PACKS_MAX;
 
-/// Least share of a pack, in percent, that must be alive for a rebase to keep it as it is.
-pub const LIVE_PERCENT_MIN: u64 = 50;
+/// Deltas after which a generation ends, unless said otherwise: at a snapshot a second it lasts a minute. It bounds
+/// what a manifest lists: a pack or two a snapshot, far under the limit.
+pub const REBASE_DELTAS: u32 = 60;
+
+/// What a generation's deltas may take, in percent of its base, unless said otherwise. A rebase writes about as much
+/// as the base has at most, so at this share it at most doubles what is written, and the store at most doubles too. A
+/// smaller share writes more, a greater one stores more.
+pub const REBASE_DELTA_PERCENT: u32 = 100;
+
+/// What may be dead in a store, in percent of what is alive, unless said otherwise. A rebase copies a pack at half
+/// its size at most then, so each dead byte costs the writing of one that is alive.
+pub const REBASE_DEAD_PERCENT: u32 = 100;
+
+/// Bytes below which no share ends a generation: those of four packs. Less is not worth a rebase, and small
+/// services would do nothing else. A guess.
+pub const REBASE_BYTES_MIN: u64 = 4 << 20;
+
+/// Most former ids by which a snapshot is still found. Each rebase adds one. Which ones are given up is left to chance,
+/// but never the last.
+pub const FORMER_IDS_MAX: usize = 64;
+
+/// Most pins that people set: each keeps what its snapshot takes.
+pub const NAMED_PINS_MAX: usize = 1_024;
+
+/// Most bytes of a pin's file; a usual one has 200.
+pub const PIN_BYTES_MAX: usize = 1_024;
 
 /// Fewest hexadecimal digits of a snapshot id's prefix.
 pub const PREFIX_DIGITS_MIN: usize = 4;

@@ -1,56 +1,20 @@
-//! Planning a rebase: which snapshots stay, and the new generation in the making.
+//! A generation in the making: its base, and what is described against it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sustain_proto::limits::CAME_FROM_MAX;
-use sustain_proto::{ChunkId, IndexRoot, Lineage, PackId, PackRef, SnapshotId, SnapshotKind};
+use sustain_proto::{ChunkId, Held, IndexRoot, PackId, PackRef, SnapshotId, SnapshotKind};
 
 use crate::generation::{Whole, with_base};
 use crate::pack_writer::FinishedPack;
+use crate::policy::RebasePolicy;
 use crate::publish::sync_packs;
 use crate::rebase::RebaseError;
 use crate::rewrite::{chunks_of, write_base_packs};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::{Fault, Progress};
-
-/// Which snapshots of a service a promotion drops, and which it keeps under new ids.
-#[derive(Debug)]
-pub(crate) struct Fate {
-    pub(crate) dropped: Vec<Arc<Snapshot>>,
-    /// Oldest first, the promoted one not among them.
-    pub(crate) rewritten: Vec<Arc<Snapshot>>,
-}
-
-impl Fate {
-    /// Ancestors of the promoted snapshot go. Everything else of its generation is kept: what is newer,
-    /// and heads that no lineage shows to be ancestors (P13).
-    pub(crate) fn decide(state: &State, promoted: &Snapshot) -> Self {
-        let service = &promoted.manifest.service;
-        let all: Vec<_> = state.of_service(service);
-        // What has lost packs can't be described anew, and does not outlive its base.
-        let broken = state.of_generation(promoted.generation());
-        let broken = broken.into_iter().filter(|snapshot| !state.is_whole(snapshot));
-        let mut lineage = Lineage::default();
-        all.iter().for_each(|snapshot| lineage.learn(&snapshot.manifest));
-        let of = &promoted.manifest;
-        let is_ancestor = |s: &Snapshot| lineage.contains(&of.term, of.seq, &s.manifest.term, s.manifest.seq);
-        let others = all.into_iter().filter(|snapshot| snapshot.id != promoted.id);
-        let (mut dropped, kept): (Vec<_>, Vec<_>) = others.partition(|snapshot| is_ancestor(snapshot));
-        // A base of an older generation stays as long as one of its deltas does.
-        let needed: BTreeSet<SnapshotId> = kept
-            .iter()
-            .filter(|snapshot| snapshot.generation() != promoted.generation())
-            .map(|snapshot| snapshot.generation())
-            .collect();
-        dropped.retain(|snapshot| !needed.contains(&snapshot.id));
-        dropped.extend(broken);
-        let rewritten =
-            kept.into_iter().filter(|snapshot| snapshot.generation() == promoted.generation()).collect();
-        Self { dropped, rewritten }
-    }
-}
 
 /// A new snapshot, ready to be made visible, with the packs written for it.
 pub(crate) struct Planned {
@@ -65,16 +29,16 @@ pub(crate) struct Plan {
     pub(crate) packs: Vec<FinishedPack>,
 }
 
-/// A new generation in the making: its base, and what was described against it so far. Nothing is visible yet.
+/// A generation in the making: its base, and what was described against it so far. Nothing is visible yet.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    /// The promoted snapshot as it was: its chunks are the new base's.
+    /// The snapshot whose chunks are the base's: the promoted one as it was, or the base itself if that is there.
     pub(crate) whole: Whole,
     pub(crate) base: Arc<Snapshot>,
     pub(crate) in_base: HashSet<ChunkId>,
-    /// Old ids and what they became, the base among them.
+    /// Old ids and what they became, the base among them if it is new.
     pub(crate) described: BTreeMap<SnapshotId, Arc<Snapshot>>,
-    /// What was written for the new generation's deltas, and where.
+    /// What was written for the generation's deltas, and where.
     pub(crate) written: HashMap<ChunkId, PackRef>,
     pub(crate) indexes: BTreeMap<IndexRoot, PackRef>,
     pub(crate) packs: Vec<FinishedPack>,
@@ -88,27 +52,38 @@ impl Draft {
         shared: &Shared,
         state: &State,
         promoted: &Arc<Snapshot>,
+        held: Vec<Held>,
+        policy: &RebasePolicy,
         progress: &dyn Progress,
     ) -> Result<Self, RebaseError> {
         let (base, snapshot) = with_base(state, promoted)?;
         let whole = Whole::load(shared, &base, &snapshot)?;
-        let (mut listed, packs) = write_base_packs(shared, &whole, progress)?;
+        let (mut listed, packs) = write_base_packs(shared, &whole, policy, progress)?;
         listed.extend(packs.iter().map(|pack| pack.reference));
-        let base = describe_base(&whole, listed)?;
+        let base = describe_base(&whole, listed, held)?;
         let described = BTreeMap::from([(promoted.id, base.clone())]);
-        Ok(Self {
+        Ok(Self { described, packs, ..Self::against(whole, base) })
+    }
+
+    /// For adding to the generation of a base that is here.
+    pub(crate) fn onto(shared: &Shared, base: &Arc<Snapshot>) -> Result<Self, RebaseError> {
+        Ok(Self::against(Whole::load(shared, base, base)?, base.clone()))
+    }
+
+    fn against(whole: Whole, base: Arc<Snapshot>) -> Self {
+        Self {
             in_base: chunks_of(&whole.index),
             whole,
             base,
-            described,
+            described: BTreeMap::new(),
             written: HashMap::new(),
             indexes: BTreeMap::new(),
-            packs,
+            packs: Vec::new(),
             synced: 0,
-        })
+        }
     }
 
-    /// Describes snapshots that were not yet, oldest first, against the new base.
+    /// Describes snapshots that were not yet, oldest first, against the base.
     pub(crate) fn extend(
         &mut self,
         shared: &Shared,
@@ -134,30 +109,33 @@ impl Draft {
         Ok(())
     }
 
-    /// The base and these snapshots, which were all described. Packs for others, which are gone meanwhile, are
-    /// left out.
+    /// The new base, if it is new, and these snapshots, which were all described. Packs for others, which are gone
+    /// meanwhile, are left out.
     pub(crate) fn finish(mut self, snapshots: &[Arc<Snapshot>]) -> Plan {
-        let promoted = self.whole.snapshot.id;
-        let kept = std::iter::once(promoted).chain(snapshots.iter().map(|snapshot| snapshot.id));
-        let mut planned = Vec::new();
-        for old in kept {
-            planned.extend(self.described.remove(&old).map(|new| Planned { old, new }));
-        }
+        let planned = self.planned(snapshots);
         let listed: BTreeSet<PackId> =
             planned.iter().flat_map(|p| p.new.manifest.packs.iter().map(|pack| pack.id)).collect();
         self.packs.retain(|pack| listed.contains(&pack.reference.id));
         Plan { snapshots: planned, packs: self.packs }
     }
+
+    /// What [`finish`](Self::finish) yields.
+    pub(crate) fn planned(&self, snapshots: &[Arc<Snapshot>]) -> Vec<Planned> {
+        let promoted = self.whole.snapshot.id;
+        let kept = std::iter::once(promoted).chain(snapshots.iter().map(|snapshot| snapshot.id));
+        let new = |old| self.described.get(&old).map(|new| Planned { old, new: new.clone() });
+        kept.filter_map(new).collect()
+    }
 }
 
-fn describe_base(whole: &Whole, packs: Vec<PackRef>) -> Result<Arc<Snapshot>, RebaseError> {
+fn describe_base(whole: &Whole, packs: Vec<PackRef>, held: Vec<Held>) -> Result<Arc<Snapshot>, RebaseError> {
     let old = &whole.snapshot;
     let mut came_from = vec![old.id];
     came_from.extend(old.came_from());
     came_from.truncate(CAME_FROM_MAX);
     let (index_root, _) = whole.index.encode().map_err(RebaseError::Index)?;
     let mut manifest = old.manifest.clone();
-    manifest.kind = SnapshotKind::Base { came_from };
+    manifest.kind = SnapshotKind::Base { came_from, held };
     manifest.indexes = vec![index_root];
     manifest.packs = packs;
     let (id, encoded) = manifest.encode()?;

@@ -312,7 +312,7 @@ impl Push {
         }
         let kind = match &self.parent {
             Some(parent) => SnapshotKind::Delta { base: parent.base },
-            None => SnapshotKind::Base { came_from: Vec::new() },
+            None => SnapshotKind::Base { came_from: Vec::new(), held: Vec::new() },
         };
         let manifest = Manifest {
             service: self.service.clone(),

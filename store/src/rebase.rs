@@ -4,38 +4,26 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use sustain_proto::{ManifestError, ServiceName, SnapshotId};
+use sustain_proto::{ManifestError, PackId, ServiceName, SnapshotId};
 
 use crate::database::{Changes, Contents, Database};
+use crate::fate::{Fate, Goal};
 use crate::gate::{Gate, Work};
-use crate::generation::visible;
+use crate::generation::{visible, with_base};
+use crate::holds::Wishes;
+use crate::named_pins::NamedPins;
 use crate::parallel::behind;
 use crate::pins::Pin;
-use crate::promote::{Draft, Fate, Plan, Planned};
+use crate::policy::RebasePolicy;
+use crate::promote::{Draft, Plan, Planned};
 use crate::publish::{Unpublished, rename_packs, write_manifests};
-use crate::replace::replace;
+use crate::rebase_report::{RebaseReport, has_changed, renamed, report};
+use crate::replace::{freed, replace};
 use crate::restore::check_restorable;
+use crate::retention::Retention;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, limits};
-
-/// What a rebase did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RebaseReport {
-    /// The new base.
-    pub base: SnapshotId,
-    /// The base of the generation that is gone; none if nothing had to be done.
-    pub generation_dropped: Option<SnapshotId>,
-    /// Snapshots that are gone.
-    pub dropped: Vec<SnapshotId>,
-    /// Snapshots that live on under another id, old and new; the promoted one is among them.
-    pub kept: Vec<(SnapshotId, SnapshotId)>,
-    /// Bytes of files that were removed.
-    pub bytes_freed: u64,
-    /// Bytes of packs that were written.
-    pub bytes_rewritten: u64,
-}
 
 /// Why a rebase failed. The store is as before.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +82,19 @@ impl RebaseError {
     }
 }
 
+/// What a rebase is to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RebaseOptions {
+    /// The snapshot to become the base; the newest one if none is named.
+    pub promote: Option<SnapshotId>,
+    /// Which older snapshots are kept too.
+    pub retention: Retention,
+    /// The time now, in milliseconds since 1970, for the retention.
+    pub now_ms: u64,
+    /// How much of a pack may be dead.
+    pub policy: RebasePolicy,
+}
+
 /// A rebase that is ready: what it keeps was read and checked, and the new base is written. Nothing is visible
 /// yet, and dropping it leaves nothing behind. Pushes go on meanwhile; packs that it needs stay.
 #[derive(Debug)]
@@ -101,7 +102,9 @@ pub struct PreparedRebase {
     shared: Arc<Shared>,
     service: ServiceName,
     promoted: SnapshotId,
-    /// None: the promoted snapshot is a base already.
+    goal: Goal,
+    options: RebaseOptions,
+    /// None: no snapshot has to be described anew.
     draft: Option<Draft>,
     pin: Pin,
     _gate: Gate,
@@ -109,7 +112,7 @@ pub struct PreparedRebase {
 
 impl Store {
     /// Makes a snapshot, by default the newest one, the base of a new generation. Its ancestors are
-    /// dropped; the other snapshots of its generation are described anew and keep their contents. Ids
+    /// dropped, but for pinned ones; the others are described anew and keep their contents. Ids
     /// from before lead to the new ones. Promoting a base changes nothing but dropping its ancestors.
     /// A push that goes on at the end of it is waited for, but not for long.
     ///
@@ -135,75 +138,147 @@ impl Store {
         promote: Option<SnapshotId>,
         progress: &dyn Progress,
     ) -> Result<PreparedRebase, RebaseError> {
-        if promote.is_none() {
+        self.prepare_rebase_with(service, RebaseOptions { promote, ..RebaseOptions::default() }, progress)
+    }
+
+    /// The same, with older snapshots kept by a retention.
+    ///
+    /// # Errors
+    /// As [`prepare_rebase`](Self::prepare_rebase).
+    pub fn prepare_rebase_with(
+        &self,
+        service: &ServiceName,
+        options: RebaseOptions,
+        progress: &dyn Progress,
+    ) -> Result<PreparedRebase, RebaseError> {
+        if options.promote.is_none() {
             self.refuse_doubt(&format!("{service}@latest"))?;
         }
+        let choose_new = |state: &State| {
+            let promoted = choose(state, service, options.promote)?;
+            let goal =
+                if promoted.manifest.base().is_some() { Goal::NewGeneration } else { Goal::ItsGeneration };
+            Ok((promoted, goal))
+        };
+        self.prepare(service, options, choose_new, progress)
+    }
+
+    /// Prepares whatever `choose` says is to be promoted, and where to.
+    pub(crate) fn prepare(
+        &self,
+        service: &ServiceName,
+        options: RebaseOptions,
+        choose: impl Fn(&State) -> Result<(Arc<Snapshot>, Goal), RebaseError>,
+        progress: &dyn Progress,
+    ) -> Result<PreparedRebase, RebaseError> {
         let shared = &self.shared;
         let busy = || RebaseError::Busy { service: service.clone() };
         let gate = shared.gates.take(Work::Rebase, service).ok_or_else(busy)?;
-        let (state, promoted, pin) = {
+        let (state, promoted, goal, pin) = {
             let state = shared.state();
-            let promoted = choose(&state, service, promote)?;
+            let (promoted, goal) = choose(&state)?;
             // What is checked here is what is dropped for it later: it must still be there then.
-            let generation = state.of_generation(promoted.generation());
-            let packs = generation.iter().flat_map(|snapshot| &snapshot.manifest.packs);
+            let all = state.all_of_service(service);
+            let packs = all.iter().flat_map(|snapshot| &snapshot.manifest.packs);
             let pin = shared.pins.pin(packs.map(|pack| pack.id));
-            (state.clone(), promoted, pin)
+            (state.clone(), promoted, goal, pin)
         };
         check_restorable(shared, promoted.id, progress)?;
-        let draft = if promoted.manifest.base().is_some() {
-            Some(behind(|| {
-                let mut draft = Draft::begin(shared, &state, &promoted, progress)?;
-                draft.extend(shared, &state, &Fate::decide(&state, &promoted).rewritten, progress)?;
-                draft.sync()?;
-                Ok::<_, RebaseError>(draft)
-            })?)
-        } else {
-            None
-        };
+        let fate = decide(shared, &state, &promoted, goal, &options)?;
+        let draft = behind(|| {
+            let mut draft = match goal {
+                Goal::NewGeneration => {
+                    Draft::begin(shared, &state, &promoted, fate.held(), &options.policy, progress)?
+                }
+                Goal::ItsGeneration if fate.rewritten.is_empty() => return Ok(None),
+                Goal::ItsGeneration => Draft::onto(shared, &with_base(&state, &promoted)?.0)?,
+            };
+            draft.extend(shared, &state, &fate.rewritten, progress)?;
+            draft.sync()?;
+            Ok::<_, RebaseError>(Some(draft))
+        })?;
         let (shared, service, promoted) = (shared.clone(), service.clone(), promoted.id);
-        Ok(PreparedRebase { shared, service, promoted, draft, pin, _gate: gate })
+        Ok(PreparedRebase { shared, service, promoted, goal, options, draft, pin, _gate: gate })
     }
 }
 
+fn decide(
+    shared: &Shared,
+    state: &State,
+    promoted: &Snapshot,
+    goal: Goal,
+    options: &RebaseOptions,
+) -> Result<Fate, RebaseError> {
+    let pins = NamedPins::read(shared.disk.as_ref(), &shared.layout)?;
+    let wishes = Wishes { retention: options.retention, now_ms: options.now_ms, pins: &pins };
+    Ok(Fate::decide(state, promoted, goal, wishes))
+}
+
 impl PreparedRebase {
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// What is visible, the promoted snapshot, and what becomes of each.
+    pub(crate) fn look(&self) -> Result<(State, Arc<Snapshot>, Fate), RebaseError> {
+        let state = self.shared.state().clone();
+        let promoted = visible(&state, self.promoted)?;
+        if !state.is_whole(&promoted) {
+            return Err(ReadError::NotFound { selector: promoted.id.to_string() }.into());
+        }
+        let fate = decide(&self.shared, &state, &promoted, self.goal, &self.options)?;
+        Ok((state, promoted, fate))
+    }
+
+    /// What [`commit`](Self::commit) would do now, if nothing is pushed meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview(&self) -> Result<RebaseReport, RebaseError> {
+        let (state, promoted, fate) = self.look()?;
+        let planned = self.draft.as_ref().map(|draft| draft.planned(&fate.rewritten)).unwrap_or_default();
+        let (mut report, gone) = report(&state, &promoted, self.goal, &fate, &planned);
+        let new: Vec<_> = planned.iter().map(|planned| planned.new.clone()).collect();
+        let freed = freed(&state, &new, &gone);
+        report.packs_freed = freed.len();
+        report.bytes_freed = freed.iter().map(|pack| pack.bytes).sum::<u64>()
+            + gone.iter().map(|snapshot| snapshot.encoded.len() as u64).sum::<u64>();
+        let listed: BTreeSet<PackId> =
+            new.iter().flat_map(|s| s.manifest.packs.iter().map(|pack| pack.id)).collect();
+        let packs = self.draft.iter().flat_map(|draft| &draft.packs).map(|pack| pack.reference);
+        report.bytes_rewritten = packs.filter(|pack| listed.contains(&pack.id)).map(|pack| pack.bytes).sum();
+        Ok(report)
+    }
+
     /// Makes it so: describes what was pushed meanwhile anew too, and replaces the old generation. Waits for a
     /// push that is going on, but not longer than this.
     ///
     /// # Errors
     /// If a push goes on for longer, if what was checked has been found damaged since, or if the disk is full or
     /// fails. Nothing is dropped then.
-    pub fn commit(self, patience: Duration) -> Result<RebaseReport, RebaseError> {
-        let Self { shared, service, promoted, mut draft, pin, _gate } = self;
-        let change = shared.gates.wait(Work::Change, &service, patience);
-        let _change = change.ok_or_else(|| RebaseError::Busy { service: service.clone() })?;
+    pub fn commit(mut self, patience: Duration) -> Result<RebaseReport, RebaseError> {
+        let shared = self.shared.clone();
+        let change = shared.gates.wait(Work::Change, &self.service, patience);
+        let _change = change.ok_or_else(|| RebaseError::Busy { service: self.service.clone() })?;
         // A copy: the gate keeps everybody else from this service.
-        let state = shared.state().clone();
-        let promoted = visible(&state, promoted)?;
-        if !state.is_whole(&promoted) {
-            return Err(ReadError::NotFound { selector: promoted.id.to_string() }.into());
+        let (state, promoted, fate) = self.look()?;
+        if self.draft.is_none() && !fate.rewritten.is_empty() {
+            self.draft = Some(Draft::onto(&shared, &with_base(&state, &promoted)?.0)?);
         }
-        let fate = Fate::decide(&state, &promoted);
-        if let Some(draft) = &mut draft {
+        if let Some(draft) = &mut self.draft {
             draft.extend(&shared, &state, &fate.rewritten, &NoProgress)?;
             draft.sync()?;
         }
+        let Self { draft, pin, goal, service, .. } = self;
         let Plan { snapshots, packs } = draft.map(|draft| draft.finish(&fate.rewritten)).unwrap_or_default();
-        let kept: Vec<_> = snapshots.iter().map(|planned| (planned.old, planned.new.id)).collect();
-        let mut gone = fate.dropped;
-        gone.extend(kept.iter().filter_map(|(old, _)| state.snapshots.get(old).cloned()));
-        let renamed: BTreeSet<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
-        let mut report = RebaseReport {
-            base: kept.first().map_or(promoted.id, |(_, new)| *new),
-            generation_dropped: (!kept.is_empty()).then(|| promoted.generation()),
-            dropped: gone.iter().map(|s| s.id).filter(|id| !renamed.contains(id)).collect(),
-            kept,
-            bytes_freed: 0,
-            bytes_rewritten: packs.iter().map(|pack| pack.reference.bytes).sum(),
-        };
+        let (mut report, gone) = report(&state, &promoted, goal, &fate, &snapshots);
+        report.bytes_rewritten = packs.iter().map(|pack| pack.reference.bytes).sum();
         // From here on the gate is enough, and the last reader's end would remove files unseen.
         drop(pin);
         let mut database = shared.database();
+        if has_changed(&shared, &gone, &report)? {
+            return Err(RebaseError::Busy { service });
+        }
         let mut undo = Unpublished::new(&shared);
         if !report.kept.is_empty() {
             intend(&mut database, &report.kept)?;
@@ -212,7 +287,9 @@ impl PreparedRebase {
         write_manifests(&shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
         undo.keep();
         let new = with_levels_of_now(&shared, snapshots);
-        report.bytes_freed = replace(&shared, &mut database, new, &refs, &gone, &report.kept)?;
+        let renamed = renamed(&report, &fate);
+        let freed = replace(&shared, &mut database, new, &refs, &gone, &renamed)?;
+        (report.packs_freed, report.bytes_freed) = (freed.packs, freed.bytes);
         Ok(report)
     }
 }
@@ -247,7 +324,7 @@ fn choose(
 
 /// Notes what is about to be made, so that an interruption before the commit leaves only the old
 /// generation, and not both.
-fn intend(database: &mut Database, kept: &[(SnapshotId, SnapshotId)]) -> Result<(), Fault> {
+pub(crate) fn intend(database: &mut Database, kept: &[(SnapshotId, SnapshotId)]) -> Result<(), Fault> {
     let replaced: Vec<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
     let intents = kept.iter().map(|(_, new)| (*new, replaced.clone())).collect();
     let add = Contents { intents, ..Contents::default() };

@@ -3,15 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sustain_proto::{PackRef, SnapshotId};
+use sustain_proto::{PackId, PackRef, SnapshotId};
 
-use crate::Fault;
 use crate::database::{Changes, Contents, Database};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
+use crate::{Fault, limits};
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) packs: usize,
+    /// Of packs and manifests.
+    pub(crate) bytes: u64,
+}
 
 /// In one transaction makes new snapshots visible and old ones not; then removes the files that nobody
-/// needs any more, and says how many bytes they had.
+/// needs any more, and says how many these were. Former ids lead to what replaced them.
 pub(crate) fn replace(
     shared: &Shared,
     database: &mut Database,
@@ -19,7 +27,7 @@ pub(crate) fn replace(
     new_packs: &[PackRef],
     old: &[Arc<Snapshot>],
     renamed: &[(SnapshotId, SnapshotId)],
-) -> Result<u64, Fault> {
+) -> Result<Freed, Fault> {
     let mut changes = Changes::default();
     for snapshot in old {
         changes.remove.snapshots.insert(snapshot.id, None);
@@ -30,23 +38,42 @@ pub(crate) fn replace(
         changes.remove.intents.insert(snapshot.id, Vec::new());
         changes.remove.gone.insert(snapshot.id, ());
     }
-    // The base itself names what it came from; the others' former ids are known only here.
-    changes.add.aliases = renamed.iter().skip(1).copied().collect();
-    let mut freed = Vec::new();
+    lead(&shared.state(), renamed, &mut changes);
+    let freed = freed(&shared.state(), &new, old);
     shared.commit(database, &changes, |state| {
         state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
         state.snapshots.retain(|id, _| !changes.remove.snapshots.contains_key(id));
         state.snapshots.extend(new.into_iter().map(|snapshot| (snapshot.id, snapshot)));
+        state.aliases.retain(|id, _| !changes.remove.aliases.contains_key(id));
         state.aliases.extend(&changes.add.aliases);
-        let listed = state.listed_packs();
-        let candidates = old.iter().flat_map(|snapshot| &snapshot.manifest.packs);
-        for pack in candidates.filter(|pack| !listed.contains(&pack.id)) {
-            if state.packs.remove(&pack.id).is_some() {
-                freed.push(*pack);
-            }
+        for pack in &freed {
+            state.packs.remove(&pack.id);
         }
     })?;
-    Ok(remove_files(shared, database, old, &freed))
+    Ok(Freed { packs: freed.len(), bytes: remove_files(shared, database, old, &freed) })
+}
+
+/// The packs that only the old snapshots list.
+pub(crate) fn freed(state: &State, new: &[Arc<Snapshot>], old: &[Arc<Snapshot>]) -> Vec<PackRef> {
+    let goes: BTreeSet<SnapshotId> = old.iter().map(|snapshot| snapshot.id).collect();
+    let stays = state.snapshots.values().filter(|snapshot| !goes.contains(&snapshot.id)).chain(new);
+    let mut seen: BTreeSet<PackId> =
+        stays.flat_map(|s| s.manifest.packs.iter().map(|pack| pack.id)).collect();
+    let candidates = old.iter().flat_map(|snapshot| &snapshot.manifest.packs);
+    candidates.filter(|pack| seen.insert(pack.id) && state.packs.contains_key(&pack.id)).copied().collect()
+}
+
+/// Has former ids lead to what replaced them in one step, however many rebases there were, and bounds how many do.
+fn lead(state: &State, renamed: &[(SnapshotId, SnapshotId)], changes: &mut Changes) {
+    for (old, new) in renamed.iter().filter(|(old, new)| old != new) {
+        let named = state.snapshots.get(old).map_or(&[][..], |snapshot| snapshot.came_from());
+        let by_row = state.aliases.iter().filter(|(_, to)| *to == old).map(|(id, _)| *id);
+        let mut former: Vec<SnapshotId> = by_row.chain(named.iter().copied()).collect();
+        let surplus = (former.len() + 1).saturating_sub(limits::FORMER_IDS_MAX);
+        changes.remove.aliases.extend(former.drain(..surplus).map(|id| (id, *old)));
+        changes.add.aliases.extend(former.into_iter().map(|id| (id, *new)));
+        changes.add.aliases.insert(*old, *new);
+    }
 }
 
 /// Removes files of dropped snapshots. What can't be removed now is swept at the next opening, so

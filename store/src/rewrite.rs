@@ -14,6 +14,7 @@ use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::Whole;
 use crate::listing::append_index;
 use crate::pack_writer::{FinishedPack, PackSink};
+use crate::policy::RebasePolicy;
 use crate::promote::Draft;
 use crate::rebase::RebaseError;
 use crate::state::Snapshot;
@@ -25,6 +26,7 @@ use crate::{Fault, Progress, ReadError, limits};
 pub(crate) fn write_base_packs(
     shared: &Shared,
     whole: &Whole,
+    policy: &RebasePolicy,
     progress: &dyn Progress,
 ) -> Result<(Vec<PackRef>, Vec<FinishedPack>), RebaseError> {
     let live: BTreeSet<Place> = whole
@@ -46,7 +48,7 @@ pub(crate) fn write_base_packs(
             live.range(first..=last).copied().partition(|place| catalogue.is_alone(*place));
         let bytes: u64 = alone.iter().map(|place| share_of_block(catalogue, *place)).sum();
         moved.extend(blocked);
-        if !alone.is_empty() && bytes * 100 >= pack.bytes * limits::LIVE_PERCENT_MIN {
+        if policy.keeps(bytes, pack.bytes) {
             kept.push(*pack);
         } else {
             moved.extend(alone);

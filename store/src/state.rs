@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sustain_proto::{Manifest, PackId, ServiceName, SnapshotId, SnapshotKind, Term};
+use sustain_proto::{Held, Manifest, PackId, ServiceName, SnapshotId, SnapshotKind, Term};
 
 use std::sync::Arc;
 
@@ -21,9 +21,17 @@ impl Snapshot {
         self.manifest.base().unwrap_or(self.id)
     }
 
+    /// What its rebase kept besides what follows it.
+    pub(crate) fn held(&self) -> &[Held] {
+        match &self.manifest.kind {
+            SnapshotKind::Base { held, .. } => held,
+            SnapshotKind::Delta { .. } => &[],
+        }
+    }
+
     pub(crate) fn came_from(&self) -> &[SnapshotId] {
         match &self.manifest.kind {
-            SnapshotKind::Base { came_from } => came_from,
+            SnapshotKind::Base { came_from, .. } => came_from,
             SnapshotKind::Delta { .. } => &[],
         }
     }
@@ -49,6 +57,15 @@ impl State {
         let manifest = &snapshot.manifest;
         let base = self.snapshots.get(&snapshot.generation()).map_or(manifest, |base| &base.manifest);
         (manifest.term, manifest.seq, (base.term, base.seq), manifest.base().is_none(), snapshot.id)
+    }
+
+    /// Whether a snapshot is of an older generation than a base's.
+    pub(crate) fn is_older(&self, snapshot: &Snapshot, base: &Snapshot) -> bool {
+        if snapshot.generation() == base.id {
+            return false;
+        }
+        let own = self.snapshots.get(&snapshot.generation()).map_or(snapshot, |base| &**base);
+        self.order(own) < self.order(base) || base.came_from().contains(&own.id)
     }
 
     /// All snapshots of a service whose files are here, oldest first.

@@ -3,9 +3,11 @@
 pub(crate) mod demo;
 pub(crate) mod disk_server;
 pub(crate) mod gather;
+pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod log;
 pub(crate) mod node;
+pub(crate) mod pin;
 pub(crate) mod push;
 pub(crate) mod rebase;
 pub(crate) mod service;

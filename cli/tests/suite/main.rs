@@ -20,6 +20,7 @@ mod problems;
 mod service;
 mod service_refusals;
 mod support;
+mod upkeep;
 mod usage;
 
 #[path = "../../../vmdriver/tests/mail/post.rs"]

@@ -91,6 +91,38 @@ async fn a_peer_that_was_away_gets_the_newest() {
     harness::stop(&nodes).await;
 }
 
+/// Only the newest snapshot was sent: what a rebase had kept besides stayed on its server alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_rebase_has_kept_reaches_peers_too_also_one_that_was_away() {
+    let nodes = harness::start(3, &Tuning::default()).await;
+    nodes[2].cluster.shutdown().await;
+    let mut states = vec![harness::noise(1, 400_000)];
+    for round in 1..4 {
+        let mut next = states[round - 1].clone();
+        next[round * 70_000] ^= 0xff;
+        states.push(next);
+    }
+    states.iter().for_each(|state| drop(nodes[0].push("mail", state)));
+    let service = harness::service_name("mail");
+    let retention = sustain_store::Retention { keep_last: 3, ..sustain_store::Retention::NOTHING };
+    let options = sustain_store::RebaseOptions { retention, ..sustain_store::RebaseOptions::default() };
+    let prepared = nodes[0].store.prepare_rebase_with(&service, options, &sustain_store::NoProgress).unwrap();
+    let report = prepared.commit(Duration::from_secs(5)).unwrap();
+    assert_eq!(report.held.len(), 2);
+    nodes[0].cluster.spread(report.base, 0);
+    nodes[0].cluster.spread_held(service, report.held.clone());
+    let again = nodes[2].again().await;
+    for node in &nodes[1..] {
+        for (held, state) in report.held.iter().zip([&states[2], &states[1]]) {
+            node.recorder.wait("import", |events| imported(events, *held)).await;
+            assert_eq!(&node.restored(*held), state);
+        }
+        assert_eq!(node.restored(report.base), states[3]);
+    }
+    again.shutdown().await;
+    harness::stop(&nodes).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_does_not_exist_harms_nothing() {
     let nodes = harness::start(2, &Tuning::default()).await;

@@ -6,7 +6,11 @@
 //! | `GET /v1/events?after=N&wait_ms=T` | the events after number N, at once or when there is one |
 //! | `POST /v1/push` [`PushCall`] | what was stored; it is spread at once |
 //! | `POST /v1/gather` [`GatherCall`] | fetched from other nodes if need be, and written to a folder |
-//! | `POST /v1/rebase` [`ServiceCall`] | what was dropped and kept |
+//! | `POST /v1/rebase` [`RebaseCall`](crate::upkeep::RebaseCall) | what was dropped and kept |
+//! | `POST /v1/gc` [`GcCall`](crate::upkeep::GcCall) | what was collected |
+//! | `POST /v1/pin` [`PinCall`](crate::upkeep::PinCall) | the pin |
+//! | `POST /v1/unpin` [`UnpinCall`](crate::upkeep::UnpinCall) | nothing |
+//! | `GET /v1/pins` | the pins of this node |
 //! | `GET /v1/log?service=NAME` | the snapshots held here, oldest first |
 //! | `POST /v1/verify` | what was read, and what is damaged |
 //!
@@ -15,6 +19,7 @@
 mod api;
 mod routes;
 mod server;
+mod upkeep;
 
 pub use api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
 pub(crate) use routes::AdminState;

@@ -11,9 +11,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{NoProgress, RebaseReport, SnapshotInfo, Store, VerifyReport};
+use sustain_store::{NoProgress, SnapshotInfo, Store, VerifyReport};
 
 use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
+use super::upkeep;
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
@@ -30,8 +31,8 @@ pub(crate) struct AdminState {
     pub(crate) events: Arc<EventLog>,
 }
 
-type Shared = State<Arc<AdminState>>;
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Shared = State<Arc<AdminState>>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 /// All routes.
 pub(super) fn router(state: Arc<AdminState>) -> Router {
@@ -40,7 +41,11 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/push", post(push))
         .route("/v1/gather", post(gather))
-        .route("/v1/rebase", post(rebase))
+        .route("/v1/rebase", post(upkeep::rebase))
+        .route("/v1/gc", post(upkeep::gc))
+        .route("/v1/pin", post(upkeep::pin))
+        .route("/v1/unpin", post(upkeep::unpin))
+        .route("/v1/pins", get(upkeep::pins))
         .route("/v1/log", get(log))
         .route("/v1/verify", post(verify))
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
@@ -59,7 +64,7 @@ impl IntoResponse for Failure {
     }
 }
 
-fn body<T>(parsed: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+pub(super) fn body<T>(parsed: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
     parsed.map(|Json(call)| call).map_err(|error| Failure::new(2, error.body_text()))
 }
 
@@ -68,7 +73,7 @@ fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
 }
 
 /// Runs what blocks on a thread for it.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(1, error.to_string()))?
@@ -111,7 +116,7 @@ async fn events(
 
 /// A service of the configuration is snapshotted and rebased by its server alone: files pushed in between would
 /// be restored as if they were its state.
-fn refuse_sustained(
+pub(super) fn refuse_sustained(
     state: &AdminState,
     service: &ServiceName,
     what: &str,
@@ -169,19 +174,6 @@ async fn find(state: &AdminState, selector: &str) -> Result<SnapshotId, Failure>
         operations::resolve(&store, &selector).or_else(|failure| selector.parse().map_err(|_| failure))
     })
     .await
-}
-
-async fn rebase(
-    State(state): Shared,
-    call: Result<Json<ServiceCall>, JsonRejection>,
-) -> Answer<RebaseReport> {
-    let call = body(call)?;
-    let hint = "`rebase-after` in its configuration says after how many snapshots";
-    refuse_sustained(&state, &call.service, "rebases it by itself", hint)?;
-    let store = state.store.clone();
-    let report = blocking(move || operations::rebase(&store, &call.service)).await?;
-    state.cluster.spread(report.base, limits::FILES_TOLERANCE);
-    Ok(Json(report))
 }
 
 async fn log(

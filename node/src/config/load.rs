@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use sustain_proto::limits::HELD_MAX;
+use sustain_store::Retention;
 use sustain_vmdriver::limits::FORWARDS_MAX;
 
 use super::{Config, DriverKind, NodeConfig, ServiceConfig, VmConfig};
@@ -119,6 +121,16 @@ fn check_service(service: &ServiceConfig) -> Result<(), String> {
     }
     if service.rebase_after == 0 {
         return Err("rebase-after must not be 0".to_owned());
+    }
+    if service.rebase_delta_percent == 0 || service.rebase_dead_percent == 0 {
+        return Err("rebase-delta-percent and rebase-dead-percent must not be 0".to_owned());
+    }
+    let Retention { keep_last, keep_hourly, keep_daily } = service.retention();
+    let kept = [keep_last, keep_hourly, keep_daily].iter().fold(0_u32, |sum, keep| sum.saturating_add(*keep));
+    if kept as usize > HELD_MAX {
+        return Err(format!(
+            "keep-last, keep-hourly and keep-daily are {kept} in all, at most {HELD_MAX} are allowed"
+        ));
     }
     if service.forwards.len() > FORWARDS_MAX {
         return Err(format!("{} forwards, where at most {FORWARDS_MAX} are allowed", service.forwards.len()));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::ServiceName;
+use sustain_store::{RebasePolicy, Retention};
 use sustain_vmdriver::Accel;
 
 use super::{Bytes, Duration, ServiceType};
@@ -30,6 +31,21 @@ pub struct ServiceConfig {
     /// Snapshots after which the newest one becomes the base of a new generation (P10).
     #[serde(default = "ServiceConfig::default_rebase_after")]
     pub rebase_after: u32,
+    /// What the deltas of a generation may take, in percent of its base's bytes; past it the same happens.
+    #[serde(default = "ServiceConfig::default_rebase_delta_percent")]
+    pub rebase_delta_percent: u32,
+    /// What of a generation may be needed by nobody, in percent of what is needed; past it the same happens.
+    #[serde(default = "ServiceConfig::default_rebase_dead_percent")]
+    pub rebase_dead_percent: u32,
+    /// Older snapshots that a rebase keeps: so many of the newest.
+    #[serde(default)]
+    pub keep_last: u32,
+    /// The newest of each of so many hours.
+    #[serde(default)]
+    pub keep_hourly: u32,
+    /// The newest of each of so many days.
+    #[serde(default)]
+    pub keep_daily: u32,
     /// What runs it.
     #[serde(default)]
     pub driver: DriverKind,
@@ -129,10 +145,38 @@ impl ServiceConfig {
         1
     }
 
-    /// Bounds what a manifest lists: at most one pack or two a snapshot, far under the limit.
+    /// As the store has it.
     #[must_use]
     pub const fn default_rebase_after() -> u32 {
-        60
+        sustain_store::limits::REBASE_DELTAS
+    }
+
+    /// As the store has it.
+    #[must_use]
+    pub const fn default_rebase_delta_percent() -> u32 {
+        sustain_store::limits::REBASE_DELTA_PERCENT
+    }
+
+    /// As the store has it.
+    #[must_use]
+    pub const fn default_rebase_dead_percent() -> u32 {
+        sustain_store::limits::REBASE_DEAD_PERCENT
+    }
+
+    /// When its generations end.
+    #[must_use]
+    pub const fn policy(&self) -> RebasePolicy {
+        RebasePolicy {
+            deltas: self.rebase_after,
+            delta_percent: self.rebase_delta_percent,
+            dead_percent: self.rebase_dead_percent,
+        }
+    }
+
+    /// Which older snapshots outlive them.
+    #[must_use]
+    pub const fn retention(&self) -> Retention {
+        Retention { keep_last: self.keep_last, keep_hourly: self.keep_hourly, keep_daily: self.keep_daily }
     }
 
     /// Nodes without which nothing becomes durable: the server, and one more than losses are tolerated.

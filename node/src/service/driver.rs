@@ -298,11 +298,12 @@ impl Driver {
                 self.refresh();
             }
             VmNote::Snapshot(note) => self.snapshot_taken(*note),
-            VmNote::Rebased { base, newest, dropped } => {
+            VmNote::Rebased { base, newest, dropped, held } => {
                 self.troubles.end(&[Trouble::Rebase]);
                 let service = self.service.clone();
                 self.events.add(Happening::Rebased { service, base, dropped });
                 self.cluster.spread(newest, self.tolerance);
+                self.cluster.spread_held(self.service.clone(), held);
                 self.refresh();
             }
             VmNote::Problem(what) => self.problem(what),

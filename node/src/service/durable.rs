@@ -4,6 +4,7 @@ use sustain_proto::wire::Heartbeat;
 use sustain_proto::{SnapshotId, Term};
 
 use super::driver::Driver;
+use crate::follow::follow_rebase;
 use crate::logic::implied_durable;
 use sustain_store::error_chain;
 
@@ -49,6 +50,8 @@ impl Driver {
                     tracing::debug!(%service, error = %error_chain(&error), "no durable mark");
                 }
             }
+            // A durable snapshot of an older generation may have waited for this.
+            follow_rebase(&store, &service);
         });
     }
 }

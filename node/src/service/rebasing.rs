@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::{io, thread};
 
-use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{PreparedRebase, RebaseError, Store};
+use sustain_proto::ServiceName;
+use sustain_store::{PreparedRebase, RebaseError, RebaseOptions, Store};
 
 use super::cancel::Cancel;
 
@@ -17,10 +17,10 @@ pub(super) struct Rebasing {
 }
 
 impl Rebasing {
-    pub(super) fn start(store: Store, service: ServiceName, promote: Option<SnapshotId>) -> io::Result<Self> {
+    pub(super) fn start(store: Store, service: ServiceName, options: RebaseOptions) -> io::Result<Self> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let cancel = Cancel(cancelled.clone());
-        let prepare = move || store.prepare_rebase(&service, promote, &cancel);
+        let prepare = move || store.prepare_rebase_with(&service, options, &cancel);
         let thread = thread::Builder::new().name("rebase".to_owned()).spawn(prepare)?;
         Ok(Self { cancelled, thread: Some(thread) })
     }

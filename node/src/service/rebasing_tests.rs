@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term, TermOrigin};
-use sustain_store::{DirectoryTarget, NoProgress, RegionSource, Store, StoreOptions};
+use sustain_store::{
+    DirectoryTarget, NoProgress, RebasePolicy, RegionSource, Retention, Store, StoreOptions,
+};
 use sustain_vmdriver::{
     GuestAgent, GuestError, PortForward, SnapshotError, SnapshotScope, SnapshotSink, SnapshotTimings,
     StopError, Vm, VmState,
@@ -117,7 +119,8 @@ impl Bench {
             service,
             store: self.store.clone(),
             interval: Duration::from_millis(1),
-            rebase_after,
+            policy: RebasePolicy { deltas: rebase_after, ..RebasePolicy::default() },
+            retention: Retention::NOTHING,
             cancelled: std::sync::Arc::default(),
         };
         let parent = parent.map(|(parent, _)| parent);
@@ -178,6 +181,28 @@ fn snapshots_go_on_while_a_rebase_is_prepared_and_follow_it() {
     let to = bench.folder.path().join("out");
     bench.store.restore(last, &DirectoryTarget::new(&to), &NoProgress).unwrap();
     assert_eq!(std::fs::metadata(to.join("ram")).unwrap().len(), 4 << 20);
+}
+
+/// A rebase dropped all that was older than its base, whatever the service was to keep.
+#[test]
+fn retention_outlives_the_generations_of_a_running_vm() {
+    let bench = Bench::new();
+    let mut running = bench.running(1 << 20, 3);
+    let first = bench.save(&mut running).unwrap();
+    running.keep(Retention { keep_last: 4, ..Retention::NOTHING });
+    let mut taken = vec![first];
+    for _ in 0..2 {
+        taken.extend((0..3).map(|_| bench.save(&mut running).unwrap()));
+        let (base, _) = bench.wait(&mut running);
+        let list = bench.store.snapshots(None).unwrap();
+        assert!(list.iter().all(|info| info.id == base || info.base == Some(base)), "{list:?}");
+    }
+    let list = bench.store.snapshots(None).unwrap();
+    assert!((4..taken.len()).contains(&list.len()), "{list:?}");
+    for id in taken.iter().rev().take(4) {
+        assert!(bench.store.resolve(&id.to_string()).is_ok());
+    }
+    assert!(bench.store.resolve(&first.to_string()).is_err());
 }
 
 /// Each take-over began to count anew: under a server that changed every few minutes no generation ever ended, until

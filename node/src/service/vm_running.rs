@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sustain_proto::{RegionName, ServiceName, SnapshotId, Term, TermOrigin};
-use sustain_store::{Pace, Push, PushError, PushLineage, PushRequest, RegionSource, SnapshotInfo, Store};
+use sustain_store::{
+    Growth, Pace, Push, PushError, PushLineage, PushRequest, RebaseOptions, RebasePolicy, RegionSource,
+    Retention, SnapshotInfo, Store,
+};
 use sustain_vmdriver::{ErrorKind, SnapshotError, SnapshotScope, SnapshotSink, Vm, VmState, WakeReport};
 
 use super::generation::Generation;
@@ -24,7 +27,8 @@ pub(super) struct Saving {
     pub(super) service: ServiceName,
     pub(super) store: Store,
     pub(super) interval: Duration,
-    pub(super) rebase_after: u32,
+    pub(super) policy: RebasePolicy,
+    pub(super) retention: Retention,
     /// Whether the VM is to end.
     pub(super) cancelled: Arc<AtomicBool>,
 }
@@ -103,7 +107,7 @@ impl Running {
             tracing::warn!(error = error_chain(&error), "can't list the store's snapshots");
             Vec::new()
         });
-        let generation = Generation::of(parent, &list, saving.rebase_after);
+        let generation = Generation::of(parent, &list, saving.policy);
         Self {
             vm,
             term,
@@ -232,12 +236,23 @@ impl Running {
         Ok(SnapshotNote { report, pause_ms: timings.pause_ms, resumed_at, seconds: 0.0 })
     }
 
+    /// How far the generation has grown. A store that can't say so ends it by the number of its deltas alone.
+    fn growth(&self) -> Option<Growth> {
+        let growth = self.saving.store.growth(&self.saving.service, &self.rebase_options(None));
+        growth.inspect_err(|error| tracing::debug!(error = error_chain(error), "no growth")).ok()
+    }
+
+    fn rebase_options(&self, promote: Option<SnapshotId>) -> RebaseOptions {
+        let Saving { policy, retention, .. } = self.saving;
+        RebaseOptions { promote, retention, now_ms: clock::wall_ms(), policy }
+    }
+
     /// P10: bounds what the deltas of a generation take, and what a manifest lists. The newest *durable*
     /// snapshot becomes the base: what older ones the others hold must not be dropped here for the sake of
     /// one that nobody else has. While nothing becomes durable, the rebase waits. It reads all of that snapshot,
     /// so it is prepared on another thread, and snapshots go on.
     fn rebase_if_due(&mut self, notes: &mut Vec<VmNote>) {
-        if self.rebasing.is_some() || !self.generation.is_due() {
+        if self.rebasing.is_some() || !self.generation.is_due(self.growth().as_ref()) {
             return;
         }
         let promoted = match self.newest_durable() {
@@ -246,12 +261,12 @@ impl Running {
             Err(error) => return self.rebase_failed(&error, notes),
         };
         if promoted.is_none() {
-            let what =
-                "nothing becomes durable, and the generation is full: older snapshots are dropped here";
+            let what = "nothing becomes durable, and the generation is full: older snapshots are dropped here, but \
+                        for the newest durable one";
             notes.push(VmNote::Problem(what.to_owned()));
         }
         let (store, service) = (self.saving.store.clone(), self.saving.service.clone());
-        match Rebasing::start(store, service, promoted.or(self.parent)) {
+        match Rebasing::start(store, service, self.rebase_options(promoted.or(self.parent))) {
             Ok(rebasing) => self.rebasing = Some(rebasing),
             Err(error) => self.rebase_failed(&error, notes),
         }
@@ -268,9 +283,11 @@ impl Running {
                     report.kept.iter().find(|(before, _)| *before == old).map(|pair| pair.1)
                 };
                 self.parent = self.parent.and_then(renamed).or(Some(report.base));
-                self.generation.rebased(report.kept.len().saturating_sub(1));
+                let following = report.kept.len().saturating_sub(1 + report.held.len());
+                self.generation.rebased(following, self.growth().map_or(0, |growth| growth.delta_bytes));
                 let newest = self.parent.unwrap_or(report.base);
-                notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
+                let (base, dropped, held) = (report.base, report.dropped.len(), report.held);
+                notes.push(VmNote::Rebased { base, newest, dropped, held });
             }
             Err(error) => self.rebase_failed(&error, notes),
         }
@@ -328,6 +345,13 @@ fn to_promote(list: &[SnapshotInfo], term: &Term, origin: Option<TermOrigin>) ->
     let ours = list.iter().filter(|info| info.term == *term || began(info));
     let newest = ours.filter(|info| info.durable).max_by_key(|info| info.seq);
     newest.filter(|info| info.base.is_some()).map(|info| info.id)
+}
+
+#[cfg(test)]
+impl Running {
+    pub(super) fn keep(&mut self, retention: Retention) {
+        self.saving.retention = retention;
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{io, thread};
 
 use sustain_gossip::{Cluster, RemoteSnapshot};
 use sustain_proto::{ServiceName, SnapshotId, Term, TermOrigin};
-use sustain_store::Store;
+use sustain_store::{RebasePolicy, Retention, Store};
 use sustain_vmdriver::{ChannelInput, ChannelLink, Vm, VmDriver, VmSpec, WakeReport, remove_left_behind};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -86,6 +86,8 @@ pub(super) enum VmNote {
         base: SnapshotId,
         newest: SnapshotId,
         dropped: usize,
+        /// What it has kept besides what follows the base.
+        held: Vec<SnapshotId>,
     },
     Problem(String),
     /// A problem that lasts until something else is said.
@@ -114,7 +116,8 @@ pub(crate) struct VmSettings {
     pub(crate) service: ServiceName,
     pub(crate) spec: VmSpec,
     pub(crate) interval: std::time::Duration,
-    pub(crate) rebase_after: u32,
+    pub(crate) policy: RebasePolicy,
+    pub(crate) retention: Retention,
     pub(crate) run: PathBuf,
     pub(crate) store: Store,
     pub(crate) cluster: Cluster,
@@ -279,10 +282,11 @@ impl Owner {
         let channel = self.open_channel(term, origin, &mut *vm);
         let (ports, pid, remote) = (Ports::new(vm.forwards()), vm.pid(), rest.as_ref().map(Rest::remote));
         self.say(VmNote::Running { ports, pid, channel, rest: remote });
-        let VmSettings { service, store, interval, rebase_after, .. } = &self.settings;
+        let VmSettings { service, store, interval, policy, retention, .. } = &self.settings;
         let (service, store) = (service.clone(), store.clone());
-        let (interval, rebase_after, cancelled) = (*interval, *rebase_after, self.cancelled.clone());
-        let saving = Saving { service, store, interval, rebase_after, cancelled };
+        let (interval, policy, retention) = (*interval, *policy, *retention);
+        let cancelled = self.cancelled.clone();
+        let saving = Saving { service, store, interval, policy, retention, cancelled };
         self.vm = Held::Running(Box::new(Running::new(vm, term, origin, parent, saving, rest)));
         self.say(VmNote::Event(Event::Running { term }));
     }

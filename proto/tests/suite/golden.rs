@@ -5,8 +5,9 @@ use std::num::NonZeroU16;
 
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{
-    ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, IndexRoot, KeyId, Manifest, NodeId, PackId, PackRef,
-    Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, encode_frame,
+    ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, Held, IndexRoot, KeyId, Manifest, NodeId, PackId,
+    PackRef, Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin,
+    encode_frame,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -87,6 +88,28 @@ fn a_manifest() {
     ];
     let (_, bytes) = manifest().encode().unwrap();
     assert_eq!(hex(&bytes), expected.concat());
+}
+
+#[test]
+fn a_base() {
+    let mut base = manifest();
+    let held = vec![Held { term: term(), seq: 41 }];
+    base.kind = SnapshotKind::Base { came_from: vec![SnapshotId::from_bytes([0x33; 32])], held };
+    let (_, bytes) = base.encode().unwrap();
+    let expected = [
+        "80d0eab6b733", // time
+        "00",           // a base; what it came from
+        "01",
+        &id("33"),
+        "01", // what was kept: term, number
+        "03",
+        &id("11"),
+        "ac02",
+        "29",
+        "01", // parents
+        &id("44"),
+    ];
+    assert!(hex(&bytes).contains(&expected.concat()), "{}", hex(&bytes));
 }
 
 #[test]

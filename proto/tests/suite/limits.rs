@@ -2,9 +2,9 @@
 
 use sustain_proto::wire::{Ballot, Request, Response, SnapshotSummary, WireError};
 use sustain_proto::{
-    ChunkId, CodecError, ContentHash, IndexRoot, KeyId, Manifest, ManifestError, NodeId, PackId, PackRef,
-    Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, chunk_count,
-    encode_frame, limits,
+    ChunkId, CodecError, ContentHash, Held, IndexRoot, KeyId, Manifest, ManifestError, NodeId, PackId,
+    PackRef, Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin,
+    chunk_count, encode_frame, limits,
 };
 
 /// The longest encoding of a term.
@@ -28,6 +28,11 @@ fn region_name(number: usize) -> RegionName {
     RegionName::new(format!("{number:0>width$}", width = limits::REGION_NAME_BYTES_MAX)).unwrap()
 }
 
+fn base(came_from: usize, held: usize) -> SnapshotKind {
+    let held = vec![Held { term: TERM, seq: u64::MAX }; held];
+    SnapshotKind::Base { came_from: vec![ID; came_from], held }
+}
+
 /// As much of everything as a manifest may list.
 fn largest_manifest() -> Manifest {
     let region = |number| Region { name: region_name(number), bytes: limits::REGION_BYTES_MAX };
@@ -39,7 +44,7 @@ fn largest_manifest() -> Manifest {
         origin: Some(ORIGIN),
         seq: u64::MAX,
         time_ms: u64::MAX,
-        kind: SnapshotKind::Base { came_from: vec![ID; limits::CAME_FROM_MAX] },
+        kind: base(limits::CAME_FROM_MAX, limits::HELD_MAX),
         parents: vec![ID; limits::PARENTS_MAX],
         regions: (0..limits::REGIONS_MAX).map(region).collect(),
         indexes: vec![IndexRoot::from_bytes([255; 32]); limits::INDEX_PARTS_MAX],
@@ -60,13 +65,14 @@ fn the_largest_manifest_fits() {
 #[test]
 fn one_more_of_anything_is_no_manifest() {
     type Change = fn(&mut Manifest);
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 5] = [
         ("regions", |manifest| manifest.regions.push(Region { name: region_name(99), bytes: 0 })),
         ("parents", |manifest| manifest.parents.push(ID)),
         ("packs", |manifest| manifest.packs.push(manifest.packs[0])),
         ("snapshots that it came from", |manifest| {
-            manifest.kind = SnapshotKind::Base { came_from: vec![ID; limits::CAME_FROM_MAX + 1] };
+            manifest.kind = base(limits::CAME_FROM_MAX + 1, 0);
         }),
+        ("snapshots that were kept", |manifest| manifest.kind = base(0, limits::HELD_MAX + 1)),
     ];
     for (expected, change) in changes {
         let mut manifest = largest_manifest();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use sustain_proto::wire::{Ballot, Heartbeat, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, ContentHash, IndexRoot, KeyId, Manifest, NodeId, PackId, PackRef, Region, RegionName,
+    ChunkId, ContentHash, Held, IndexRoot, KeyId, Manifest, NodeId, PackId, PackRef, Region, RegionName,
     ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, limits,
 };
 
@@ -50,9 +50,14 @@ pub(crate) fn origin() -> impl Strategy<Value = TermOrigin> {
     (term(), any::<u64>()).prop_map(|(parent, seq)| TermOrigin { parent, seq })
 }
 
+fn held() -> impl Strategy<Value = Held> {
+    (term(), any::<u64>()).prop_map(|(term, seq)| Held { term, seq })
+}
+
 fn kind() -> impl Strategy<Value = SnapshotKind> {
     prop_oneof![
-        vec(snapshot_id(), 0..=limits::CAME_FROM_MAX).prop_map(|came_from| SnapshotKind::Base { came_from }),
+        (vec(snapshot_id(), 0..=limits::CAME_FROM_MAX), vec(held(), 0..=limits::HELD_MAX))
+            .prop_map(|(came_from, held)| SnapshotKind::Base { came_from, held }),
         snapshot_id().prop_map(|base| SnapshotKind::Delta { base }),
     ]
 }
