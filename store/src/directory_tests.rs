@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use sustain_proto::limits::CHUNK_BYTES;
+
 use super::*;
 
 fn id(number: u8) -> ChunkId {

@@ -14,6 +14,7 @@ mod catalogue;
 mod chunk_reader;
 mod database;
 mod directory;
+mod directory_entry;
 mod error;
 mod foreign;
 mod gate;
