@@ -1,10 +1,10 @@
 //! An index in parts. Pure.
 //!
-//! A delta's index says what differs from the base, which after some hundred snapshots is much; what changed since
-//! the snapshot before is little. So an index is in parts that snapshots share: a new one adds a part with what changed,
-//! and takes in those before it that are less than twice as large. Each entry is thus written again only when its part
-//! doubles, and there are as many parts as an index has doublings, as in a log-structured merge tree (O'Neil et al.,
-//! 1996).
+//! A delta's index says what differs from the base, which after some hundred snapshots is much; what changed
+//! since the snapshot before is little. So an index is in parts that snapshots share: a new one adds a part with
+//! what changed, and takes in those before it that are less than twice as large. Each entry is thus written again
+//! only when its part doubles, and there are as many parts as an index has doublings, as in a log-structured merge
+//! tree (O'Neil et al., 1996).
 
 use std::sync::Arc;
 
