@@ -36,6 +36,7 @@ mod push_error;
 mod push_regions;
 mod query;
 mod reader;
+mod reader_chunks;
 mod rebase;
 mod receive;
 mod record;
