@@ -14,8 +14,8 @@ pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["push", "gather", "rebase", "log", "verify", "init", "node", "status", "service", "demo"]
-    {
+    let commands = ["push", "gather", "rebase", "log", "verify", "mount", "cat", "diff"];
+    for command in commands.into_iter().chain(["init", "node", "status", "service", "demo"]) {
         let output = snapctl().args([command, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Usage: snapctl"), "{command}");
