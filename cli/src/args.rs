@@ -16,8 +16,8 @@ use crate::commands;
 #[derive(Debug, Parser)]
 #[command(name = "snapctl", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Work on the store in this folder, without a daemon: push, gather, rebase, gc, pin, pins, unpin, log
-    /// and verify
+    /// Work on the store in this folder, without a daemon: push, gather, rebase, gc, pin, pins, unpin, log,
+    /// verify, mount, cat and diff
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config", help_heading = GLOBAL)]
     pub(crate) store: Option<PathBuf>,
 
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Unpin(commands::pin::UnpinArgs),
     Log(commands::log::LogArgs),
     Verify(commands::verify::VerifyArgs),
+    Mount(commands::mount::MountArgs),
+    Cat(commands::cat::CatArgs),
+    Diff(commands::diff::DiffArgs),
     Init(commands::init::InitArgs),
     Node(commands::node::NodeArgs),
     Status(commands::status::StatusArgs),

@@ -10,6 +10,7 @@ mod demo;
 mod interrupt;
 mod output;
 mod progress;
+mod sizes;
 mod text;
 mod whereabouts;
 
@@ -46,6 +47,9 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Unpin(args) => commands::pin::unpin(args, &place, output),
         Command::Log(args) => commands::log::run(args, &place, output),
         Command::Verify(args) => commands::verify::run(args, &place, output),
+        Command::Mount(args) => commands::mount::run(&args, &place, output),
+        Command::Cat(args) => commands::cat::run(&args, &place, output),
+        Command::Diff(args) => commands::diff::run(&args, &place, output),
         Command::Init(args) => {
             place.refuse("init")?;
             commands::init::run(args, output)

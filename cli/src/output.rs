@@ -1,6 +1,8 @@
 //! What is printed: data to standard output, messages to standard error.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use serde::Serialize;
 use sustain_node::operations::Failure;
@@ -44,13 +46,19 @@ impl Output {
     pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         let written = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
-        written.map_err(|error| {
-            let gone = error.kind() == io::ErrorKind::BrokenPipe;
-            Failure::new(
-                if gone { READER_GONE } else { 1 },
-                format!("can't write to standard output: {error}"),
-            )
-        })
+        written.map_err(|error| Self::unwritten(&error))
+    }
+
+    /// Standard output as a file, for data that are no text: nothing looks for line ends in them.
+    pub(crate) fn data(&self) -> Result<File, Failure> {
+        let copy = io::stdout().as_fd().try_clone_to_owned();
+        copy.map(File::from).map_err(|error| Self::unwritten(&error))
+    }
+
+    /// What failed where data could not be written. A reader that has gone away ends the command, and nobody is told.
+    pub(crate) fn unwritten(error: &io::Error) -> Failure {
+        let gone = error.kind() == io::ErrorKind::BrokenPipe;
+        Failure::new(if gone { READER_GONE } else { 1 }, format!("can't write to standard output: {error}"))
     }
 
     /// Prints a message for people.

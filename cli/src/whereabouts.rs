@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sustain_node::config::{self, Config};
+use sustain_node::config::{self, ClusterSecret, Config};
 use sustain_node::operations::Failure;
-use sustain_store::{Store, StoreOptions};
+use sustain_store::{KeySource, Store, StoreOptions};
 
 use crate::client::Client;
 
@@ -37,6 +37,31 @@ impl Choice {
             }
             None => self.client().map(Place::Daemon),
         }
+    }
+
+    /// Opens the store for commands that read it themselves, also that of a daemon.
+    pub(crate) fn readable_store(&self) -> Result<Store, Failure> {
+        if self.store.is_some() || (self.config.is_empty() && find_config().is_none()) {
+            return match self.place(false)? {
+                Place::Folder(store) => Ok(store),
+                Place::Daemon(_) => {
+                    Err(Failure::new(2, "no store given").with_hint("name it with --store DIR"))
+                }
+            };
+        }
+        let (_, config) = self.load_config()?;
+        let secret = ClusterSecret::load(&config.secret_file)
+            .map_err(|error| Failure::new(1, sustain_store::error_chain(&error)))?;
+        let key = KeySource::Given(*secret.as_bytes());
+        Store::open(&config.store, StoreOptions { key, ..StoreOptions::default() }).map_err(|error| {
+            let failure = Failure::of(&error, error.kind());
+            match error {
+                sustain_store::OpenError::NotFound { .. } => {
+                    failure.with_hint("the node's first start makes it: `snapctl node --config FILE`")
+                }
+                _ => failure,
+            }
+        })
     }
 
     /// For commands that work on neither.

@@ -50,6 +50,7 @@ mod push_error;
 mod push_regions;
 mod query;
 mod reader;
+mod reader_chunks;
 mod rebase;
 mod rebase_report;
 mod receive;

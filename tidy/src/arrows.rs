@@ -1,5 +1,5 @@
-//! Arrows between crates go one way: proto ← store ← gossip ← node ← cli, and vmdriver knows proto and
-//! store only. seal knows nobody, and only store knows it. preload knows nobody, and nobody it: vmdriver's build
+//! Arrows between crates go one way: proto ← store ← gossip ← node ← cli, and vmdriver and inspect know
+//! proto and store only. seal knows nobody, and only store knows it. preload knows nobody, and nobody it: vmdriver's build
 //! script compiles it on its own.
 
 use toml::{Table, Value};
@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use crate::{Finding, Source};
 
 /// Each crate and the ones that it may depend on, itself never. Each stands after those that it knows.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("proto", &[]),
     ("tidy", &[]),
     ("preload", &[]),
@@ -15,8 +15,9 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("store", &["proto", "seal"]),
     ("gossip", &["proto", "store"]),
     ("vmdriver", &["proto", "store"]),
+    ("inspect", &["proto", "store"]),
     ("node", &["proto", "store", "gossip", "vmdriver"]),
-    ("cli", &["proto", "store", "gossip", "vmdriver", "node"]),
+    ("cli", &["proto", "store", "gossip", "vmdriver", "inspect", "node"]),
 ];
 
 /// What all crates of the workspace are called, before their folder's name.

@@ -1,11 +1,14 @@
 //! The commands: one file each, with its arguments and what it does with them.
 
+pub(crate) mod cat;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod disk_server;
 pub(crate) mod gather;
 pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod log;
+pub(crate) mod mount;
 pub(crate) mod node;
 pub(crate) mod pin;
 pub(crate) mod push;

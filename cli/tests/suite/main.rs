@@ -16,6 +16,8 @@ mod guest_endings;
 mod guest_failover;
 mod guest_mail;
 mod held_clients;
+mod inspecting;
+mod mounting;
 mod problems;
 mod service;
 mod service_refusals;

@@ -13,6 +13,8 @@ use sustain_node::operations::Failure;
 use sustain_proto::ServiceName;
 use sustain_vmdriver::Accel;
 
+use crate::sizes;
+
 /// What a service is.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DefinitionArgs {
@@ -103,8 +105,7 @@ impl FromStr for ForwardArg {
 
 /// Sizes as QEMU's users write them too: 512M is 512MiB.
 fn memory(text: &str) -> Result<Bytes, String> {
-    let long = if text.ends_with(['K', 'M', 'G', 'T']) { format!("{text}iB") } else { text.to_owned() };
-    long.parse().map_err(|error: sustain_node::config::UnitError| error.to_string())
+    sizes::with_unit(text).parse().map_err(|error: sustain_node::config::UnitError| error.to_string())
 }
 
 fn accel(text: &str) -> Result<Accel, String> {
