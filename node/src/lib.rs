@@ -9,6 +9,7 @@ pub mod limits;
 pub mod logic;
 pub mod operations;
 
+mod changed_list;
 mod daemon;
 mod descriptors;
 mod drivers;
@@ -18,6 +19,7 @@ mod run_folder;
 mod service;
 mod woken;
 
+pub use changed_list::{ChangedListError, parse_changed_list};
 pub use daemon::{Daemon, DaemonError};
 pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
