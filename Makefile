@@ -120,6 +120,10 @@ bench-store: ## Compare the store with restic, borg, rustic and casync (about 15
 	$(TARGET_DIR)/debug/examples/bench-store --data $(TARGET_DIR)/bench-data --snapctl $(TARGET_DIR)/debug/snapctl \
 		--scratch $(TARGET_DIR)/bench-store --rustic "$$rustic" $(if $(QUICK),--quick)
 
+.PHONY: bench-million
+bench-million: ## Measure what a million chunks cost in memory, and how long their store takes to open (about 2 minutes)
+	SUSTAIN_STORE_INDEX_TEST_CHUNKS=1000000 cargo test $(CARGO_FLAGS) -p sustain-store --test it index_memory -- --nocapture
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew
 	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail

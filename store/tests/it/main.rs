@@ -6,6 +6,7 @@ mod changes;
 mod common;
 mod corruption;
 mod crash;
+mod index_memory;
 mod memory;
 mod partial;
 mod property;
