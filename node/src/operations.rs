@@ -83,7 +83,7 @@ pub struct RegionFile {
     /// The file.
     pub path: PathBuf,
     /// A file with the list of what changed in it since the service's newest snapshot, which
-    /// [`parse_changed_list`](crate::parse_changed_list) reads. Without one the file is read whole.
+    /// [`parse_changed_list`] reads. Without one the file is read whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<PathBuf>,
 }

@@ -17,8 +17,8 @@ impl Push {
         self.parent.is_some()
     }
 
-    /// The snapshot that this one continues: its id at the time of [`Store::begin_push`](crate::Store::begin_push). None
-    /// for a service's first one.
+    /// The snapshot that this one continues, by its id at the time of [`Store::begin_push`](crate::Store::begin_push).
+    /// None for a service's first one.
     #[must_use]
     pub fn continued(&self) -> Option<SnapshotId> {
         self.parents.first().copied()

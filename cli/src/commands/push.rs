@@ -17,8 +17,9 @@ use crate::whereabouts::{Choice, Place};
 /// Take a snapshot from files
 ///
 /// Each file becomes a region of the snapshot. Only chunks that no earlier snapshot of the service has are
-/// stored. Whoever knows what changed in a file says so by --changed, and then only that is read. With --store the store is made if need be. Otherwise the node stores the snapshot and spreads it in the
-/// background: `snapctl log` says when it is durable.
+/// stored. Whoever knows what changed in a file says so by --changed, and then only that is read. With --store the
+/// store is made if need be. Otherwise the node stores the snapshot and spreads it in the background: `snapctl log`
+/// says when it is durable.
 ///
 /// Example: snapctl --store ./states push mail --region ram=ram.img --region disk0=disk.img
 #[derive(Debug, Args)]

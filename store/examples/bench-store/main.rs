@@ -40,6 +40,10 @@ fn main() -> Outcome<()> {
 fn run(options: &Options) -> Outcome<()> {
     let load = fs::read_to_string("/proc/loadavg")?;
     println!("load of the machine at the start: {}", load.trim_end());
+    if options.only_dirty {
+        dirty::measure(&options.scratch)?.print();
+        return Ok(());
+    }
     let states = States::read(&options.data)?;
     states.print();
     let machine = Machine::measure(options)?;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::Outcome;
 
-const USAGE: &str =
-    "usage: bench-store --data DIR --snapctl FILE --scratch DIR [--rustic FILE] [--rounds N] [--quick]";
+const USAGE: &str = "usage: bench-store --data DIR --snapctl FILE --scratch DIR [--rustic FILE] [--rounds N] [--quick] \
+                     [--only-dirty]";
 
 /// The options.
 pub(crate) struct Options {
@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     /// One round, and without what takes minutes for each.
     pub(crate) quick: bool,
+    /// Nothing but the push that is told of few changes of a large image.
+    pub(crate) only_dirty: bool,
 }
 
 impl Options {
@@ -32,10 +34,15 @@ impl Options {
             rustic: "rustic".into(),
             rounds: 3,
             quick: false,
+            only_dirty: false,
         };
         while let Some(name) = arguments.next() {
             if name == "--quick" {
                 (options.quick, options.rounds) = (true, 1);
+                continue;
+            }
+            if name == "--only-dirty" {
+                options.only_dirty = true;
                 continue;
             }
             let value = arguments.next().ok_or(USAGE)?;

@@ -72,22 +72,24 @@ pub(crate) fn print(rows: &[Row], states: &States, machine: &Machine) {
 /// All cores share what needs the processor; what is written is written and synced after it. Reading what is stored is
 /// counted as reading from the page cache.
 fn print_distance(row: &Row, states: &States, machine: &Machine) {
-    let Machine { copy, read, hash, compress, decompress, write, cores, .. } = *machine;
+    let Machine { copy, read, hash, compress, decompress, write } = *machine;
+    let [copy, read, hash, compress, decompress] =
+        [copy, read, hash, compress, decompress].map(|speed| speed.all);
     let (first, later) = (states.contents[0], states.later());
     let last = states.contents[states.contents.len() - 1];
     let stored: f64 = states.contents.iter().map(|state| state.new as f64).sum();
     let (total, first_bytes) =
         (row.bytes_total().unwrap_or_default(), row.bytes.first().copied().unwrap_or(0) as f64);
     let push = |seen: f64, state: &Contents, written: f64| {
-        (seen / read + seen / hash + state.new as f64 / compress) / cores + written / write
+        seen / read + seen / hash + state.new as f64 / compress + written / write
     };
     let seen_later = if row.side == Side::Told { later.listed } else { later.data };
     let whole = last.data as f64;
     let least = [
         push(first.data as f64, &first, first_bytes),
         push(seen_later as f64, &later, row.bytes_later().unwrap_or_default()),
-        (whole / decompress + whole / hash + whole / copy) / cores + whole / write,
-        (total / read + total / hash + stored / decompress + stored / hash) / cores,
+        whole / decompress + whole / hash + whole / copy + whole / write,
+        total / read + total / hash + stored / decompress + stored / hash,
     ];
     println!("\n{}: seconds, and what its parts take at this machine's limits alone", row.name);
     for ((name, samples), least) in COLUMNS.iter().zip(least) {
