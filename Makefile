@@ -111,6 +111,19 @@ bench-encodings: ## Compare ways to store what changed between those states
 	cargo build $(CARGO_FLAGS) -p sustain-store --example bench-encodings
 	$(TARGET_DIR)/debug/examples/bench-encodings $(TARGET_DIR)/bench-data
 
+# QUICK=1: one round, and without what takes minutes. In the target folder, so on its disk.
+.PHONY: bench-store
+bench-store: ## Compare the store with restic, borg, rustic and casync (about 10 minutes; QUICK=1 for 3)
+	test -d $(TARGET_DIR)/bench-data || $(MAKE) bench-data
+	cargo build $(CARGO_FLAGS) -p sustain-cli -p sustain-store --bin snapctl --example bench-store
+	rustic=$$(scripts/bench-peers $(TARGET_DIR)/peers); \
+	$(TARGET_DIR)/debug/examples/bench-store --data $(TARGET_DIR)/bench-data --snapctl $(TARGET_DIR)/debug/snapctl \
+		--scratch $(TARGET_DIR)/bench-store --rustic "$$rustic" $(if $(QUICK),--quick)
+
+.PHONY: bench-million
+bench-million: ## Measure what a million chunks cost in memory, and how long their store takes to open (under a minute)
+	SUSTAIN_STORE_INDEX_TEST_CHUNKS=1000000 cargo test $(CARGO_FLAGS) -p sustain-store --test it index_memory -- --nocapture
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew
 	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail

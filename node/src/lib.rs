@@ -10,6 +10,7 @@ pub mod logic;
 pub mod operations;
 pub mod upkeep;
 
+mod changed_list;
 mod daemon;
 mod descriptors;
 mod drivers;
@@ -20,6 +21,7 @@ mod run_folder;
 mod service;
 mod woken;
 
+pub use changed_list::{ChangedListError, parse_changed_list};
 pub use daemon::{Daemon, DaemonError};
 pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};

@@ -86,6 +86,10 @@ pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of a request to the admin API.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// Most bytes of a list of a region's changes: three million ranges, as many as single pages of 24 GiB of which every
+/// other one changed. A longer list had better name longer ranges.
+pub const CHANGED_LIST_BYTES_MAX: u64 = 64 << 20;
+
 /// How long a stopping node waits for its tasks.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 

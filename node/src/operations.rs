@@ -2,6 +2,9 @@
 //!
 //! Every function blocks. Failures carry the exit code and, where one helps, the next command to try.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
-    DirectoryTarget, ErrorKind, FileSource, Progress, PushLineage, PushReport, PushRequest, SnapshotInfo,
-    Store, VerifyReport,
+    DirectoryTarget, ErrorKind, FileSource, Progress, PushError, PushLineage, PushReport, PushRequest,
+    RegionSource, SnapshotInfo, Store, VerifyReport,
 };
 
-use crate::clock;
+use crate::{clock, limits, parse_changed_list};
 use sustain_store::error_chain;
 
 /// A failure as a user sees it.
@@ -84,6 +87,21 @@ pub struct RegionFile {
     pub name: RegionName,
     /// The file.
     pub path: PathBuf,
+    /// A file with the list of what changed in it since the service's newest snapshot, which
+    /// [`parse_changed_list`] reads. Without one the file is read whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<PathBuf>,
+}
+
+/// What is pushed.
+#[derive(Debug, Clone, Copy)]
+pub struct PushFiles<'a> {
+    /// Whose state it is.
+    pub service: &'a ServiceName,
+    /// Its regions.
+    pub regions: &'a [RegionFile],
+    /// The snapshot that the lists of changes count from; it must be the service's newest. None: it is not checked.
+    pub since: Option<&'a str>,
 }
 
 /// What a push did.
@@ -111,28 +129,51 @@ pub struct GatherOutput {
 
 /// Pushes files as a snapshot that continues the service's newest.
 ///
+/// Where a list tells what changed in a file, only that is read of it, and the rest is taken from the newest snapshot
+/// unseen: what changed and is not listed stays, in this snapshot and in later ones, as it was there.
+///
 /// # Errors
-/// If a file can't be read, or the store can't take the snapshot.
+/// If a file can't be read, a list is none of this file's, there is nothing that a list could count from, or the
+/// store can't take the snapshot.
 pub fn push(
     store: &Store,
-    service: &ServiceName,
-    regions: &[RegionFile],
+    files: &PushFiles<'_>,
     node: NodeId,
     progress: &dyn Progress,
 ) -> Result<PushOutput, Failure> {
+    let PushFiles { service, regions, since } = *files;
     let started = Instant::now();
-    let failed = |error: sustain_store::PushError| {
-        let kind = error.kind();
-        Failure::of(&error, kind)
+    let failed = |error: PushError| {
+        let failure = Failure::of(&error, error.kind());
+        match error {
+            PushError::NothingToContinue { .. } => {
+                failure.with_hint("push the file whole, without a list of changes")
+            }
+            _ => failure,
+        }
     };
     let sources = regions.iter().map(open_region).collect::<Result<Vec<_>, _>>()?;
-    progress.total(sources.iter().map(sustain_store::RegionSource::bytes).sum());
+    let lists = regions.iter().zip(&sources).map(|(region, source)| read_list(region, source.bytes()));
+    let lists = lists.collect::<Result<Vec<_>, _>>()?;
+    let since = since.map(|since| resolve(store, since)).transpose()?;
+    progress.total(sources.iter().map(RegionSource::bytes).sum());
     let lineage = PushLineage::ContinueNewest { node, nonce: rand::random() };
     let request = PushRequest { service: service.clone(), lineage, time_ms: clock::wall_ms() };
     let mut push = store.begin_push(request).map_err(failed)?;
-    for (region, source) in regions.iter().zip(&sources) {
-        push.ingest(&region.name, source).map_err(failed)?;
-        progress.advance(sustain_store::RegionSource::bytes(source));
+    if since.is_some() && push.continued() != since {
+        return Err(Failure::new(
+            2,
+            format!("the lists count from another snapshot than the newest of {service}"),
+        )
+        .with_hint("without lists of changes the files are read whole"));
+    }
+    for ((region, source), changed) in regions.iter().zip(&sources).zip(&lists) {
+        match changed {
+            Some(changed) => push.ingest_changes(&region.name, source, changed),
+            None => push.ingest(&region.name, source),
+        }
+        .map_err(failed)?;
+        progress.advance(source.bytes());
         if progress.cancelled() {
             return Err(Failure::new(130, "interrupted; nothing was stored"));
         }
@@ -147,6 +188,30 @@ fn open_region(region: &RegionFile) -> Result<FileSource, Failure> {
             .with_hint("a region is given as NAME=FILE, such as --region ram=memory.img")
     })
 }
+
+/// The ranges that a region's list names, if it has one.
+fn read_list(region: &RegionFile, region_bytes: u64) -> Result<Option<Vec<Range<u64>>>, Failure> {
+    let Some(path) = &region.changed else { return Ok(None) };
+    let failed = |exit_code, error: &dyn std::fmt::Display| {
+        let what = format!("{} is no list of what changed in {}: {error}", path.display(), region.name);
+        Failure::new(exit_code, what)
+    };
+    let file = File::open(path).map_err(|error| failed(1, &error))?;
+    let mut text = String::new();
+    let read = file.take(limits::CHANGED_LIST_BYTES_MAX + 1).read_to_string(&mut text);
+    // What is no text is no list either; anything else is the disk's.
+    let code = |error: &io::Error| if error.kind() == io::ErrorKind::InvalidData { 2 } else { 1 };
+    read.map_err(|error| failed(code(&error), &error))?;
+    if text.len() as u64 > limits::CHANGED_LIST_BYTES_MAX {
+        let bytes_max = limits::CHANGED_LIST_BYTES_MAX;
+        return Err(failed(2, &format_args!("it has more than {bytes_max} bytes")));
+    }
+    let ranges = parse_changed_list(&text, region_bytes);
+    ranges.map(Some).map_err(|error| failed(2, &error).with_hint(LIST_HINT))
+}
+
+const LIST_HINT: &str =
+    "each line is the offset and the length of a range in bytes; without a list the file is read whole";
 
 /// Finds the snapshot that a text names: an id, the beginning of one, or `SERVICE@latest`, `SERVICE@-1`.
 ///

@@ -103,7 +103,7 @@ pub struct Push {
     pub(crate) service: ServiceName,
     term: Term,
     origin: Option<TermOrigin>,
-    parents: Vec<SnapshotId>,
+    pub(crate) parents: Vec<SnapshotId>,
     seq: u64,
     time_ms: u64,
     pub(crate) parent: Option<Parent>,

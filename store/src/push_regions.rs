@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sustain_proto::limits::{MANIFEST_PACKS_MAX, REGION_BYTES_MAX};
-use sustain_proto::{Region, RegionIndex, RegionName};
+use sustain_proto::{Region, RegionIndex, RegionName, SnapshotId};
 
 use crate::ingest::{Known, Spans, ingest};
 use crate::push::Push;
@@ -15,6 +15,13 @@ impl Push {
     #[must_use]
     pub fn continues(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// The snapshot that this one continues, by its id at the time of [`Store::begin_push`](crate::Store::begin_push).
+    /// None for a service's first one.
+    #[must_use]
+    pub fn continued(&self) -> Option<SnapshotId> {
+        self.parents.first().copied()
     }
 
     /// Reads, hashes, compresses and writes a region; syncs nothing, so it is quick.

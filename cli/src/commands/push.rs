@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 use sustain_node::admin::PushCall;
-use sustain_node::operations::{self, Failure, RegionFile};
+use sustain_node::operations::{self, Failure, PushFiles, RegionFile};
 use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName};
 
@@ -17,8 +17,9 @@ use crate::whereabouts::{Choice, Place};
 /// Take a snapshot from files
 ///
 /// Each file becomes a region of the snapshot. Only chunks that no earlier snapshot of the service has are
-/// stored. With --store the store is made if need be. Otherwise the node stores the snapshot and spreads it in the
-/// background: `snapctl log` says when it is durable.
+/// stored. Whoever knows what changed in a file says so by --changed, and then only that is read. With --store the
+/// store is made if need be. Otherwise the node stores the snapshot and spreads it in the background: `snapctl log`
+/// says when it is durable.
 ///
 /// Example: snapctl --store ./states push mail --region ram=ram.img --region disk0=disk.img
 #[derive(Debug, Args)]
@@ -29,6 +30,16 @@ pub(crate) struct PushArgs {
     /// A region's name and file (can be repeated)
     #[arg(long = "region", value_name = "NAME=FILE", required = true, value_parser = parse_region)]
     regions: Vec<RegionFile>,
+
+    /// A region's name and a list of what changed in its file since the newest snapshot: on each line the offset and
+    /// the length of a range, in bytes (can be repeated). Nothing else of the file is read: where the list is silent,
+    /// the snapshot has what the newest one has, whatever the file holds
+    #[arg(long = "changed", value_name = "NAME=LIST", value_parser = parse_region)]
+    changed: Vec<RegionFile>,
+
+    /// The snapshot that the lists count from: refuse the push if a newer one was pushed meanwhile
+    #[arg(long, value_name = "SNAPSHOT", requires = "changed")]
+    since: Option<String>,
 }
 
 fn parse_region(text: &str) -> Result<RegionFile, String> {
@@ -37,32 +48,52 @@ fn parse_region(text: &str) -> Result<RegionFile, String> {
     if path.is_empty() {
         return Err("the file's name is missing".to_owned());
     }
-    Ok(RegionFile { name, path: path.into() })
+    Ok(RegionFile { name, path: path.into(), changed: None })
+}
+
+/// Gives each list to its region.
+fn with_lists(mut regions: Vec<RegionFile>, lists: Vec<RegionFile>) -> Result<Vec<RegionFile>, Failure> {
+    for RegionFile { name, path, .. } in lists {
+        let Some(region) = regions.iter_mut().find(|region| region.name == name) else {
+            return Err(Failure::new(2, format!("--changed names {name}, which is no region of this push"))
+                .with_hint(format!("give its file too: --region {name}=FILE")));
+        };
+        if region.changed.replace(path).is_some() {
+            return Err(Failure::new(2, format!("--changed names {name} twice")));
+        }
+    }
+    Ok(regions)
 }
 
 pub(crate) fn run(args: PushArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let PushArgs { service, regions, changed, since } = args;
+    let regions = with_lists(regions, changed)?;
     let value = match choice.place(true)? {
         Place::Folder(store) => {
             let bar = Bar::new("push", output.is_json());
             // A lone store has no nodes: its snapshots are of the node of no name.
             let lone = NodeId::from_bytes([0; 32]);
-            let pushed = operations::push(&store, &args.service, &args.regions, lone, &bar);
+            let files = PushFiles { service: &service, regions: &regions, since: since.as_deref() };
+            let pushed = operations::push(&store, &files, lone, &bar);
             bar.finish();
             to_value(&pushed?)?
         }
         Place::Daemon(client) => {
-            let regions = args.regions.iter().map(absolute).collect::<Result<_, _>>()?;
-            client.post("/v1/push", &PushCall { service: args.service, regions })?
+            let regions = regions.into_iter().map(absolute).collect::<Result<_, _>>()?;
+            client.post("/v1/push", &PushCall { service, regions, since })?
         }
     };
     output.result(&value, words)?;
     Ok(0)
 }
 
-fn absolute(region: &RegionFile) -> Result<RegionFile, Failure> {
-    let path: PathBuf = std::path::absolute(&region.path)
-        .map_err(|error| Failure::new(1, format!("{}: {error}", region.path.display())))?;
-    Ok(RegionFile { name: region.name.clone(), path })
+/// A daemon has another working folder.
+fn absolute(region: RegionFile) -> Result<RegionFile, Failure> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))
+    };
+    let changed = region.changed.map(absolute).transpose()?;
+    Ok(RegionFile { name: region.name, path: absolute(region.path)?, changed })
 }
 
 /// A result as JSON, so that local and remote ones are printed alike.

@@ -13,13 +13,16 @@ fn files_pushed_at_a_node_that_is_then_lost_are_gathered_at_another() {
     let ram = bench.write("ram", &noise(3, 3 << 20));
     let region = format!("ram={}", ram.display());
     let mut cluster = Cluster::start(4, &[]);
-    let push = |cluster: &Cluster| {
-        let pushed = cluster.wait("a push", || cluster.at(0, &["push", "files", "--region", &region]));
+    let push = |cluster: &Cluster, more: &[&str]| {
+        let arguments = [&["push", "files", "--region", &region], more].concat();
+        let pushed = cluster.wait("a push", || cluster.at(0, &arguments));
         pushed["snapshot"].as_str().unwrap().to_owned()
     };
-    push(&cluster);
+    let first = push(&cluster, &[]);
     patch(&ram, 1 << 20, &noise(4, 5_000));
-    let newest = push(&cluster);
+    // A node is told what changed as a lone store is.
+    let list = format!("ram={}", bench.write("ram.changed", b"1048576 5000").display());
+    let newest = push(&cluster, &["--changed", &list, "--since", &first]);
     let durable = |cluster: &Cluster, node: usize| {
         let log = cluster.at(node, &["log", "files"])?;
         let held =

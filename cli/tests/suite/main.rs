@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
+mod changed_lists;
 mod cluster;
 mod command_failover;
 mod daemons;

@@ -18,6 +18,10 @@ pub struct PushCall {
     pub service: ServiceName,
     /// The regions. The daemon opens the files itself, so paths must be absolute.
     pub regions: Vec<RegionFile>,
+    /// The snapshot that the lists of changes count from, as `GatherCall` names one. If it is not the service's newest,
+    /// the push is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// A gather into a folder.

@@ -18,7 +18,7 @@ use super::upkeep;
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
-use crate::operations::{self, Failure, GatherOutput, PushOutput};
+use crate::operations::{self, Failure, GatherOutput, PushFiles, PushOutput};
 use crate::service::ServiceHandle;
 use sustain_store::error_chain;
 
@@ -133,12 +133,17 @@ async fn push(State(state): Shared, call: Result<Json<PushCall>, JsonRejection>)
     let call = body(call)?;
     let hint = "push files under another service name";
     refuse_sustained(&state, &call.service, "takes its snapshots", hint)?;
-    if let Some(region) = call.regions.iter().find(|region| !region.path.is_absolute()) {
-        return Err(Failure::new(2, format!("{} is no absolute path", region.path.display())));
+    let paths = call.regions.iter().flat_map(|region| std::iter::once(&region.path).chain(&region.changed));
+    if let Some(path) = paths.into_iter().find(|path| !path.is_absolute()) {
+        return Err(Failure::new(2, format!("{} is no absolute path", path.display())));
     }
     let (store, node) = (state.store.clone(), state.cluster.node_id());
-    let output =
-        blocking(move || operations::push(&store, &call.service, &call.regions, node, &NoProgress)).await?;
+    let output = blocking(move || {
+        let files =
+            PushFiles { service: &call.service, regions: &call.regions, since: call.since.as_deref() };
+        operations::push(&store, &files, node, &NoProgress)
+    })
+    .await?;
     state.cluster.spread(output.report.snapshot, limits::FILES_TOLERANCE);
     Ok(Json(output))
 }

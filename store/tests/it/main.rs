@@ -8,6 +8,7 @@ mod corruption;
 mod crash;
 mod following;
 mod keeping;
+mod index_memory;
 mod memory;
 mod partial;
 mod property;
