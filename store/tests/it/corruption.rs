@@ -183,3 +183,40 @@ fn a_damaged_pack_received_again_heals() {
     assert_eq!(&restore(&store, *id), content);
     verify_good(&store);
 }
+
+/// A state of one service: so many steps on.
+fn state(step: usize) -> Regions {
+    let mut ram = noise(1, 5 * 65_536 + 77);
+    ram[step * 40_000..][..30_000].copy_from_slice(&noise(step as u64 + 10, 30_000));
+    regions(&[("ram", ram), ("device", noise(step as u64, 100 + step))])
+}
+
+#[test]
+fn a_lost_or_older_database_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let first = push(&store, "mail", &state(0)).snapshot;
+    drop(store);
+    let index = dir.path().join("index.redb");
+    let old = std::fs::read(&index).unwrap();
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let second = push(&store, "mail", &state(1)).snapshot;
+    drop(store);
+    for damage in ["older", "gone", "empty", "noise"] {
+        match damage {
+            "older" => std::fs::write(&index, &old).unwrap(),
+            "gone" => std::fs::remove_file(&index).unwrap(),
+            "empty" => std::fs::write(&index, []).unwrap(),
+            _ => std::fs::write(&index, noise(1, 100_000)).unwrap(),
+        }
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        assert_eq!(store.opened().rebuilt.is_some(), damage != "older", "{damage}: {:?}", store.opened());
+        assert_eq!(store.opened().bad, []);
+        assert_eq!(restore(&store, first), state(0));
+        assert_eq!(restore(&store, second), state(1));
+        verify_good(&store);
+        drop(store);
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        assert_eq!(store.opened(), &sustain_store::OpenReport::default(), "{damage}");
+    }
+}
