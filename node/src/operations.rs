@@ -55,6 +55,9 @@ impl Failure {
             ErrorKind::NoSpace => {
                 failure.with_hint("free some space and run the command again: nothing is lost")
             }
+            ErrorKind::ReadOnly => failure.with_hint(
+                "mount the file system writable, or name another folder; a store that is read-only can be read",
+            ),
             ErrorKind::Refused | ErrorKind::Failed => failure,
         }
     }
@@ -68,7 +71,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Busy => 11,
         ErrorKind::Corrupt => 13,
         ErrorKind::Refused => 2,
-        ErrorKind::NoSpace | ErrorKind::Failed => 1,
+        ErrorKind::NoSpace | ErrorKind::ReadOnly | ErrorKind::Failed => 1,
     }
 }
 

@@ -187,6 +187,7 @@ impl Failure {
 fn attempt(disk: &Arc<dyn Disk>, path: &Path, anew: bool) -> Result<(redb::Database, Contents), Failure> {
     let backend = Backend::open(disk, path, anew).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Failure::Missing,
+        std::io::ErrorKind::IsADirectory => Failure::Fault(Fault::damaged(path, "this is a folder")),
         _ => Failure::Fault(Fault::Disk { doing: "open", path: path.to_owned(), source }),
     })?;
     attempt_with(backend, path, anew)

@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk is full.
     NoSpace,
+    /// The file system is read-only: what reads works, what changes does not.
+    ReadOnly,
     /// The request can't be granted as it is.
     Refused,
     /// Anything else, mostly failing disks.
@@ -97,6 +99,7 @@ pub(crate) fn io_kind(source: &io::Error) -> ErrorKind {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ErrorKind::NoSpace
         }
+        io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
         _ => ErrorKind::Failed,
     }
 }

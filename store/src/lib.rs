@@ -35,6 +35,7 @@ mod push;
 mod push_error;
 mod push_regions;
 mod query;
+mod read_only;
 mod reader;
 mod rebase;
 mod receive;

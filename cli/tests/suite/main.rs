@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
+mod bad_input;
 mod cluster;
 mod command_failover;
 mod daemons;
@@ -16,9 +17,11 @@ mod guest_endings;
 mod guest_failover;
 mod guest_mail;
 mod held_clients;
+mod kills;
 mod problems;
 mod service;
 mod service_refusals;
+mod small_disk;
 mod support;
 mod usage;
 

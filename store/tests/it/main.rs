@@ -6,6 +6,7 @@ mod changes;
 mod common;
 mod corruption;
 mod crash;
+mod crashing_property;
 mod memory;
 mod partial;
 mod power_cut;

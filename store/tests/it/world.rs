@@ -494,6 +494,7 @@ impl World {
         let line = self.line(name);
         let context = format!("{context}: {name}: {:?}", store.opened());
         let mut found: BTreeMap<u64, (u64, Regions)> = BTreeMap::new();
+        let mut right = BTreeSet::new();
         for info in &list {
             let content = restore(store, info.id);
             let known = [line.kept.get(&info.seq), line.dropped.get(&info.seq)];
@@ -501,6 +502,7 @@ impl World {
             let doubt = || line.doubtful.iter().find(|d| d.seq == info.seq && d.content == content);
             let attempt = known.map(|(attempt, _)| *attempt).or_else(|| doubt().map(|doubt| doubt.attempt));
             let attempt = attempt.unwrap_or_else(|| panic!("{context}: {} came from nowhere", info.seq));
+            right.insert((info.seq, attempt));
             // A snapshot and the base that was made of it may both be there.
             found.insert(info.seq, (attempt, content));
             let wanted = line.marks.get(&info.seq).filter(|_| line.kept.contains_key(&info.seq));
@@ -516,10 +518,9 @@ impl World {
                 );
             }
         }
-        let certain = || line.kept.iter().filter(|(seq, _)| !line.dropped.contains_key(seq));
-        for (seq, (attempt, content)) in certain() {
+        for (seq, (attempt, _)) in line.kept.iter().filter(|(seq, _)| !line.dropped.contains_key(seq)) {
             assert!(
-                list.iter().any(|info| info.seq == *seq && restore(store, info.id) == *content),
+                right.contains(&(*seq, *attempt)),
                 "{context}: {seq} (attempt {attempt} of {attempts}) is gone: {list:?}"
             );
         }
