@@ -68,7 +68,7 @@ pub(crate) enum Trust {
 /// The open database.
 ///
 /// After a failed write nobody knows what the file holds: the write may be in it or not, and a later sync says nothing
-/// about what an earlier one lost. So the next write makes a new file of what was acknowledged, in place of the old one.
+/// about what an earlier one lost. So the next write makes a new file of what was acknowledged, in place of the old.
 #[derive(Debug)]
 pub(crate) struct Database {
     disk: Arc<dyn Disk>,

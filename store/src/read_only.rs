@@ -1,7 +1,7 @@
 //! A store on a read-only file system can be read: what opening would put right on the disk is put right in memory.
 //!
-//! Every call goes to the disk first. Only what that refuses as read-only happens here, and only while the store is being
-//! opened: afterwards the refusals are passed on.
+//! Every call goes to the disk first. Only what that refuses as read-only happens here, and only while the store is
+//! being opened: afterwards the refusals are passed on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -42,7 +42,8 @@ pub trait RestoreTarget: Sync {
 /// Writes `DIR/<region>`, all or nothing: files get their names when all are complete and synced.
 ///
 /// Until then they have no names at all, so that nothing stays behind when the process is killed. On file systems that
-/// know no unnamed files they have hidden names, and the next restore of such a region removes those whose owner is gone.
+/// know no unnamed files they have hidden names, and the next restore of such a region removes those whose owner is
+/// gone.
 #[derive(Debug)]
 pub struct DirectoryTarget {
     folder: PathBuf,

@@ -1,5 +1,5 @@
-//! Files of a store that are not what they should be, and files that change while they are pushed: the right bytes or an
-//! error with its exit code, and the store works on.
+//! Files of a store that are not what they should be, and files that change while they are pushed: the right bytes or
+//! an error with its exit code, and the store works on.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,5 @@
-//! A disk that is full, and one that is read-only: a real file system of a few MiB, in a mount namespace of its own that
-//! goes with the process that holds it.
+//! A disk that is full, and one that is read-only: a real file system of a few MiB, in a mount namespace of its own
+//! that goes with the process that holds it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -90,8 +90,9 @@ fn a_full_disk_is_said_and_the_next_push_works_when_there_is_room() {
     let push = ["push", "s", "--region", &region];
     disk.json(&push);
     let before = fs::read(&ram).unwrap();
-    // Room for a half of what comes next.
-    disk.sh("dd if=/dev/zero of=\"$1\"/filler bs=64k count=100 2> /dev/null");
+    // Room for a third of what comes next.
+    let free = "$(df --output=avail -k \"$1\" | tail -n 1)";
+    disk.sh(&format!("dd if=/dev/zero of=\"$1\"/filler bs=1k count=$(({free} - 1024)) 2> /dev/null"));
     patch(&ram, 0, &noise(2, 3 << 20));
     let said = disk.fails(&push);
     assert!(said.contains("No space left") && said.contains("free some space"), "{said}");

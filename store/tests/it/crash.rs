@@ -9,8 +9,8 @@ use crate::world::{Step, World};
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 
-/// Pushes of three services, whole and in parts; rebases of the newest and of an older snapshot, with a push in between;
-/// a restore from a part of the packs; imports, and the retirement that follows them; a pack that goes bad.
+/// Pushes of three services, whole and in parts; rebases of the newest and of an older snapshot, with a push in
+/// between; a restore from a part of the packs; imports, and the retirement that follows them; a pack that goes bad.
 fn script() -> Vec<Step> {
     vec![
         Step::Push(0, 0, 1),
@@ -92,7 +92,8 @@ impl Run {
         struck
     }
 
-    /// Cuts the power at the first call of an opening, at the second of the next one, and so on, until one gets through.
+    /// Cuts the power at the first call of an opening, at the second of the next one, and so on, until one gets
+    /// through.
     fn recover(self, disk: &Simulated) {
         for call in 1.. {
             disk.arm(call, Fault::PowerCut, 0);
@@ -171,8 +172,8 @@ fn a_read_that_comes_short_loses_nothing_acknowledged() {
 }
 
 /// The database was opened again after a write that had failed, and held what nobody had been told: a rebase that had
-/// "failed" was in it, so that the base of everything that was pushed next was removed at the next opening, and what the
-/// next rebase dropped came back. And what a failed sync had lost, a later one was taken to have saved.
+/// "failed" was in it, so that the base of everything that was pushed next was removed at the next opening, and what
+/// the next rebase dropped came back. And what a failed sync had lost, a later one was taken to have saved.
 #[test]
 fn what_follows_a_commit_that_failed_does_not_depend_on_whether_it_did() {
     let script = [

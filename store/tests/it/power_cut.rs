@@ -3,7 +3,7 @@
 //! Modelled is what ext4, XFS and btrfs may do between them, and some more:
 //!
 //! - Bytes survive once their file was synced. Of the writes since then any may survive, whatever their order: whole,
-//!   or torn. A torn write leaves a beginning of it, or any of its sectors of 512 or 4096 bytes (the ends without the
+//!   or torn. A torn write leaves its first sectors, or any of its sectors of 512 or 4096 bytes (the ends without the
 //!   middle, too), or only the length that it gave the file, with zeros for bytes (delayed allocation).
 //! - Names survive once their folder was synced. Of the names that were given, changed and removed since then any may
 //!   survive, whatever their order. A file's sync says nothing about its name, and a name that survives says nothing
@@ -12,8 +12,8 @@
 //! - A sync that fails loses what it was to write: what reads the file sees the bytes, a later sync says that all is
 //!   well, and yet they may never reach the disk (Linux marks the pages clean).
 //!
-//! Not modelled: sectors that are torn themselves except at the end of what a write left, bytes that change on their own,
-//! and disks that answer a sync before they did it.
+//! Not modelled: sectors that are torn themselves, bytes that change on their own, and disks that answer a sync before
+//! they did it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -490,7 +490,7 @@ impl World {
 
     fn settle(&mut self, store: &Store, name: &'static str, context: &str) {
         let list = self.list(name);
-        let attempts = self.attempts;
+        let (attempts, marks_hold) = (self.attempts, !self.may_lose_marks);
         let line = self.line(name);
         let context = format!("{context}: {name}: {:?}", store.opened());
         let mut found: BTreeMap<u64, (u64, Regions)> = BTreeMap::new();
@@ -509,7 +509,7 @@ impl World {
             let doubtful =
                 || line.marks_doubtful.iter().any(|mark| Some(mark.1) == info.level && mark.0 == info.seq);
             let is_kept = line.kept.get(&info.seq).is_some_and(|(of, _)| *of == attempt);
-            if let (Some(level), true) = (wanted, is_kept) {
+            if let (Some(level), true, true) = (wanted, is_kept, marks_hold) {
                 assert!(
                     info.level == Some(*level) || doubtful(),
                     "{context}: mark of {}: {:?}",
