@@ -45,6 +45,13 @@ test-disk: setup ## Test the guest's disk at length: 200 kills under load, fio w
 	SUSTAIN_DISK_KILLS=200 cargo test -p sustain-vmdriver --test disk $(CARGO_FLAGS) -- --include-ignored --nocapture --test-threads 1
 	cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- disk:: --nocapture --test-threads 1
 
+# Every call with several seeds, thousands of random histories, and hundreds of kills of real processes.
+.PHONY: soak-crash
+soak-crash: ## Crash the store at every call of its scripts, in its recovery, and by kill -9 (about 30 minutes)
+	SUSTAIN_CRASH_SEEDS=$(or $(SEEDS),4) SUSTAIN_CRASH_CASES=$(or $(CASES),2000) \
+		cargo test -p sustain-store --test it $(CARGO_FLAGS) -- crash --nocapture
+	SUSTAIN_KILLS=$(or $(KILLS),200) cargo test -p sustain-cli --test suite $(CARGO_FLAGS) -- kills:: --nocapture
+
 .PHONY: soak-instant
 soak-instant: setup ## Snapshot and restore a guest 100 times: memory and disk of one instant each time
 	SUSTAIN_INSTANT_ROUNDS=100 cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- one_instant --nocapture

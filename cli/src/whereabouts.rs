@@ -149,10 +149,21 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
             sustain_store::OpenError::ClusterKey { .. } => {
                 failure.with_hint("name the node's configuration with --config instead of --store")
             }
+            sustain_store::OpenError::Fault(sustain_store::Fault::Damaged { path, .. }) => {
+                failure.with_hint(hint_for_damaged(path))
+            }
             _ if error.kind() == sustain_store::ErrorKind::Busy => failure.with_hint(
                 "if a daemon uses this store, leave out --store and name its configuration with --config",
             ),
             _ => failure,
         }
     })
+}
+
+/// What to do about a file without which the store does not open, so that `verify` does not help.
+fn hint_for_damaged(path: &Path) -> String {
+    if path.file_name().is_some_and(|name| name == "key") {
+        return "put the key back from a copy: without it nothing in the store can be read".to_owned();
+    }
+    format!("move {} away and run the command again: it is made anew from the other files", path.display())
 }

@@ -59,6 +59,9 @@ impl Failure {
                 failure.with_hint("free some space and run the command again: nothing is lost")
             }
             ErrorKind::Key => failure.with_hint(KEY_HINT),
+            ErrorKind::ReadOnly => failure.with_hint(
+                "mount the file system writable, or name another folder; a store that is read-only can be read",
+            ),
             ErrorKind::Refused | ErrorKind::Failed => failure,
         }
     }
@@ -76,7 +79,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Corrupt => 13,
         ErrorKind::Key => 14,
         ErrorKind::Refused => 2,
-        ErrorKind::NoSpace | ErrorKind::Failed => 1,
+        ErrorKind::NoSpace | ErrorKind::ReadOnly | ErrorKind::Failed => 1,
     }
 }
 

@@ -12,7 +12,9 @@ use sustain_proto::{PackId, SnapshotId};
 
 use crate::Fault;
 use crate::disk::Disk;
+use crate::error::DiskContext;
 use crate::guard::quietly;
+use crate::publish::{TemporaryFile, new_name};
 use backend::Backend;
 
 /// Everything that the database holds.
@@ -37,6 +39,21 @@ pub(crate) struct Changes {
     pub(crate) add: Contents,
 }
 
+impl Contents {
+    fn change(&mut self, Changes { remove, add }: &Changes) {
+        self.snapshots.retain(|id, _| !remove.snapshots.contains_key(id));
+        self.received.retain(|id, _| !remove.received.contains_key(id));
+        self.aliases.retain(|id, _| !remove.aliases.contains_key(id));
+        self.gone.retain(|id, ()| !remove.gone.contains_key(id));
+        self.intents.retain(|id, _| !remove.intents.contains_key(id));
+        self.snapshots.extend(&add.snapshots);
+        self.received.extend(&add.received);
+        self.aliases.extend(&add.aliases);
+        self.gone.extend(&add.gone);
+        self.intents.extend(add.intents.clone());
+    }
+}
+
 /// Why the database was made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
@@ -48,12 +65,17 @@ pub(crate) enum Trust {
     Rebuilt(String),
 }
 
-/// The open database. After a failed write it is opened again by the next one.
+/// The open database.
+///
+/// After a failed write nobody knows what the file holds: the write may be in it or not, and a later sync says nothing
+/// about what an earlier one lost. So the next write makes a new file of what was acknowledged, in place of the old.
 #[derive(Debug)]
 pub(crate) struct Database {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     handle: Option<redb::Database>,
+    /// What was acknowledged.
+    contents: Contents,
 }
 
 impl Database {
@@ -61,8 +83,7 @@ impl Database {
     pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Contents, Trust), Fault> {
         let reason = match attempt(disk, path, false) {
             Ok((handle, contents)) => {
-                let database = Self { disk: disk.clone(), path: path.to_owned(), handle: Some(handle) };
-                return Ok((database, contents, Trust::Whole));
+                return Ok((Self::new(disk, path, handle, &contents), contents, Trust::Whole));
             }
             Err(Failure::Missing) => None,
             Err(Failure::Damaged(reason)) => Some(reason),
@@ -74,33 +95,55 @@ impl Database {
             Err(Failure::Missing) => return Err(Fault::damaged(path, "the file is missing")),
             Err(Failure::Damaged(reason)) => return Err(Fault::damaged(path, reason)),
         };
-        let database = Self { disk: disk.clone(), path: path.to_owned(), handle: Some(handle) };
+        let database = Self::new(disk, path, handle, &contents);
         Ok((database, contents, reason.map_or(Trust::Fresh, Trust::Rebuilt)))
+    }
+
+    fn new(disk: &Arc<dyn Disk>, path: &Path, handle: redb::Database, contents: &Contents) -> Self {
+        let (disk, path) = (disk.clone(), path.to_owned());
+        Self { disk, path, handle: Some(handle), contents: contents.clone() }
+    }
+
+    /// A new file with what was acknowledged.
+    fn renew(&self) -> Result<redb::Database, Fault> {
+        let (folder, name) = (self.path.with_file_name("tmp"), new_name("database")?);
+        let file = TemporaryFile::create(&self.disk, folder.join(name))?;
+        let backend = Backend::open_empty(self.disk.as_ref(), file.path()).during("open", file.path())?;
+        let damaged = |reason| Fault::damaged(&self.path, reason);
+        let handle =
+            attempt_with(backend, &self.path, true).map_err(|failure| failure.into_fault(&self.path));
+        let (handle, _) = handle?;
+        let all = Changes { add: self.contents.clone(), ..Changes::default() };
+        quietly(|| rows::write(&handle, &all))
+            .map_err(damaged)?
+            .map_err(|source| Fault::Database { doing: "write", source })?;
+        file.rename(&self.path)?;
+        if let Some(folder) = self.path.parent() {
+            self.disk.sync_folder(folder).during("sync", folder)?;
+        }
+        Ok(handle)
     }
 
     /// Applies changes in one transaction, on stable storage when it returns.
     pub(crate) fn apply(&mut self, changes: &Changes) -> Result<(), Fault> {
         let handle = match self.handle.take() {
             Some(handle) => handle,
-            None => match attempt(&self.disk, &self.path, false) {
-                Ok((handle, _)) => handle,
-                Err(failure) => return Err(failure.into_fault(&self.path)),
-            },
+            None => self.renew()?,
         };
-        match quietly(|| rows::write(&handle, changes)) {
+        let source = match quietly(|| rows::write(&handle, changes)) {
             Ok(Ok(())) => {
                 self.handle = Some(handle);
-                Ok(())
+                self.contents.change(changes);
+                return Ok(());
             }
-            Ok(Err(error)) => {
-                close(handle);
-                Err(Fault::Database { doing: "write", source: error })
-            }
-            Err(panic) => {
-                close(handle);
-                Err(Fault::Database { doing: "write", source: panic.into() })
-            }
-        }
+            Ok(Err(error)) => error,
+            Err(panic) => panic.into(),
+        };
+        close(handle);
+        // What was to be made visible is gone, whatever the file says and whatever files there are of it.
+        let new = changes.add.snapshots.keys().filter(|id| !self.contents.snapshots.contains_key(id));
+        self.contents.gone.extend(new.map(|id| (*id, ())));
+        Err(Fault::Database { doing: "write", source })
     }
 
     /// Reads everything again, for comparing.
@@ -144,8 +187,13 @@ impl Failure {
 fn attempt(disk: &Arc<dyn Disk>, path: &Path, anew: bool) -> Result<(redb::Database, Contents), Failure> {
     let backend = Backend::open(disk, path, anew).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Failure::Missing,
+        std::io::ErrorKind::IsADirectory => Failure::Fault(Fault::damaged(path, "this is a folder")),
         _ => Failure::Fault(Fault::Disk { doing: "open", path: path.to_owned(), source }),
     })?;
+    attempt_with(backend, path, anew)
+}
+
+fn attempt_with(backend: Backend, path: &Path, anew: bool) -> Result<(redb::Database, Contents), Failure> {
     let trouble = backend.trouble();
     let outcome = quietly(|| open_checked(backend, anew));
     // A failing disk is no damage: making the database anew on it would lose the durable marks.

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NoSpace,
     /// The key is missing, or it is not the one that things are sealed under.
     Key,
+    /// The file system is read-only: what reads works, what changes does not.
+    ReadOnly,
     /// The request can't be granted as it is.
     Refused,
     /// Anything else, mostly failing disks.
@@ -117,6 +119,7 @@ pub(crate) fn io_kind(source: &io::Error) -> ErrorKind {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ErrorKind::NoSpace
         }
+        io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
         _ => ErrorKind::Failed,
     }
 }

@@ -49,6 +49,7 @@ mod push;
 mod push_error;
 mod push_regions;
 mod query;
+mod read_only;
 mod reader;
 mod reader_chunks;
 mod rebase;

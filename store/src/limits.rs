@@ -111,6 +111,10 @@ pub const KEY_PROBES_MAX: usize = 8;
 /// Most bytes that the database is asked for in one read; its pages are far smaller.
 pub const DATABASE_READ_BYTES_MAX: usize = 1 << 30;
 
+/// Most bytes of a file that is copied into memory because the file system is read-only. The database is such a file: a
+/// million snapshots fit.
+pub const READ_ONLY_COPY_BYTES_MAX: u64 = 256 << 20;
+
 /// Most bytes of the database: a row has under 100, so this is more than any store needs.
 pub const DATABASE_BYTES_MAX: u64 = 16 << 30;
 

@@ -15,6 +15,7 @@ use crate::key::{KeyFile, KeySource};
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
 use crate::pins::Pins;
+use crate::read_only::Lenient;
 use crate::recent::Recents;
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
@@ -109,12 +110,15 @@ impl OpenError {
 
 impl Store {
     /// Opens a store, for this process alone. What interrupted work left is removed; a database that is
-    /// lost or damaged is made anew from packs and manifests, which [`Store::opened`] then says.
+    /// lost or damaged is made anew from packs and manifests, which [`Store::opened`] then says. On a read-only file
+    /// system both happen in memory only, and what would change the store fails.
     ///
     /// # Errors
     /// If there is none, if another process has it, if the key is not its key, or if the disk fails.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let StoreOptions { key, create, disk, zstd_level } = options;
+        let lenient = Lenient::over(disk);
+        let disk: Arc<dyn Disk> = lenient.clone();
         let layout = Layout::new(dir);
         let lock = prepare(&disk, &layout, create)?;
         let (ring, note) = read_key(disk.as_ref(), &layout, key)?;
@@ -131,6 +135,7 @@ impl Store {
         for bad in &report.bad {
             tracing::warn!(path = %bad.path.display(), reason = bad.reason, "a file of the store is bad");
         }
+        lenient.seal();
         let pins = Arc::new(Pins::new(disk.clone(), layout.clone()));
         let shared = Shared {
             disk,

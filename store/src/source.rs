@@ -75,7 +75,12 @@ impl RegionSource for FileSource {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(error.kind(), "the file has become shorter while it was read")
+            }
+            _ => error,
+        })
     }
 
     fn data_ranges(&self) -> io::Result<Vec<Range<u64>>> {

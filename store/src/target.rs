@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat};
 use sustain_proto::{Region, RegionName};
 
 /// Gives the file for each region.
@@ -38,10 +40,23 @@ pub trait RestoreTarget: Sync {
 }
 
 /// Writes `DIR/<region>`, all or nothing: files get their names when all are complete and synced.
+///
+/// Until then they have no names at all, so that nothing stays behind when the process is killed. On file systems that
+/// know no unnamed files they have hidden names, and the next restore of such a region removes those whose owner is
+/// gone.
 #[derive(Debug)]
 pub struct DirectoryTarget {
     folder: PathBuf,
-    open: Mutex<BTreeMap<RegionName, (PathBuf, File)>>,
+    open: Mutex<BTreeMap<RegionName, Part>>,
+}
+
+/// A file on its way to its name.
+#[derive(Debug)]
+struct Part {
+    /// Locked as long as somebody writes to it.
+    file: File,
+    /// Its hidden name, if it has one.
+    path: Option<PathBuf>,
 }
 
 impl DirectoryTarget {
@@ -51,15 +66,49 @@ impl DirectoryTarget {
         Self { folder: folder.into(), open: Mutex::new(BTreeMap::new()) }
     }
 
-    fn temporary(&self, name: &RegionName) -> PathBuf {
-        // A dot can't begin a region's name, so this can't be another region's file; the process id
-        // keeps two restores into one folder apart.
-        self.folder.join(format!(".{name}.{}.part", std::process::id()))
-    }
-
-    fn take(&self) -> BTreeMap<RegionName, (PathBuf, File)> {
+    fn take(&self) -> BTreeMap<RegionName, Part> {
         std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A region's hidden name. A dot can't begin a region's name, so this can't be another region's file; the process id
+/// keeps two restores into one folder apart.
+fn hidden(folder: &Path, name: &RegionName) -> PathBuf {
+    folder.join(format!(".{name}.{}.part", std::process::id()))
+}
+
+/// Removes hidden files of a region that nobody writes to any more.
+fn remove_stale(folder: &Path, name: &RegionName) -> io::Result<()> {
+    let prefix = format!(".{name}.");
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?.file_name();
+        let process = entry.to_str().and_then(|entry| entry.strip_prefix(&prefix)?.strip_suffix(".part"));
+        let gone = |id: u32| !Path::new(&format!("/proc/{id}")).exists();
+        if process.is_some_and(|id| id.parse().is_ok_and(gone)) {
+            let path = folder.join(&entry);
+            // The process may be of another container: whoever writes holds the lock, and the kernel frees it at the
+            // end of the process, however that comes.
+            let free = File::open(&path)
+                .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+            if free {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name by which the kernel knows an open file of this process.
+fn own_name(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// A file without a name; none if the file system has no such thing.
+fn unnamed(folder: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
+    // Without this it could not be given a name later.
+    Path::new(&own_name(&file)).exists().then_some(file)
 }
 
 impl RestoreTarget for DirectoryTarget {
@@ -70,17 +119,24 @@ impl RestoreTarget for DirectoryTarget {
             let reason = format!("{} is a folder", place.display());
             return Err(io::Error::new(io::ErrorKind::IsADirectory, reason));
         }
-        let path = self.temporary(&region.name);
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let kept = file.try_clone()?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(region.name.clone(), (path, kept));
+        remove_stale(&self.folder, &region.name)?;
+        let part = match unnamed(&self.folder) {
+            Some(file) => Part { file, path: None },
+            None => {
+                let path = hidden(&self.folder, &region.name);
+                let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+                Part { file, path: Some(path) }
+            }
+        };
+        flock(&part.file, FlockOperation::NonBlockingLockExclusive)?;
+        let file = part.file.try_clone()?;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(region.name.clone(), part);
         Ok(Some(file))
     }
 
     fn finish(&self) -> io::Result<()> {
-        let open = self.take();
-        let result = publish(&self.folder, &open);
+        let mut open = self.take();
+        let result = publish(&self.folder, &mut open);
         if result.is_err() {
             remove(&open);
         }
@@ -98,18 +154,29 @@ impl Drop for DirectoryTarget {
     }
 }
 
-fn publish(folder: &Path, open: &BTreeMap<RegionName, (PathBuf, File)>) -> io::Result<()> {
-    for (_, file) in open.values() {
-        file.sync_all()?;
+fn publish(folder: &Path, open: &mut BTreeMap<RegionName, Part>) -> io::Result<()> {
+    for part in open.values() {
+        part.file.sync_all()?;
     }
-    for (name, (path, _)) in open {
-        fs::rename(path, folder.join(name.as_str()))?;
+    for (name, part) in &mut *open {
+        if part.path.is_none() {
+            // By way of a hidden name, as a link can't replace a file.
+            let path = hidden(folder, name);
+            let _ = fs::remove_file(&path);
+            linkat(CWD, own_name(&part.file), CWD, &path, AtFlags::SYMLINK_FOLLOW)?;
+            part.path = Some(path);
+        }
+    }
+    for (name, part) in &mut *open {
+        if let Some(path) = part.path.take() {
+            fs::rename(path, folder.join(name.as_str()))?;
+        }
     }
     File::open(folder)?.sync_all()
 }
 
-fn remove(open: &BTreeMap<RegionName, (PathBuf, File)>) {
-    for (path, _) in open.values() {
+fn remove(open: &BTreeMap<RegionName, Part>) {
+    for path in open.values().filter_map(|part| part.path.as_ref()) {
         // Nothing better can be done about a file that can't be removed.
         let _ = fs::remove_file(path);
     }

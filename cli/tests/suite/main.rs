@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
+mod bad_input;
 mod changed_lists;
 mod cluster;
 mod command_failover;
@@ -18,10 +19,12 @@ mod guest_failover;
 mod guest_mail;
 mod held_clients;
 mod inspecting;
+mod kills;
 mod mounting;
 mod problems;
 mod service;
 mod service_refusals;
+mod small_disk;
 mod support;
 mod upkeep;
 mod usage;

@@ -14,7 +14,8 @@ pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
 
 #[test]
 fn every_command_explains_itself() {
-    let files = ["push", "gather", "rebase", "gc", "pin", "pins", "unpin", "log", "verify", "mount", "cat", "diff"];
+    let files =
+        ["push", "gather", "rebase", "gc", "pin", "pins", "unpin", "log", "verify", "mount", "cat", "diff"];
     for command in files.into_iter().chain(["init", "node", "status", "service", "demo"]) {
         let output = snapctl().args([command, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();

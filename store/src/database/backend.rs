@@ -60,6 +60,11 @@ impl Backend {
         Ok(Self { file, trouble: Trouble::default() })
     }
 
+    /// Opens a file that was just made and is empty.
+    pub(super) fn open_empty(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        Ok(Self { file: disk.open(path, true)?, trouble: Trouble::default() })
+    }
+
     pub(super) fn trouble(&self) -> Trouble {
         self.trouble.clone()
     }

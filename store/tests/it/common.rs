@@ -37,7 +37,7 @@ pub(crate) struct Memory(Mutex<BTreeMap<String, File>>);
 
 impl RestoreTarget for Memory {
     fn open(&self, region: &Region) -> io::Result<Option<File>> {
-        let file = tempfile::tempfile()?;
+        let file = File::from(rustix::fs::memfd_create("region", rustix::fs::MemfdFlags::CLOEXEC)?);
         self.0.lock().unwrap().insert(region.name.to_string(), file.try_clone()?);
         Ok(Some(file))
     }

@@ -184,3 +184,99 @@ fn a_damaged_pack_received_again_heals() {
     assert_eq!(&restore(&store, *id), content);
     verify_good(&store);
 }
+
+/// A state of one service: so many steps on.
+fn state(step: usize) -> Regions {
+    let mut ram = noise(1, 5 * 65_536 + 77);
+    ram[step * 40_000..][..30_000].copy_from_slice(&noise(step as u64 + 10, 30_000));
+    regions(&[("ram", ram), ("device", noise(step as u64, 100 + step))])
+}
+
+#[test]
+fn a_lost_or_older_database_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let first = push(&store, "mail", &state(0)).snapshot;
+    drop(store);
+    let index = dir.path().join("index.redb");
+    let old = std::fs::read(&index).unwrap();
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let second = push(&store, "mail", &state(1)).snapshot;
+    drop(store);
+    for damage in ["older", "gone", "empty", "noise"] {
+        match damage {
+            "older" => std::fs::write(&index, &old).unwrap(),
+            "gone" => std::fs::remove_file(&index).unwrap(),
+            "empty" => std::fs::write(&index, []).unwrap(),
+            _ => std::fs::write(&index, noise(1, 100_000)).unwrap(),
+        }
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        assert_eq!(store.opened().rebuilt.is_some(), damage != "older", "{damage}: {:?}", store.opened());
+        assert_eq!(store.opened().bad, []);
+        assert_eq!(restore(&store, first), state(0));
+        assert_eq!(restore(&store, second), state(1));
+        verify_good(&store);
+        drop(store);
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        assert_eq!(store.opened(), &sustain_store::OpenReport::default(), "{damage}");
+    }
+}
+
+/// Writes a manifest under the name that its hash gives it.
+fn add_manifest(dir: &Path, encoded: &[u8]) -> std::path::PathBuf {
+    let path = dir.join("manifests").join(format!("{}.manifest", SnapshotId::of_manifest(encoded)));
+    fs::write(&path, encoded).unwrap();
+    path
+}
+
+#[test]
+fn a_manifest_of_a_newer_version_is_named_and_what_it_may_need_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = build(dir.path());
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let mut newer = store.manifest(history[1].0).unwrap().1;
+    drop(store);
+    // After the magic number of four bytes.
+    newer[4] = 9;
+    let path = add_manifest(dir.path(), &newer);
+    // A pack that none of the known manifests lists may be listed by that one.
+    let pack = files(&dir.path().join("packs")).remove(0);
+    let unlisted = dir.path().join("packs/ab").join(format!("{}.pack", "ab".repeat(32)));
+    fs::create_dir_all(unlisted.parent().unwrap()).unwrap();
+    fs::copy(pack, &unlisted).unwrap();
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let [bad] = store.opened().bad.as_slice() else { panic!("{:?}", store.opened()) };
+    assert!(bad.path == path && bad.reason.contains("version 9"), "{bad:?}");
+    for (id, content) in &history {
+        assert_eq!(&restore(&store, *id), content);
+    }
+    assert!(unlisted.exists() && path.exists());
+}
+
+#[test]
+fn a_manifest_of_the_largest_sizes_costs_neither_memory_nor_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = build(dir.path());
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let honest = store.manifest(history[0].0).unwrap().0;
+    drop(store);
+    let mut huge = honest.clone();
+    huge.regions[0].bytes = sustain_proto::limits::REGION_BYTES_MAX;
+    let mut many = honest;
+    many.packs = (0..sustain_proto::limits::MANIFEST_PACKS_MAX as u64)
+        .map(|number| sustain_proto::PackRef {
+            id: sustain_proto::PackId::of(&number.to_le_bytes()),
+            bytes: sustain_proto::limits::PACK_BYTES_MAX,
+        })
+        .collect();
+    let absurd = [huge, many].map(|manifest| manifest.encode().unwrap());
+    absurd.iter().for_each(|(_, encoded)| _ = add_manifest(dir.path(), encoded));
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    for (id, _) in absurd {
+        let error = try_restore(&store, id).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound), "{error:?}");
+    }
+    for (id, content) in &history {
+        assert_eq!(&restore(&store, *id), content);
+    }
+}

@@ -41,7 +41,7 @@ fn directory(store: &Store, pack: PackRef) -> ForeignDirectory {
     store.open_directory(pack, &bytes_of(store, pack, pack.bytes - bytes, bytes)).unwrap()
 }
 
-fn directories(store: &Store, id: SnapshotId) -> Vec<ForeignDirectory> {
+pub(crate) fn directories(store: &Store, id: SnapshotId) -> Vec<ForeignDirectory> {
     store.packs_needed(id).unwrap().into_iter().map(|pack| directory(store, pack)).collect()
 }
 

@@ -1,44 +1,64 @@
-//! A disk in memory that forgets what was not synced when its power is cut, and fails when told to.
-//!
-//! Bytes survive a cut once their file was synced, names once their folder was. What was not synced is
-//! forgotten or kept by a seeded choice, each write and each name for itself, as real disks do.
+//! A disk in memory that forgets what was not synced when its power is cut (see [`crate::power_cut`]), and fails when
+//! told to.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock};
 
+pub(crate) use crate::power_cut::Random;
+use crate::power_cut::{Content, Inode, Names, Survival, Write};
+
+const ENOSPC: i32 = 28;
+
+/// What happens at the Nth call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The call fails and does nothing.
+    /// The call fails. Of a write a beginning may have been written; see [`crate::power_cut`] for a sync.
     Fail(i32),
+    /// It and every changing call after it fails.
+    Dead(i32),
+    /// The disk is full: it and every call after it that needs room fails.
+    Full,
     /// The call and all after it fail; then [`Simulated::restart`] shows what survived.
     PowerCut,
+    /// A call that reads fails.
+    FailToRead(i32),
+    /// A call that reads comes short, as if the file ended there. The calls after it see all of it.
+    ShortRead,
 }
 
-type Inode = usize;
+impl Fault {
+    fn is_of_reads(self) -> bool {
+        matches!(self, Self::FailToRead(_) | Self::ShortRead)
+    }
+}
 
-#[derive(Debug, Default, Clone)]
-struct Content {
-    synced: Vec<u8>,
-    now: Vec<u8>,
-    /// Writes since the last sync, in order: offset and bytes, or a new length.
-    pending: Vec<(u64, Option<Vec<u8>>)>,
+/// What a changing call is, as far as faults care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// Needs room.
+    Grows,
+    /// Needs none.
+    Other,
 }
 
 #[derive(Debug, Default)]
 struct Machine {
     files: Vec<Content>,
-    /// None is a folder.
-    names: BTreeMap<PathBuf, Option<Inode>>,
-    synced_names: BTreeMap<PathBuf, Option<Inode>>,
+    names: Names,
+    /// Calls that change something, so far.
     calls: u64,
+    /// Calls that read something, so far.
+    reads: u64,
     fault: Option<(u64, Fault)>,
+    /// The fault has struck and goes on.
+    lasting: Option<Fault>,
     off: bool,
     locked: bool,
     boot: u64,
+    random: Random,
 }
 
 /// A handle of the disk. Files opened before a restart are dead.
@@ -66,31 +86,27 @@ impl Drop for SimulatedLock {
     }
 }
 
-/// Small, fast, and good enough for choosing what a power cut forgets.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
+fn no_power<T>() -> io::Result<T> {
+    Err(io::Error::other("the power is off"))
 }
 
-fn write(bytes: &mut Vec<u8>, offset: u64, data: Option<&Vec<u8>>) {
-    let offset = offset as usize;
-    match data {
-        None => bytes.resize(offset, 0),
-        Some(data) => {
-            if bytes.len() < offset + data.len() {
-                bytes.resize(offset + data.len(), 0);
+impl Machine {
+    fn strike(&mut self, fault: Fault, call: Call) -> io::Result<()> {
+        match fault {
+            Fault::Fail(code) => Err(io::Error::from_raw_os_error(code)),
+            Fault::Dead(code) => {
+                self.lasting = Some(fault);
+                Err(io::Error::from_raw_os_error(code))
             }
-            bytes[offset..offset + data.len()].copy_from_slice(data);
+            Fault::Full => {
+                self.lasting = Some(fault);
+                if call == Call::Grows { Err(io::Error::from_raw_os_error(ENOSPC)) } else { Ok(()) }
+            }
+            Fault::PowerCut => {
+                self.off = true;
+                no_power()
+            }
+            Fault::FailToRead(_) | Fault::ShortRead => Ok(()),
         }
     }
 }
@@ -101,45 +117,79 @@ impl Simulated {
     }
 
     /// Counts a call that changes something, and fails it if it is the one.
-    fn call(&self) -> io::Result<MutexGuard<'_, Machine>> {
+    fn call(&self, call: Call) -> (MutexGuard<'_, Machine>, io::Result<()>) {
         let mut machine = self.machine();
         if machine.off {
-            return Err(io::Error::other("the power is off"));
+            return (machine, no_power());
         }
         machine.calls += 1;
-        match machine.fault {
-            Some((at, Fault::Fail(code))) if at == machine.calls => {
+        let outcome = match (machine.lasting, machine.fault) {
+            (Some(fault), _) => machine.strike(fault, call),
+            (None, Some((at, fault))) if at == machine.calls && !fault.is_of_reads() => {
                 machine.fault = None;
-                Err(io::Error::from_raw_os_error(code))
+                machine.strike(fault, call)
             }
-            Some((at, Fault::PowerCut)) if at == machine.calls => {
-                machine.off = true;
-                Err(io::Error::other("the power is cut"))
+            _ => Ok(()),
+        };
+        (machine, outcome)
+    }
+
+    fn change(&self, call: Call) -> io::Result<MutexGuard<'_, Machine>> {
+        let (machine, outcome) = self.call(call);
+        outcome.map(|()| machine)
+    }
+
+    fn look(&self) -> io::Result<MutexGuard<'_, Machine>> {
+        let machine = self.machine();
+        if machine.off { no_power() } else { Ok(machine) }
+    }
+
+    /// Counts a call that reads something, and fails it if it is the one.
+    fn read(&self) -> io::Result<MutexGuard<'_, Machine>> {
+        let mut machine = self.look()?;
+        machine.reads += 1;
+        match machine.fault {
+            Some((at, fault)) if at == machine.reads && fault.is_of_reads() => {
+                machine.fault = None;
+                match fault {
+                    Fault::FailToRead(code) => Err(io::Error::from_raw_os_error(code)),
+                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
+                }
             }
             _ => Ok(machine),
         }
     }
 
-    fn look(&self) -> io::Result<MutexGuard<'_, Machine>> {
-        let machine = self.machine();
-        if machine.off { Err(io::Error::other("the power is off")) } else { Ok(machine) }
-    }
-
-    /// From now on the Nth changing call fails.
-    pub(crate) fn arm(&self, nth: u64, fault: Fault) {
+    /// From now on the Nth call fails: of those that change something, or that read something, as the fault is. The
+    /// seed chooses what a failed call has done all the same.
+    pub(crate) fn arm(&self, nth: u64, fault: Fault, seed: u64) {
         let mut machine = self.machine();
-        let at = machine.calls + nth;
-        machine.fault = Some((at, fault));
+        let so_far = if fault.is_of_reads() { machine.reads } else { machine.calls };
+        machine.fault = Some((so_far + nth, fault));
+        machine.lasting = None;
+        machine.random = Random::new(seed);
     }
 
+    /// No fault any more: the disk was repaired, or space was made.
     pub(crate) fn disarm(&self) {
-        self.machine().fault = None;
+        let mut machine = self.machine();
+        machine.fault = None;
+        machine.lasting = None;
     }
 
     /// Whether the armed fault has struck.
     pub(crate) fn struck(&self) -> bool {
-        let machine = self.machine();
-        machine.off || machine.fault.is_none()
+        self.machine().fault.is_none()
+    }
+
+    /// The power is cut this moment.
+    pub(crate) fn cut(&self) {
+        self.machine().off = true;
+    }
+
+    /// Whether the power is off.
+    pub(crate) fn is_off(&self) -> bool {
+        self.machine().off
     }
 
     /// The machine starts again after a power cut. What was synced is there; the rest by chance.
@@ -147,54 +197,31 @@ impl Simulated {
         let mut random = Random::new(seed);
         let mut machine = self.machine();
         let machine = &mut *machine;
-        let mut names = machine.synced_names.clone();
-        let mut all: Vec<PathBuf> = machine.names.keys().chain(names.keys()).cloned().collect();
-        all.sort();
-        all.dedup();
-        for path in all {
-            let now = machine.names.get(&path).copied();
-            // A rename's two halves may not be torn: a journal keeps them together. Seeds choose for each
-            // name whether it had reached the disk; a name never loses a file that a synced name had.
-            // Temporary names are random and would make the seed mean something else each time.
-            let temporary = path.parent().is_some_and(|parent| parent.ends_with("tmp"));
-            if !temporary && now != names.get(&path).copied() && random.below(2) == 0 {
-                match now {
-                    Some(inode) => names.insert(path, inode),
-                    None => names.remove(&path),
-                };
-            }
-        }
-        // What lies in a folder that is gone is gone.
-        let folders: Vec<PathBuf> = names.keys().cloned().collect();
-        names.retain(|path, _| {
-            path.parent().is_none_or(|p| p == Path::new("/") || folders.iter().any(|f| f == p))
-        });
-        for content in &mut machine.files {
-            let mut bytes = std::mem::take(&mut content.synced);
-            for (offset, data) in content.pending.drain(..) {
-                if random.below(2) == 0 {
-                    write(&mut bytes, offset, data.as_ref());
-                }
-            }
-            content.now.clone_from(&bytes);
-            content.synced = bytes;
-        }
-        machine.names.clone_from(&names);
-        machine.synced_names = names;
+        let moments = machine.files.iter().map(Content::moments).chain([machine.names.moments()]);
+        let moments = moments.filter(|moments| !moments.is_empty());
+        let moments = moments.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+        let survival = Survival::choose(&mut random, moments);
+        machine.names.cut(survival, &mut random);
+        machine.files.iter_mut().for_each(|content| content.cut(survival, &mut random));
         machine.off = false;
         machine.fault = None;
+        machine.lasting = None;
         machine.locked = false;
         machine.boot += 1;
     }
 
-    /// All names, for looking at what is left.
+    /// All files' names, for looking at what is left.
     pub(crate) fn list_all(&self) -> Vec<PathBuf> {
-        self.machine()
-            .names
-            .iter()
-            .filter(|(_, inode)| inode.is_some())
-            .map(|(path, _)| path.clone())
-            .collect()
+        let machine = self.machine();
+        let files = machine.names.now.iter().filter(|(_, entry)| entry.is_some());
+        files.map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Bytes of a file go bad on the disk.
+    pub(crate) fn damage(&self, path: &Path, damage: impl Fn(&mut Vec<u8>)) {
+        let mut machine = self.machine();
+        let inode = machine.names.now.get(path).copied().flatten().unwrap();
+        machine.files[inode].damage(damage);
     }
 }
 
@@ -204,24 +231,25 @@ fn not_found() -> io::Error {
 
 impl Disk for Simulated {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        if self.look()?.names.contains_key(path) {
+        if self.look()?.names.now.contains_key(path) {
             return Ok(());
         }
-        let mut machine = self.call()?;
+        let mut machine = self.change(Call::Grows)?;
         let parent = path.parent().ok_or_else(not_found)?;
-        if parent != Path::new("/") && !machine.names.contains_key(parent) {
+        if parent != Path::new("/") && machine.names.now.get(parent) != Some(&None) {
             return Err(not_found());
         }
-        machine.names.insert(path.to_owned(), None);
+        let moment = machine.calls;
+        machine.names.change(moment, path, Some(None));
         Ok(())
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<DiskEntry>> {
-        let machine = self.look()?;
-        if machine.names.get(folder) != Some(&None) {
+        let machine = self.read()?;
+        if machine.names.now.get(folder) != Some(&None) {
             return Err(not_found());
         }
-        let inside = machine.names.iter().filter(|(path, _)| path.parent() == Some(folder));
+        let inside = machine.names.now.iter().filter(|(path, _)| path.parent() == Some(folder));
         Ok(inside
             .map(|(path, inode)| DiskEntry {
                 name: path.file_name().unwrap().to_str().unwrap().to_owned(),
@@ -232,43 +260,48 @@ impl Disk for Simulated {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut machine = self.call()?;
-        if machine.names.contains_key(path) {
+        let mut machine = self.change(Call::Grows)?;
+        if machine.names.now.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        if machine.names.get(path.parent().unwrap()) != Some(&None) {
+        if machine.names.now.get(path.parent().unwrap()) != Some(&None) {
             return Err(not_found());
         }
         machine.files.push(Content::default());
         let inode = machine.files.len() - 1;
-        machine.names.insert(path.to_owned(), Some(inode));
+        let moment = machine.calls;
+        machine.names.change(moment, path, Some(Some(inode)));
         Ok(Box::new(SimulatedFile { machine: self.clone(), inode, boot: machine.boot }))
     }
 
     fn open(&self, path: &Path, _write: bool) -> io::Result<Box<dyn DiskFile>> {
-        let machine = self.look()?;
-        let inode = machine.names.get(path).copied().flatten().ok_or_else(not_found)?;
+        let machine = self.read()?;
+        let inode = machine.names.now.get(path).copied().flatten().ok_or_else(not_found)?;
         Ok(Box::new(SimulatedFile { machine: self.clone(), inode, boot: machine.boot }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut machine = self.call()?;
-        let inode = machine.names.remove(from).ok_or_else(not_found)?;
-        machine.names.insert(to.to_owned(), inode);
+        let mut machine = self.change(Call::Other)?;
+        let entry = machine.names.now.get(from).copied().ok_or_else(not_found)?;
+        let moment = machine.calls;
+        machine.names.change(moment, to, Some(entry));
+        machine.names.change(moment, from, None);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut machine = self.call()?;
-        machine.names.remove(path).map(|_| ()).ok_or_else(not_found)
+        let mut machine = self.change(Call::Other)?;
+        if !machine.names.now.contains_key(path) {
+            return Err(not_found());
+        }
+        let moment = machine.calls;
+        machine.names.change(moment, path, None);
+        Ok(())
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        let mut machine = self.call()?;
-        let machine = &mut *machine;
-        machine.synced_names.retain(|name, _| name.parent() != Some(path));
-        let inside = machine.names.iter().filter(|(name, _)| name.parent() == Some(path));
-        machine.synced_names.extend(inside.map(|(name, inode)| (name.clone(), *inode)));
+        let mut machine = self.change(Call::Other)?;
+        machine.names.sync(path);
         Ok(())
     }
 
@@ -287,13 +320,25 @@ impl SimulatedFile {
         if machine.boot == self.boot { Ok(()) } else { Err(io::Error::other("opened before the restart")) }
     }
 
-    fn change(&self, offset: u64, data: Option<Vec<u8>>) -> io::Result<()> {
-        let mut machine = self.machine.call()?;
+    fn write(&self, call: Call, write: Write) -> io::Result<()> {
+        let (mut machine, outcome) = self.machine.call(call);
         self.check(&machine)?;
+        let (moment, off) = (machine.calls, machine.off);
+        let machine = &mut *machine;
         let content = &mut machine.files[self.inode];
-        write(&mut content.now, offset, data.as_ref());
-        content.pending.push((offset, data));
-        Ok(())
+        match (outcome, write) {
+            (Ok(()), write) => {
+                content.write(moment, write);
+                Ok(())
+            }
+            // A disk that gets full, or fails, has taken a part.
+            (Err(error), Write::Bytes(offset, data)) if !off => {
+                let part = machine.random.below(data.len() as u64 + 1) as usize;
+                content.write(moment, Write::Bytes(offset, data[..part].to_vec()));
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 }
 
@@ -305,7 +350,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let machine = self.machine.look()?;
+        let machine = self.machine.read()?;
         self.check(&machine)?;
         let start = offset as usize;
         let bytes = machine.files[self.inode].now.get(start..start + buf.len());
@@ -314,20 +359,22 @@ impl DiskFile for SimulatedFile {
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.change(offset, Some(buf.to_vec()))
+        self.write(Call::Grows, Write::Bytes(offset, buf.to_vec()))
     }
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-        self.change(bytes, None)
+        self.write(Call::Grows, Write::Length(bytes))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut machine = self.machine.call()?;
+        let (mut machine, outcome) = self.machine.call(Call::Other);
         self.check(&machine)?;
-        let content = &mut machine.files[self.inode];
-        for (offset, data) in std::mem::take(&mut content.pending) {
-            write(&mut content.synced, offset, data.as_ref());
+        let machine = &mut *machine;
+        match &outcome {
+            Ok(()) => machine.files[self.inode].sync(),
+            Err(_) if !machine.off => machine.files[self.inode].sync_in_vain(&mut machine.random),
+            Err(_) => {}
         }
-        Ok(())
+        outcome
     }
 }

@@ -1,0 +1,98 @@
+//! Random steps with crashes and faults in between, against the model.
+
+use proptest::prelude::*;
+
+use crate::simulated_disk::{Fault, Simulated};
+use crate::world::{Step, World};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+#[derive(Debug, Clone)]
+enum Action {
+    Do(Step),
+    /// The power is cut at the call so many from here; what survives is chosen by the seed.
+    Cut(u64, u64),
+    /// The call so many from here fails; what it did is chosen by the seed.
+    Fail(u64, Fault, u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // What is pushed here, and all: what is imported has numbers of its own.
+    let pushed = 0..2_usize;
+    let service = 0..3_usize;
+    let back = 0..3_usize;
+    prop_oneof![
+        5 => (pushed.clone(), 0..100_usize, 0..4_u64).prop_map(|(s, at, seed)| Step::Push(s, at, seed)),
+        5 => (pushed.clone(), 0..100_usize, 0..4_u64).prop_map(|(s, at, seed)| Step::PushChanges(s, at, seed)),
+        1 => pushed.clone().prop_map(Step::Abandon),
+        2 => (service.clone(), back.clone(), 1..3_u32).prop_map(|(s, back, level)| Step::Mark(s, back, level)),
+        2 => (pushed.clone(), back.clone()).prop_map(|(s, back)| Step::Rebase(s, back)),
+        1 => (pushed, back.clone(), 0..4_u64).prop_map(|(s, b, seed)| Step::RebaseAround(s, b, seed)),
+        1 => (service.clone(), back).prop_map(|(s, back)| Step::Restore(s, back)),
+        1 => (0..2_usize, 0..3_usize).prop_map(|(state, without)| Step::Receive(state, without)),
+        1 => Just(Step::OpenPartial),
+        2 => (0..2_usize).prop_map(Step::Import),
+        1 => Just(Step::Retire),
+        1 => service.prop_map(Step::Mend),
+        2 => Just(Step::Reopen),
+    ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let fault = prop_oneof![Just(Fault::Fail(EIO)), Just(Fault::Fail(ENOSPC)), Just(Fault::Full)];
+    prop_oneof![
+        8 => step().prop_map(Action::Do),
+        2 => (1..60_u64, any::<u64>()).prop_map(|(nth, seed)| Action::Cut(nth, seed)),
+        1 => (1..60_u64, fault, any::<u64>()).prop_map(|(nth, fault, seed)| Action::Fail(nth, fault, seed)),
+    ]
+}
+
+/// A cut or a fault waits for its call over the steps that follow, so that shrinking keeps it at its place.
+fn run(actions: &[Action]) {
+    let disk = Simulated::default();
+    let mut world = World::new(disk.clone());
+    let mut seed = 0;
+    for (number, action) in actions.iter().enumerate() {
+        let context = format!("{number}: {action:?}");
+        match action {
+            Action::Cut(nth, of) => {
+                disk.arm(*nth, Fault::PowerCut, *of);
+                seed = *of;
+            }
+            Action::Fail(nth, fault, of) => disk.arm(*nth, *fault, *of),
+            Action::Do(step) => {
+                let outcome = world.step(step);
+                if disk.is_off() {
+                    world.close();
+                    disk.restart(seed);
+                    world.check_reopened(&context);
+                } else if let Err(error) = outcome {
+                    assert!(disk.struck(), "{context}: fails without a reason: {error}");
+                    world.check_open(&context);
+                    // Space is made.
+                    disk.disarm();
+                }
+            }
+        }
+    }
+    disk.disarm();
+    world.check_open("at the end");
+    world.check_reopened("at the end");
+    world.works_on("at the end");
+}
+
+/// How many cases are tried.
+fn cases() -> u32 {
+    std::env::var("SUSTAIN_CRASH_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #[test]
+    fn the_store_keeps_what_the_model_keeps_whatever_crashes(
+        actions in proptest::collection::vec(action(), 1..30),
+    ) {
+        run(&actions);
+    }
+}
