@@ -165,6 +165,38 @@ impl Line {
     fn back(&self, back: usize) -> Option<u64> {
         self.kept.keys().rev().nth(back).copied()
     }
+
+    /// Whether a snapshot is durable; none if that is not known.
+    fn durable(&self, seq: u64) -> Option<bool> {
+        match self.marks.contains_key(&seq) {
+            false if self.marks_doubtful.iter().any(|mark| mark.0 == seq) => None,
+            known => Some(known),
+        }
+    }
+
+    /// Of those that went for the promoted one, the newest durable one stays unless that is durable itself. Returns
+    /// how many may stay.
+    fn keep_durable(&mut self, promoted: u64, going: BTreeMap<u64, (u64, Regions)>) -> usize {
+        let mut certain = self.durable(promoted) == Some(false);
+        if self.durable(promoted) == Some(true) {
+            return 0;
+        }
+        let mut stay = 0;
+        for (seq, snapshot) in going.into_iter().rev() {
+            let durable = self.durable(seq);
+            if durable == Some(false) {
+                continue;
+            }
+            stay += 1;
+            if certain && durable == Some(true) { &mut self.kept } else { &mut self.dropped }
+                .insert(seq, snapshot);
+            certain = false;
+            if durable == Some(true) {
+                break;
+            }
+        }
+        stay
+    }
 }
 
 /// The store, its disk, and the model.
@@ -337,7 +369,9 @@ impl World {
         let mut going = std::mem::replace(&mut line.kept, kept);
         match prepared.commit(Duration::from_secs(5)) {
             Ok(report) => {
-                assert!(report.dropped.len() >= going.len(), "{report:?} of {:?}", going.keys());
+                let all = going.len();
+                let stay = line.keep_durable(seq, going);
+                assert!(report.dropped.len() + stay >= all, "{report:?}");
                 Ok(())
             }
             Err(error) => {
@@ -416,7 +450,10 @@ impl World {
         let kept = line.kept.split_off(&state.base_seq);
         let mut going = std::mem::replace(&mut line.kept, kept);
         match store.retire_superseded(state.base) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                line.keep_durable(state.base_seq, going);
+                Ok(())
+            }
             Err(error) => {
                 line.dropped.extend(going.clone());
                 line.kept.append(&mut going);
@@ -596,7 +633,8 @@ fn push_changes(mut push: Push, content: &Regions, range: std::ops::Range<usize>
     let (start, end) = (range.start as u64, range.end as u64);
     let middle = (start + end) / 2;
     for (name, bytes) in content {
-        let parts = if name == "ram" { vec![start..middle, middle..end] } else { std::iter::once(0..0).collect() };
+        let parts =
+            if name == "ram" { vec![start..middle, middle..end] } else { std::iter::once(0..0).collect() };
         for part in parts {
             push.ingest_changes(&region(name), &Bytes(bytes), &[part]).map_err(failed)?;
         }
