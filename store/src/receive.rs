@@ -78,8 +78,8 @@ impl PackReceiver {
         self.written
     }
 
-    /// Checks the hash and, if its key is here, the directory, syncs, and gives the pack its name. It is then kept until a
-    /// manifest that lists it is imported, or until too many others came after it.
+    /// Checks the hash and, if its key is here, the directory, syncs, and gives the pack its name. It is then kept
+    /// until a manifest that lists it is imported, or until too many others came after it.
     ///
     /// # Errors
     /// If the bytes are not the pack's, or the disk is full or fails.

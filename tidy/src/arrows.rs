@@ -1,5 +1,5 @@
-//! Arrows between crates go one way: proto ← store ← gossip ← node ← cli, and vmdriver and inspect know
-//! proto and store only. seal knows nobody, and only store knows it. preload knows nobody, and nobody it: vmdriver's build
+//! Arrows between crates go one way: proto ← store ← gossip ← node ← cli, and vmdriver and inspect know proto and
+//! store only. seal knows nobody, and only store knows it. preload knows nobody, and nobody it: vmdriver's build
 //! script compiles it on its own.
 
 use toml::{Table, Value};
