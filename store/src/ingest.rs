@@ -93,6 +93,10 @@ pub(crate) fn ingest(
                 add_chunk(known, &output, &mut worker.encoder, &mut worker.readers, position, id, plain)?;
             }
         }
+        if known.base.is_none() {
+            // A base's chunks are read one by one: those of a block lie together.
+            store_block(&output, &mut worker.encoder)?;
+        }
         let found = worker.found.len() as u64;
         if found_count.fetch_max(found, Ordering::Relaxed).max(found) > CHUNKS_MAX {
             let bytes_max = CHUNKS_MAX * CHUNK_BYTES as u64;

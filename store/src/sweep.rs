@@ -151,6 +151,9 @@ fn remove_dropped(
             dropped.push(*id);
         }
     }
+    if trusted {
+        dropped.extend(superseded(contents, manifests));
+    }
     changes.remove.gone = contents.gone.clone();
     changes.remove.intents = contents.intents.clone();
     for id in dropped {
@@ -166,6 +169,24 @@ fn remove_dropped(
     // Before the database forgets that they are to go.
     let folder = layout.manifests();
     disk.sync_folder(&folder).during("sync", &folder)
+}
+
+/// Manifests of pushes whose commit failed, and which were pushed again with other contents and acknowledged: of two
+/// snapshots of one place in a lineage, the one that was acknowledged counts.
+fn superseded<'a>(
+    contents: &'a Contents,
+    manifests: &'a BTreeMap<SnapshotId, Snapshot>,
+) -> impl Iterator<Item = SnapshotId> + 'a {
+    let place = |manifest: &Manifest| (manifest.service.clone(), manifest.term, manifest.seq);
+    let is_known = |id: &SnapshotId| contents.snapshots.contains_key(id);
+    let known = manifests.values().filter(move |snapshot| is_known(&snapshot.id));
+    let known: BTreeMap<_, _> =
+        known.map(|snapshot| (place(&snapshot.manifest), snapshot.manifest.content)).collect();
+    let unknown = manifests.values().filter(move |snapshot| !is_known(&snapshot.id));
+    let is_superseded = move |snapshot: &&Snapshot| {
+        known.get(&place(&snapshot.manifest)).is_some_and(|content| *content != snapshot.manifest.content)
+    };
+    unknown.filter(is_superseded).map(|snapshot| snapshot.id)
 }
 
 /// Lists the packs, compares them with what the manifests say, and removes what nobody needs.

@@ -2,10 +2,15 @@
 //! come whole. The guest reads its disk all the same, chunk by chunk.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use sustain_node::config::ClusterSecret;
+use sustain_proto::RegionName;
+use sustain_proto::limits::CHUNK_BYTES;
+use sustain_store::{KeySource, Store, StoreOptions};
 
 use crate::cluster::Cluster;
 use crate::support::{Bench, files_below, guest, noise, snapctl};
@@ -58,21 +63,55 @@ fn store(cluster: &Cluster, node: usize) -> PathBuf {
     cluster.config(node).with_file_name("store")
 }
 
-/// Flips a byte of the payload in the pack of this node that has it; returns the pack's file, and its bytes before.
-fn spoil(cluster: &Cluster, node: usize, payload: &[u8]) -> (PathBuf, Vec<u8>) {
+/// Where the disk has the middle of the MiB that is to rot.
+fn rotten_position(image: &Path, payload: &[u8]) -> u64 {
     let at = ROTTEN_MIB * MIB + MIB / 2;
     let wanted = &payload[at..at + 64];
-    for path in files_below(&store(cluster, node)) {
-        let bytes = std::fs::read(&path).unwrap();
-        let first = |at: &usize| bytes[*at] == wanted[0] && bytes[*at..].starts_with(wanted);
-        if let Some(found) = (0..bytes.len()).find(first) {
-            let mut spoilt = bytes.clone();
-            spoilt[found] ^= 1;
-            std::fs::write(&path, spoilt).unwrap();
-            return (path, bytes);
-        }
+    let bytes = std::fs::read(image).unwrap();
+    let first = |at: &usize| bytes[*at] == wanted[0] && bytes[*at..].starts_with(wanted);
+    let found = (0..bytes.len()).find(first).unwrap();
+    (found / CHUNK_BYTES) as u64
+}
+
+/// The pack that has this chunk of the disk, by its path in a node's store, and a byte of it without which the chunk
+/// can't be read. Packs are sealed: it is found by trying, on a copy.
+fn rotten_byte(cluster: &Cluster, node: usize, bench: &Bench, position: u64) -> (PathBuf, usize) {
+    let (from, copy) = (store(cluster, node), bench.path("copy"));
+    for path in files_below(&from) {
+        let to = copy.join(path.strip_prefix(&from).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        // The node goes on: what is gone meanwhile is not needed.
+        let _ = std::fs::copy(&path, to);
     }
-    panic!("no pack of node {node} has the payload");
+    let secret = ClusterSecret::load(&cluster.config(node).with_file_name("cluster.secret")).unwrap();
+    let options = StoreOptions { key: KeySource::Given(*secret.as_bytes()), ..StoreOptions::default() };
+    let store = Store::open(&copy, options).unwrap();
+    let disk: RegionName = "disk0".parse().unwrap();
+    let snapshot = store.snapshots(None).unwrap().pop().unwrap().id;
+    let pack = store.open_snapshot(snapshot).unwrap().chunk_of(&disk, position).unwrap().0.id.to_string();
+    let path = files_below(&copy).into_iter().find(|path| path.to_string_lossy().contains(&pack)).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    let fails = |at: &usize| {
+        file.write_all_at(&[bytes[*at] ^ 1], *at as u64).unwrap();
+        let reader = store.open_snapshot(snapshot).unwrap();
+        let read = reader.read_chunk(&disk, position, &mut vec![0; CHUNK_BYTES]);
+        file.write_all_at(&bytes[*at..=*at], *at as u64).unwrap();
+        read.is_err()
+    };
+    // The chunk is noise, so its block has more bytes than a step.
+    let found = (0..bytes.len()).step_by(CHUNK_BYTES / 2).find(fails).unwrap();
+    (path.strip_prefix(&copy).unwrap().to_owned(), found)
+}
+
+/// Flips a byte in a pack of this node; returns the pack's file, and its bytes before.
+fn spoil(cluster: &Cluster, node: usize, (pack, at): &(PathBuf, usize)) -> (PathBuf, Vec<u8>) {
+    let path = store(cluster, node).join(pack);
+    let bytes = std::fs::read(&path).unwrap();
+    let mut spoilt = bytes.clone();
+    spoilt[*at] ^= 1;
+    std::fs::write(&path, spoilt).unwrap();
+    (path, bytes)
 }
 
 fn check(cluster: &Cluster, payload: &[u8], mibs: impl Iterator<Item = usize>) {
@@ -101,7 +140,8 @@ fn guest_disk_is_read_from_neighbours_until_it_is_here() {
     // The first candidate comes back with nothing when the server is lost, and of the image only its name is left.
     cluster.kill(1);
     std::fs::remove_dir_all(store(&cluster, 1)).unwrap();
-    let spoilt: Vec<_> = (2..4).map(|node| spoil(&cluster, node, &payload)).collect();
+    let rotten = rotten_byte(&cluster, 2, &bench, rotten_position(&image, &payload));
+    let spoilt: Vec<_> = (2..4).map(|node| spoil(&cluster, node, &rotten)).collect();
     cluster.kill_with_vm(0);
     File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
     cluster.spawn(1);

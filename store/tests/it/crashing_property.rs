@@ -72,6 +72,10 @@ fn run(actions: &[Action]) {
                     world.check_open(&context);
                     // Space is made.
                     disk.disarm();
+                } else if matches!(step, Step::Reopen) {
+                    // What had failed before may have turned up.
+                    disk.disarm();
+                    world.check_reopened(&context);
                 }
             }
         }

@@ -84,10 +84,14 @@ pub(crate) fn ask(vm: &mut dyn Vm, path: &str) -> Count {
     serde_json::from_str(&body).unwrap()
 }
 
-/// Has the guest write to so many random pages a second, within so much memory.
+/// Has the guest write to so many random pages a second, within so much memory. Saying it twice does no harm.
 pub(crate) fn set_load(vm: &dyn Vm, pages: u64, mib: u64) {
     let path = format!("/load?pages={pages}&mib={mib}");
-    get(vm.forwards()[0].host, &path, ANSWER_TIMEOUT).expect("the load is set");
+    let started = Instant::now();
+    while get(vm.forwards()[0].host, &path, ANSWER_TIMEOUT).is_none() {
+        assert!(started.elapsed() < BOOT_TIMEOUT, "no answer to {path}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The regions of a snapshot, in memory.
