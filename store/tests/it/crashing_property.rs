@@ -1,6 +1,7 @@
 //! Random steps with crashes and faults in between, against the model.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::simulated_disk::{Fault, Simulated};
 use crate::world::{Step, World};
@@ -86,13 +87,16 @@ fn run(actions: &[Action]) {
     world.works_on("at the end");
 }
 
-/// How many cases are tried.
-fn cases() -> u32 {
-    std::env::var("SUSTAIN_CRASH_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(24)
+/// How many cases are tried: the same few each time, or as many as is asked for, others each time.
+fn config() -> ProptestConfig {
+    match std::env::var("SUSTAIN_CRASH_CASES").ok().and_then(|text| text.parse().ok()) {
+        Some(cases) => ProptestConfig { cases, ..ProptestConfig::default() },
+        None => ProptestConfig { cases: 24, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() },
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(config())]
     #[test]
     fn the_store_keeps_what_the_model_keeps_whatever_crashes(
         actions in proptest::collection::vec(action(), 1..30),

@@ -425,6 +425,8 @@ impl World {
     fn import(&mut self, store: &Store, state: usize) -> Result<(), Failed> {
         self.receive(store, state, 0)?;
         let state = &OFFER.states[state];
+        // Once a manifest lists them, which may be though this fails, what drops it drops them.
+        self.waiting.retain(|id| !state.packs.contains(id));
         self.attempts += 1;
         let attempt = self.attempts;
         let line = self.line(IMPORTED);
@@ -437,7 +439,6 @@ impl World {
         for (seq, content) in &state.content {
             line.kept.entry(*seq).or_insert((attempt, content.clone()));
         }
-        self.waiting.retain(|id| !state.packs.contains(id));
         Ok(())
     }
 
@@ -451,6 +452,10 @@ impl World {
         let mut going = std::mem::replace(&mut line.kept, kept);
         match store.retire_superseded(state.base) {
             Ok(_) => {
+                // What is durable waits for something durable that supersedes it, and its base with it.
+                if !line.marks.is_empty() || !line.marks_doubtful.is_empty() {
+                    line.dropped.extend(going.clone());
+                }
                 line.keep_durable(state.base_seq, going);
                 Ok(())
             }
@@ -490,10 +495,13 @@ impl World {
             if self.damaged.is_some() {
                 continue;
             }
-            let mut listed_once = listed.clone();
-            listed_once.dedup();
-            let kept: Vec<u64> = line.kept.keys().copied().collect();
-            assert_eq!(listed_once, kept, "{context}: {name} lists {listed:?}");
+            let may_be = |seq: &u64| line.kept.contains_key(seq) || line.dropped.contains_key(seq);
+            let all = line.kept.keys().all(|seq| listed.contains(seq));
+            assert!(
+                all && listed.iter().all(may_be),
+                "{context}: {name} lists {listed:?}, not {:?}",
+                line.kept.keys()
+            );
             if let Some(seq) = line.newest() {
                 let id = self.list(name).last().unwrap().id;
                 match try_restore(store, id) {
@@ -531,7 +539,7 @@ impl World {
         let line = self.line(name);
         let context = format!("{context}: {name}: {:?}", store.opened());
         let mut found: BTreeMap<u64, (u64, Regions)> = BTreeMap::new();
-        let mut right = BTreeSet::new();
+        let (mut right, mut twice) = (BTreeSet::new(), BTreeMap::new());
         for info in &list {
             let content = restore(store, info.id);
             let known = [line.kept.get(&info.seq), line.dropped.get(&info.seq)];
@@ -540,15 +548,20 @@ impl World {
             let attempt = known.map(|(attempt, _)| *attempt).or_else(|| doubt().map(|doubt| doubt.attempt));
             let attempt = attempt.unwrap_or_else(|| panic!("{context}: {} came from nowhere", info.seq));
             right.insert((info.seq, attempt));
-            // A snapshot and the base that was made of it may both be there.
-            found.insert(info.seq, (attempt, content));
+            // A snapshot and the base that was made of it may both be there; and two pushes that failed, of which
+            // either may be gone later.
+            if let Some(other) = found.insert(info.seq, (attempt, content)) {
+                twice.insert(info.seq, other);
+            }
             let wanted = line.marks.get(&info.seq).filter(|_| line.kept.contains_key(&info.seq));
             let doubtful =
                 || line.marks_doubtful.iter().any(|mark| Some(mark.1) == info.level && mark.0 == info.seq);
             let is_kept = line.kept.get(&info.seq).is_some_and(|(of, _)| *of == attempt);
             if let (Some(level), true, true) = (wanted, is_kept, marks_hold) {
                 assert!(
-                    info.level == Some(*level) || doubtful(),
+                    // Of a snapshot and the base that was made of it, either may bear it.
+                    list.iter().any(|other| other.seq == info.seq && other.level == Some(*level))
+                        || doubtful(),
                     "{context}: mark of {}: {:?}",
                     info.seq,
                     info.level
@@ -571,7 +584,7 @@ impl World {
         }
         line.marks = list.iter().filter_map(|info| Some((info.seq, info.level?))).collect();
         line.kept = found;
-        line.dropped.clear();
+        line.dropped = twice;
         line.doubtful.clear();
         line.marks_doubtful.clear();
     }
