@@ -143,9 +143,9 @@ impl Dirty {
         println!("    by a store that is opened for it {opened:>8.1}");
         println!("    by one that is open              {few:>8.1}");
         println!("    by one with {DELTAS} deltas          {many:>8.1}");
-        let each = (bytes[1] - bytes[0]) as f64 / (TURNS + 1) as f64;
+        let each = (bytes[1] as f64 - bytes[0] as f64) / (TURNS + 1) as f64;
         println!("    bytes: the base {:.1} MB, each push {:.3} MB", bytes[0] as f64 / 1e6, each / 1e6);
-        let each = (bytes[2] - bytes[1]) as f64 / (DELTAS - 1) as f64;
+        let each = (bytes[2] as f64 - bytes[1] as f64) / (DELTAS - 1) as f64;
         println!("    bytes of each push up to {DELTAS} deltas {:.3} MB", each / 1e6);
     }
 }
