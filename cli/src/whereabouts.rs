@@ -152,9 +152,9 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
             sustain_store::OpenError::Fault(sustain_store::Fault::Damaged { path, .. }) => {
                 failure.with_hint(hint_for_damaged(path))
             }
-            _ if error.kind() == sustain_store::ErrorKind::Busy => failure.with_hint(
-                "if a daemon uses this store, leave out --store and name its configuration with --config",
-            ),
+            sustain_store::OpenError::Fault(sustain_store::Fault::Busy { process: Some(process), .. }) => {
+                failure.with_hint(format!("if it was stopped, `kill -CONT {process}` lets it go on"))
+            }
             _ => failure,
         }
     })

@@ -125,3 +125,7 @@ pub const CHANNEL_ID_BYTES_MAX: usize = 256;
 /// How long a guest's question waits for its snapshot to be taken, or to be durable. Without enough other
 /// nodes a snapshot is never durable, so it must end.
 pub const CHANNEL_WAIT: Duration = Duration::from_secs(600);
+
+/// How often files are pushed that another process overtakes by a rebase, before it is told to the user: a rebase waits
+/// for pushes of some seconds, so that even the second time is rare.
+pub const PUSH_TRIES_MAX: u32 = 5;

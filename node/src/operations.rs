@@ -144,45 +144,85 @@ pub fn push(
     node: NodeId,
     progress: &dyn Progress,
 ) -> Result<PushOutput, Failure> {
-    let PushFiles { service, regions, since } = *files;
     let started = Instant::now();
-    let failed = |error: PushError| {
-        let failure = Failure::of(&error, error.kind());
-        match error {
-            PushError::NothingToContinue { .. } => {
-                failure.with_hint("push the file whole, without a list of changes")
+    let sources = files.regions.iter().map(open_region).collect::<Result<Vec<_>, _>>()?;
+    let bytes = |region: &RegionFile, source: &FileSource| read_list(region, source.bytes());
+    let lists = files.regions.iter().zip(&sources).map(|(region, source)| bytes(region, source));
+    let lists = lists.collect::<Result<Vec<_>, _>>()?;
+    let is_whole = lists.iter().all(Option::is_none);
+    progress.total(sources.iter().map(RegionSource::bytes).sum());
+    let regions: Vec<_> = files.regions.iter().map(|region| &region.name).zip(sources).zip(lists).collect();
+    let mut tries = 1;
+    let report = loop {
+        match try_push(store, files, &regions, node, progress) {
+            // Another process has rebased the service, or what is pushed was to be the first. Lists of changes count
+            // from a snapshot that may not be the newest any more: whoever made them has to look.
+            Err(Trouble::Store(PushError::Overtaken { .. })) if is_whole && tries < limits::PUSH_TRIES_MAX => {
+                tries += 1;
             }
-            _ => failure,
+            Err(Trouble::Store(error)) => {
+                let failure = Failure::of(&error, error.kind());
+                return Err(match error {
+                    PushError::NothingToContinue { .. } => {
+                        failure.with_hint("push the file whole, without a list of changes")
+                    }
+                    _ => failure,
+                });
+            }
+            Err(Trouble::Other(failure)) => return Err(failure),
+            Ok(report) => break report,
         }
     };
-    let sources = regions.iter().map(open_region).collect::<Result<Vec<_>, _>>()?;
-    let lists = regions.iter().zip(&sources).map(|(region, source)| read_list(region, source.bytes()));
-    let lists = lists.collect::<Result<Vec<_>, _>>()?;
-    let since = since.map(|since| resolve(store, since)).transpose()?;
-    progress.total(sources.iter().map(RegionSource::bytes).sum());
+    Ok(PushOutput { report, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Why a push did not come to its end.
+enum Trouble {
+    Store(PushError),
+    Other(Failure),
+}
+
+impl From<PushError> for Trouble {
+    fn from(error: PushError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A region's name, its bytes, and what changed of them if that is known.
+type Region<'a> = ((&'a RegionName, FileSource), Option<Vec<Range<u64>>>);
+
+fn try_push(
+    store: &Store,
+    files: &PushFiles<'_>,
+    regions: &[Region<'_>],
+    node: NodeId,
+    progress: &dyn Progress,
+) -> Result<PushReport, Trouble> {
+    let PushFiles { service, since, .. } = *files;
+    let since = since.map(|since| resolve(store, since)).transpose().map_err(Trouble::Other)?;
     let lineage = PushLineage::ContinueNewest { node, nonce: rand::random() };
     let request = PushRequest { service: service.clone(), lineage, time_ms: clock::wall_ms() };
-    let mut push = store.begin_push(request).map_err(failed)?;
+    let mut push = store.begin_push(request)?;
     if since.is_some() && push.continued() != since {
-        return Err(Failure::new(
-            2,
-            format!("the lists count from another snapshot than the newest of {service}"),
-        )
-        .with_hint("without lists of changes the files are read whole"));
+        return Err(Trouble::Other(
+            Failure::new(
+                2,
+                format!("the lists count from another snapshot than the newest of {service}"),
+            )
+            .with_hint("without lists of changes the files are read whole"),
+        ));
     }
-    for ((region, source), changed) in regions.iter().zip(&sources).zip(&lists) {
+    for ((name, source), changed) in regions {
         match changed {
-            Some(changed) => push.ingest_changes(&region.name, source, changed),
-            None => push.ingest(&region.name, source),
-        }
-        .map_err(failed)?;
+            Some(changed) => push.ingest_changes(name, source, changed),
+            None => push.ingest(name, source),
+        }?;
         progress.advance(source.bytes());
         if progress.cancelled() {
-            return Err(Failure::new(130, "interrupted; nothing was stored"));
+            return Err(Trouble::Other(Failure::new(130, "interrupted; nothing was stored")));
         }
     }
-    let report = push.commit().map_err(failed)?;
-    Ok(PushOutput { report, seconds: started.elapsed().as_secs_f64() })
+    Ok(push.commit()?)
 }
 
 fn open_region(region: &RegionFile) -> Result<FileSource, Failure> {

@@ -2,12 +2,12 @@
 //! due, and otherwise only lets go.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use sustain_proto::{PackId, ServiceName, SnapshotId};
+use sustain_proto::{ServiceName, SnapshotId};
 
 use crate::error::DiskContext;
 use crate::fate::{Fate, Goal};
@@ -114,27 +114,30 @@ impl Store {
             return Ok(UnlistedReport { uncertain: true, ..UnlistedReport::default() });
         }
         // Whoever gives a pack its name holds it until a snapshot lists the pack.
-        let mut database = shared.database();
+        let mut commit = shared.begin_commit()?;
         let listed = shared.state().listed_packs();
-        let on_disk = list_packs(shared.disk.as_ref(), &shared.layout)?;
-        let unlisted: BTreeMap<PackId, u64> =
-            on_disk.into_iter().filter(|(id, _)| !listed.contains(id)).collect();
+        let mut unlisted = list_packs(shared.disk.as_ref(), &shared.layout)?;
+        unlisted.retain(|id, _| !listed.contains(id));
+        if !commit.is_alone() {
+            // Another process may be receiving packs for a snapshot that is still to come.
+            let received = shared.state().received.clone();
+            unlisted.retain(|id, _| !received.contains_key(id));
+        }
         let report =
             UnlistedReport { packs: unlisted.len(), bytes: unlisted.values().sum(), uncertain: false };
         if dry_run || unlisted.is_empty() {
             return Ok(report);
         }
         let mut changes = crate::database::Changes::default();
-        changes.remove.received = shared.state().received.clone();
-        changes.remove.received.retain(|id, _| unlisted.contains_key(id));
-        shared.commit(&mut database, &changes, |state| {
-            state.received.retain(|id, _| !unlisted.contains_key(id));
-            state.packs.retain(|id, _| !unlisted.contains_key(id));
-        })?;
+        {
+            let state = shared.state();
+            changes.remove.received.extend(state.received.iter().filter(|(id, _)| unlisted.contains_key(id)));
+            changes.remove.packs.extend(state.packs.iter().filter(|(id, _)| unlisted.contains_key(id)));
+        }
+        commit.apply(&changes, Vec::new())?;
         for id in unlisted.keys() {
-            shared.directories.forget(id);
             // One that somebody reads goes when he is done.
-            shared.pins.remove(*id).during("remove", &shared.layout.pack(id))?;
+            commit.remove_pack(*id).during("remove", &shared.layout.pack(id))?;
         }
         Ok(report)
     }

@@ -1,60 +1,25 @@
-//! The database: which snapshots are visible, durable marks, received packs, aliases, and what an
-//! interrupted rebase left to do. Nothing reads from it but [`Database::open`]; it is written through.
+//! The database: a journal of what was committed. It is read whole when the store is opened; whoever has the store open
+//! reads on where others have appended.
+//!
+//! It holds nothing that can't be made anew from packs and manifests, but for the durable marks. Only who holds the
+//! commit lock writes. One appends; a journal that has grown far beyond what it says is written anew, in place of the old.
 
-mod backend;
-mod rows;
+mod contents;
+mod frames;
 
-use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sustain_proto::{PackId, SnapshotId};
-
-use crate::Fault;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::DiskContext;
-use crate::guard::quietly;
+use crate::layout::Layout;
 use crate::publish::{TemporaryFile, new_name};
-use backend::Backend;
+use crate::{Fault, limits};
+pub(crate) use contents::{Changes, Contents, without};
+use frames::{HEADER_BYTES, Salt};
 
-/// Everything that the database holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Contents {
-    /// Visible snapshots, each with its durable level.
-    pub(crate) snapshots: BTreeMap<SnapshotId, Option<u32>>,
-    /// Received packs that no manifest lists yet, in the order in which they came.
-    pub(crate) received: BTreeMap<PackId, u64>,
-    /// Former ids of re-expressed snapshots.
-    pub(crate) aliases: BTreeMap<SnapshotId, SnapshotId>,
-    /// Snapshots that were dropped and whose files may still be there.
-    pub(crate) gone: BTreeMap<SnapshotId, ()>,
-    /// Snapshots that a rebase is about to make, each with those that it replaces.
-    pub(crate) intents: BTreeMap<SnapshotId, Vec<SnapshotId>>,
-}
-
-/// What one transaction changes: removals first, then additions.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Changes {
-    pub(crate) remove: Contents,
-    pub(crate) add: Contents,
-}
-
-impl Contents {
-    fn change(&mut self, Changes { remove, add }: &Changes) {
-        self.snapshots.retain(|id, _| !remove.snapshots.contains_key(id));
-        self.received.retain(|id, _| !remove.received.contains_key(id));
-        self.aliases.retain(|id, _| !remove.aliases.contains_key(id));
-        self.gone.retain(|id, ()| !remove.gone.contains_key(id));
-        self.intents.retain(|id, _| !remove.intents.contains_key(id));
-        self.snapshots.extend(&add.snapshots);
-        self.received.extend(&add.received);
-        self.aliases.extend(&add.aliases);
-        self.gone.extend(&add.gone);
-        self.intents.extend(add.intents.clone());
-    }
-}
-
-/// Why the database was made anew.
+/// Whether what was found can be relied on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// Found whole.
@@ -65,158 +30,350 @@ pub(crate) enum Trust {
     Rebuilt(String),
 }
 
-/// The open database.
+/// What others have done since the last look.
+#[derive(Debug, Default)]
+pub(crate) enum News {
+    /// Nothing.
+    #[default]
+    None,
+    /// These changes, in this order.
+    Changes(Vec<Changes>),
+    /// The journal is another one: all may be different.
+    All,
+}
+
+/// An open journal.
+#[derive(Debug)]
+struct Journal {
+    file: Box<dyn DiskFile>,
+    /// The same file for writing, once something was written.
+    writer: Option<Box<dyn DiskFile>>,
+    number: u64,
+    salt: Salt,
+    /// Where the next frame begins.
+    end: u64,
+    /// At this size it is written anew.
+    renew_at: u64,
+}
+
+impl Journal {
+    /// A journal whose first frame and last frame end here.
+    fn new(
+        file: Box<dyn DiskFile>,
+        path: &Path,
+        salt: Salt,
+        (first, end): (u64, u64),
+    ) -> Result<Self, Fault> {
+        let number = file.number().during("look at", path)?;
+        let renew_at = first * limits::DATABASE_GROWTH + limits::DATABASE_BYTES_MIN;
+        Ok(Self { file, writer: None, number, salt, end, renew_at })
+    }
+}
+
+/// A frame of this process whose write has failed: nobody knows whether it is in the file.
+#[derive(Debug)]
+struct Failed {
+    number: u64,
+    to: u64,
+}
+
+/// The database.
 ///
 /// After a failed write nobody knows what the file holds: the write may be in it or not, and a later sync says nothing
-/// about what an earlier one lost. So the next write makes a new file of what was acknowledged, in place of the old.
+/// about what an earlier one lost. So a new file is made of what was acknowledged, in place of the old, before anything
+/// is appended.
 #[derive(Debug)]
 pub(crate) struct Database {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    handle: Option<redb::Database>,
+    temporaries: PathBuf,
+    journal: Option<Journal>,
     /// What was acknowledged.
     contents: Contents,
+    /// The file is not to be appended to.
+    renew: bool,
+    failed: Option<Failed>,
+    /// What was read and nobody has acted on.
+    news: News,
 }
 
 impl Database {
-    /// Opens the database and reads it all; if it is damaged, makes an empty one.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Contents, Trust), Fault> {
-        let reason = match attempt(disk, path, false) {
-            Ok((handle, contents)) => {
-                return Ok((Self::new(disk, path, handle, &contents), contents, Trust::Whole));
+    /// Reads the journal. If there is none, or it is damaged, the first change makes a new one.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(Self, Trust), Fault> {
+        let path = layout.database();
+        let (found, trust) = match load(disk.as_ref(), &path)? {
+            Loaded::Whole(journal, contents) => (Some((journal, contents)), Trust::Whole),
+            Loaded::Missing => (None, Trust::Fresh),
+            Loaded::Damaged(reason) => (None, Trust::Rebuilt(reason)),
+        };
+        let renew = found.is_none();
+        let (journal, contents) = found.unzip();
+        let (disk, temporaries) = (disk.clone(), layout.temporaries());
+        let contents = contents.unwrap_or_default();
+        let news = News::None;
+        Ok((Self { disk, path, temporaries, journal, contents, renew, failed: None, news }, trust))
+    }
+
+    /// What was acknowledged, as far as it was read.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Reads what others have appended. What is found stays until [`settled`](Self::settled).
+    pub(crate) fn follow(&mut self) -> Result<&News, Fault> {
+        // A torn end that is cut off in this moment comes short once.
+        for _ in 0..limits::FOLLOW_TRIES {
+            match self.try_follow() {
+                Err(Fault::Disk { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {}
+                other => return other.map(|()| &self.news),
             }
-            Err(Failure::Missing) => None,
-            Err(Failure::Damaged(reason)) => Some(reason),
-            Err(Failure::Fault(fault)) => return Err(fault),
-        };
-        let (handle, contents) = match attempt(disk, path, true) {
-            Ok(opened) => opened,
-            Err(Failure::Fault(fault)) => return Err(fault),
-            Err(Failure::Missing) => return Err(Fault::damaged(path, "the file is missing")),
-            Err(Failure::Damaged(reason)) => return Err(Fault::damaged(path, reason)),
-        };
-        let database = Self::new(disk, path, handle, &contents);
-        Ok((database, contents, reason.map_or(Trust::Fresh, Trust::Rebuilt)))
-    }
-
-    fn new(disk: &Arc<dyn Disk>, path: &Path, handle: redb::Database, contents: &Contents) -> Self {
-        let (disk, path) = (disk.clone(), path.to_owned());
-        Self { disk, path, handle: Some(handle), contents: contents.clone() }
-    }
-
-    /// A new file with what was acknowledged.
-    fn renew(&self) -> Result<redb::Database, Fault> {
-        let (folder, name) = (self.path.with_file_name("tmp"), new_name("database")?);
-        let file = TemporaryFile::create(&self.disk, folder.join(name))?;
-        let backend = Backend::open_empty(self.disk.as_ref(), file.path()).during("open", file.path())?;
-        let damaged = |reason| Fault::damaged(&self.path, reason);
-        let handle =
-            attempt_with(backend, &self.path, true).map_err(|failure| failure.into_fault(&self.path));
-        let (handle, _) = handle?;
-        let all = Changes { add: self.contents.clone(), ..Changes::default() };
-        quietly(|| rows::write(&handle, &all))
-            .map_err(damaged)?
-            .map_err(|source| Fault::Database { doing: "write", source })?;
-        file.rename(&self.path)?;
-        if let Some(folder) = self.path.parent() {
-            self.disk.sync_folder(folder).during("sync", folder)?;
         }
-        Ok(handle)
+        self.try_follow().map(|()| &self.news)
     }
 
-    /// Applies changes in one transaction, on stable storage when it returns.
-    pub(crate) fn apply(&mut self, changes: &Changes) -> Result<(), Fault> {
-        let handle = match self.handle.take() {
-            Some(handle) => handle,
-            None => self.renew()?,
-        };
-        let source = match quietly(|| rows::write(&handle, changes)) {
-            Ok(Ok(())) => {
-                self.handle = Some(handle);
-                self.contents.change(changes);
+    /// What [`follow`](Self::follow) has found.
+    pub(crate) fn news(&self) -> &News {
+        &self.news
+    }
+
+    /// What [`follow`](Self::follow) has found is acted on.
+    pub(crate) fn settled(&mut self) {
+        self.news = News::None;
+    }
+
+    fn try_follow(&mut self) -> Result<(), Fault> {
+        let stamp = match self.disk.stamp(&self.path) {
+            Ok(stamp) => stamp,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // What this process knows is written anew by the next change.
+                (self.journal, self.renew) = (None, true);
                 return Ok(());
             }
-            Ok(Err(error)) => error,
-            Err(panic) => panic.into(),
+            Err(error) => return Err(error).during("look at", &self.path),
         };
-        close(handle);
+        match &self.journal {
+            Some(journal) if journal.number == stamp.number => self.read_on(stamp.bytes),
+            _ => self.read_anew(),
+        }
+    }
+
+    fn read_on(&mut self, bytes: u64) -> Result<(), Fault> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        if bytes < journal.end {
+            // Damage. What this process knows is written anew.
+            self.renew = true;
+            return Ok(());
+        }
+        let tail = read(journal.file.as_ref(), &self.path, journal.end..bytes)?;
+        let (mut at, mut found) = (0, Vec::new());
+        while let Some((changes, length)) =
+            frames::read_frame::<Changes>(journal.salt, journal.end + at as u64, &tail[at..])
+        {
+            found.push(changes);
+            at += length;
+        }
+        let end = journal.end + at as u64;
+        let own = |failed: &Failed| failed.number == journal.number && failed.to == end;
+        if found.is_empty() || self.failed.as_ref().is_some_and(own) {
+            return Ok(());
+        }
+        journal.end = end;
+        // Others have built on it: it counts.
+        self.failed = None;
+        found.iter().for_each(|changes| self.contents.change(changes));
+        let snapshots = &self.contents.snapshots;
+        self.contents.gone.retain(|id, ()| !snapshots.contains_key(id));
+        match &mut self.news {
+            News::Changes(known) => known.append(&mut found),
+            News::None => self.news = News::Changes(found),
+            News::All => {}
+        }
+        Ok(())
+    }
+
+    fn read_anew(&mut self) -> Result<(), Fault> {
+        match load(self.disk.as_ref(), &self.path)? {
+            Loaded::Whole(journal, contents) => {
+                (self.journal, self.contents, self.failed) = (Some(journal), contents, None);
+                self.news = News::All;
+            }
+            Loaded::Missing => (self.journal, self.renew) = (None, true),
+            Loaded::Damaged(reason) => {
+                tracing::warn!(path = %self.path.display(), reason, "the database is damaged, and is made anew");
+                (self.journal, self.renew) = (None, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends changes, on stable storage when it returns. The caller holds the commit lock and has followed.
+    pub(crate) fn apply(&mut self, changes: &Changes) -> Result<(), Fault> {
+        if self.renew {
+            self.write_anew().map_err(|(fault, _)| fault)?;
+        }
+        let fault = match self.append(changes) {
+            Ok(()) => {
+                self.contents.change(changes);
+                self.tidy();
+                return Ok(());
+            }
+            Err(fault) => fault,
+        };
+        self.renew = true;
         // What was to be made visible is gone, whatever the file says and whatever files there are of it.
         let new = changes.add.snapshots.keys().filter(|id| !self.contents.snapshots.contains_key(id));
         self.contents.gone.extend(new.map(|id| (*id, ())));
-        Err(Fault::Database { doing: "write", source })
+        // Others are not to see it, either. If this fails too, the next change does it.
+        if let Err((again, _)) = self.write_anew() {
+            tracing::debug!(%again, "the database could not be made anew");
+        }
+        Err(fault)
     }
 
-    /// Reads everything again, for comparing.
+    fn append(&mut self, changes: &Changes) -> Result<(), Fault> {
+        let path = &self.path;
+        let missing = || Fault::damaged(path, "the file is missing");
+        let journal = self.journal.as_mut().ok_or_else(missing)?;
+        let frame = frames::frame(journal.salt, journal.end, changes);
+        let frame = frame.ok_or_else(|| Fault::damaged(path, "a change is too large for it"))?;
+        let to = journal.end + frame.len() as u64;
+        let mut write = || {
+            let writer = match &mut journal.writer {
+                Some(writer) => writer,
+                None => journal.writer.insert(self.disk.open(path, true)?),
+            };
+            // Somebody may have died in the middle of writing.
+            if writer.bytes()? > journal.end {
+                writer.set_bytes(journal.end)?;
+            }
+            writer.write_at(journal.end, &frame)?;
+            writer.sync()
+        };
+        match write() {
+            Ok(()) => {
+                journal.end = to;
+                Ok(())
+            }
+            Err(error) => {
+                self.failed = Some(Failed { number: journal.number, to });
+                Err(error).during("write", path)
+            }
+        }
+    }
+
+    /// Writes the journal anew if it has grown far.
+    fn tidy(&mut self) {
+        if self.journal.as_ref().is_none_or(|journal| journal.end < journal.renew_at) {
+            return;
+        }
+        if let Err((error, replaced)) = self.write_anew() {
+            tracing::warn!(%error, "the database could not be tidied");
+            match &mut self.journal {
+                // It is as good as before.
+                Some(journal) if !replaced => journal.renew_at = journal.end * 2,
+                _ => self.renew = true,
+            }
+        }
+    }
+
+    /// A new file with what was acknowledged. With an error: whether it is there all the same, but may not last.
+    fn write_anew(&mut self) -> Result<(), (Fault, bool)> {
+        let prepare = || {
+            let mut salt = [0; 16];
+            getrandom::fill(&mut salt).map_err(|error| Fault::Random { reason: error.to_string() })?;
+            let salt = Salt(salt);
+            let all = Changes { add: self.contents.clone(), ..Changes::default() };
+            let frame = frames::frame(salt, HEADER_BYTES as u64, &all);
+            let mut bytes = frames::header(salt);
+            bytes.extend(frame.ok_or_else(|| Fault::damaged(&self.path, "it is too large"))?);
+            let file = TemporaryFile::create(&self.disk, self.temporaries.join(new_name("journal")?))?;
+            file.file().write_at(0, &bytes).during("write", file.path())?;
+            file.file().sync().during("sync", file.path())?;
+            Ok((salt, file, bytes.len() as u64))
+        };
+        let (salt, file, end) = prepare().map_err(|fault| (fault, false))?;
+        file.rename(&self.path).map_err(|fault| (fault, false))?;
+        self.journal = None;
+        let mut finish = || {
+            if let Some(folder) = self.path.parent() {
+                self.disk.sync_folder(folder).during("sync", folder)?;
+            }
+            let file = self.disk.open(&self.path, false).during("open", &self.path)?;
+            self.journal = Some(Journal::new(file, &self.path, salt, (end, end))?);
+            (self.renew, self.failed) = (false, None);
+            Ok(())
+        };
+        finish().map_err(|fault| (fault, true))
+    }
+
+    /// Reads everything again, for comparing. The caller holds the commit lock.
     pub(crate) fn load(&self) -> Result<Contents, String> {
-        let handle = self.handle.as_ref().ok_or("an earlier write failed")?;
-        quietly(|| rows::read(handle))?.map_err(|error| error.to_string())
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
-            close(handle);
+        match load(self.disk.as_ref(), &self.path) {
+            Ok(Loaded::Whole(_, contents)) => Ok(contents),
+            Ok(Loaded::Missing) => Err("the file is missing".to_owned()),
+            Ok(Loaded::Damaged(reason)) => Err(reason),
+            Err(fault) => Err(crate::error_chain(&fault)),
         }
     }
 }
 
-fn close(handle: redb::Database) {
-    // Closing writes; if that fails or panics, the next opening repairs.
-    if let Err(panic) = quietly(|| drop(handle)) {
-        tracing::warn!(%panic, "the database could not be closed");
-    }
-}
-
-enum Failure {
+enum Loaded {
     Missing,
     Damaged(String),
-    Fault(Fault),
+    Whole(Journal, Contents),
 }
 
-impl Failure {
-    fn into_fault(self, path: &Path) -> Fault {
-        match self {
-            Self::Missing => Fault::damaged(path, "the file is missing"),
-            Self::Damaged(reason) => Fault::damaged(path, reason),
-            Self::Fault(fault) => fault,
+/// Opens a journal and reads it all. A disk that fails is no damage: making the database anew on it would lose the
+/// durable marks.
+fn load(disk: &dyn Disk, path: &Path) -> Result<Loaded, Fault> {
+    let file = match disk.open(path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return Err(Fault::damaged(path, "this is a folder"));
         }
+        Err(error) => return Err(error).during("open", path),
+    };
+    let bytes = file.bytes().during("look at", path)?;
+    if bytes > limits::DATABASE_BYTES_MAX {
+        return Ok(Loaded::Damaged(format!("a database can't have {bytes} bytes")));
     }
+    let all = match read(file.as_ref(), path, 0..bytes) {
+        Err(Fault::Disk { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            return Ok(Loaded::Damaged("it is cut short".to_owned()));
+        }
+        other => other?,
+    };
+    Ok(match scan(&all) {
+        Ok((salt, contents, ends)) => Loaded::Whole(Journal::new(file, path, salt, ends)?, contents),
+        Err(reason) => Loaded::Damaged(reason),
+    })
 }
 
-fn attempt(disk: &Arc<dyn Disk>, path: &Path, anew: bool) -> Result<(redb::Database, Contents), Failure> {
-    let backend = Backend::open(disk, path, anew).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Failure::Missing,
-        std::io::ErrorKind::IsADirectory => Failure::Fault(Fault::damaged(path, "this is a folder")),
-        _ => Failure::Fault(Fault::Disk { doing: "open", path: path.to_owned(), source }),
-    })?;
-    attempt_with(backend, path, anew)
-}
-
-fn attempt_with(backend: Backend, path: &Path, anew: bool) -> Result<(redb::Database, Contents), Failure> {
-    let trouble = backend.trouble();
-    let outcome = quietly(|| open_checked(backend, anew));
-    // A failing disk is no damage: making the database anew on it would lose the durable marks.
-    if let Some(source) = trouble.take() {
-        return Err(Failure::Fault(Fault::Disk { doing: "use", path: path.to_owned(), source }));
+/// The salt, what the frames say together, and where the first of them and the last end.
+fn scan(bytes: &[u8]) -> Result<(Salt, Contents, (u64, u64)), String> {
+    let salt = frames::read_header(bytes)?;
+    let (mut contents, mut at, mut first) = (Contents::default(), HEADER_BYTES, None);
+    while let Some((changes, length)) = frames::read_frame::<Changes>(salt, at as u64, &bytes[at..]) {
+        contents.change(&changes);
+        at += length;
+        first.get_or_insert(at as u64);
     }
-    match outcome {
-        Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(reason)) | Err(reason) => Err(Failure::Damaged(reason)),
-    }
-}
-
-fn open_checked(backend: Backend, anew: bool) -> Result<(redb::Database, Contents), String> {
-    let mut handle = redb::Builder::new()
-        .set_cache_size(crate::limits::DATABASE_CACHE_BYTES)
-        .create_with_backend(backend)
-        .map_err(|error| error.to_string())?;
-    if anew {
-        rows::write(&handle, &Changes::default()).map_err(|error| error.to_string())?;
-    } else if !handle.check_integrity().map_err(|error| error.to_string())? {
-        // It has fallen back to an older state, which may lack what was acknowledged since.
+    let first = first.ok_or("its beginning is damaged")?;
+    if frames::follows::<Changes>(salt, at as u64, &bytes[at..]) {
         return Err("its checksums do not match".to_owned());
     }
-    let contents = rows::read(&handle).map_err(|error| error.to_string())?;
-    Ok((handle, contents))
+    Ok((salt, contents, (first, at as u64)))
+}
+
+fn read(file: &dyn DiskFile, path: &Path, range: std::ops::Range<u64>) -> Result<Vec<u8>, Fault> {
+    let bytes = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    if bytes as u64 > limits::DATABASE_BYTES_MAX {
+        return Err(Fault::damaged(path, "it is too large"));
+    }
+    let mut all = vec![0; bytes];
+    if bytes > 0 {
+        file.read_at(range.start, &mut all).during("read", path)?;
+    }
+    Ok(all)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// One thing in a folder.
@@ -17,7 +17,16 @@ pub struct DiskEntry {
     pub bytes: u64,
 }
 
-/// Keeps a folder locked as long as it lives.
+/// Which file a name stands for, and how large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskStamp {
+    /// The file's number. No other file has it while this one has a name or is open.
+    pub number: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Keeps a file or folder locked as long as it lives, and no longer than its process.
 pub trait DiskLock: Debug + Send + Sync {}
 
 /// Every way in which the store touches its files.
@@ -64,16 +73,37 @@ pub trait Disk: Debug + Send + Sync {
     /// As the system says.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// Locks a folder against other processes and other handles.
+    /// Removes a folder, which must be empty.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Which file has this name now.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn stamp(&self, path: &Path) -> io::Result<DiskStamp>;
+
+    /// Locks a file or folder against other processes and other handles.
     ///
     /// # Errors
     /// `WouldBlock` if somebody holds it.
-    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>>;
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+
+    /// The process that holds a lock, if that can be told.
+    fn lock_holder(&self, path: &Path) -> Option<u32>;
 }
 
 /// An open file. Usable from several threads.
 #[allow(clippy::len_without_is_empty)]
 pub trait DiskFile: Debug + Send + Sync {
+    /// Its number, as in [`DiskStamp`].
+    ///
+    /// # Errors
+    /// As the system says.
+    fn number(&self) -> io::Result<u64>;
+
     /// Its size.
     ///
     /// # Errors
@@ -110,12 +140,12 @@ pub trait DiskFile: Debug + Send + Sync {
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct FolderLock {
+struct RealLock {
     // Closing the file frees the lock, also when the process is killed.
-    _folder: File,
+    _locked: File,
 }
 
-impl DiskLock for FolderLock {}
+impl DiskLock for RealLock {}
 
 impl Disk for RealDisk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
@@ -159,17 +189,47 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
-    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>> {
-        let file = File::open(folder)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(FolderLock { _folder: file }))
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
+
+    fn stamp(&self, path: &Path) -> io::Result<DiskStamp> {
+        let metadata = fs::metadata(path)?;
+        Ok(DiskStamp { number: metadata.ino(), bytes: metadata.len() })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = File::open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(RealLock { _locked: file }))
+    }
+
+    fn lock_holder(&self, path: &Path) -> Option<u32> {
+        let number = fs::metadata(path).ok()?.ino();
+        holder_in(&fs::read_to_string("/proc/locks").ok()?, number)
+    }
+}
+
+/// The process that holds the flock on the file of this number, from the system's list: proc_locks(5). Devices are not
+/// compared, as some file systems give another one there than by `stat`.
+fn holder_in(locks: &str, number: u64) -> Option<u32> {
+    let holds = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, process, file, ..] = words.as_slice() else { return None };
+        let same = file.rsplit(':').next().and_then(|text| text.parse().ok()) == Some(number);
+        process.parse().ok().filter(|process| same && *process > 0)
+    };
+    locks.lines().find_map(holds)
 }
 
 #[derive(Debug)]
 struct RealFile(File);
 
 impl DiskFile for RealFile {
+    fn number(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.ino())
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -188,5 +248,24 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_told() {
+        let locks = "1: POSIX  ADVISORY  WRITE 77 fe:00:5 0 EOF\n2: FLOCK  ADVISORY  WRITE 78 fe:00:5 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 79 fe:00:6 0 EOF\n";
+        assert_eq!(holder_in(locks, 5), Some(78));
+        assert_eq!((holder_in(locks, 6), holder_in(locks, 7)), (None, None), "one that waits holds nothing");
+        let folder = tempfile::tempdir().unwrap();
+        let lock = RealDisk.lock(folder.path()).unwrap();
+        assert_eq!(RealDisk.lock(folder.path()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(RealDisk.lock_holder(folder.path()), Some(std::process::id()));
+        drop(lock);
+        assert_eq!(RealDisk.lock_holder(folder.path()), None);
     }
 }

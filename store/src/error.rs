@@ -42,6 +42,22 @@ pub enum Fault {
         /// What the system says.
         source: io::Error,
     },
+    /// Another process is in the middle of a commit, and does not get on with it.
+    #[error("the store at {} is being changed by {}, which does not get on with it", path.display(), named(*process))]
+    Busy {
+        /// The store.
+        path: PathBuf,
+        /// The other process, if it is known.
+        process: Option<u32>,
+    },
+    /// The file system has no locks, without which processes could not tell who lives.
+    #[error("the file system of {} has no locks (flock), and a store can't do without", path.display())]
+    NoLocks {
+        /// What was to be locked.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A file of the store does not hold what it should.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
@@ -49,14 +65,6 @@ pub enum Fault {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
-    },
-    /// The database refuses to work.
-    #[error("could not {doing} the store's database")]
-    Database {
-        /// What was being done.
-        doing: &'static str,
-        /// What the database says.
-        source: Box<dyn Error + Send + Sync>,
     },
     /// What is wanted is here, but not the key that it is sealed under.
     #[error("key {key} is not here, and nothing that is sealed under it can be read without it")]
@@ -78,6 +86,10 @@ pub enum Fault {
     },
 }
 
+fn named(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
+}
+
 impl From<TooLong> for Fault {
     /// Blocks and directories are bounded far below what the cipher takes.
     fn from(_: TooLong) -> Self {
@@ -94,7 +106,9 @@ impl Fault {
             Self::Disk { source, .. } => io_kind(source),
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::KeyMissing { .. } | Self::ServiceKeyMissing { .. } => ErrorKind::Key,
-            Self::Database { .. } | Self::Random { .. } => ErrorKind::Failed,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::NoLocks { .. } => ErrorKind::Refused,
+            Self::Random { .. } => ErrorKind::Failed,
         }
     }
 

@@ -171,16 +171,16 @@ impl Store {
     pub fn import(&self, manifests: &[Vec<u8>]) -> Result<Vec<SnapshotId>, ImportError> {
         let shared = &self.shared;
         let given = Given::decode(manifests)?;
-        let (_pin, pairs) = {
-            let state = shared.state();
-            let pairs = given
-                .in_order()
-                .map(|snapshot| Ok((given.base(&state, snapshot)?, snapshot.clone())))
-                .collect::<Result<Vec<_>, ImportError>>()?;
+        let choose = |state: &State| {
+            let pair =
+                |snapshot: &Arc<Snapshot>| Ok((given.base(state, snapshot)?, snapshot.clone()));
+            let pairs = given.in_order().map(pair).collect::<Result<Vec<_>, ImportError>>()?;
             let packs =
                 pairs.iter().flat_map(|(base, s)| base.manifest.packs.iter().chain(&s.manifest.packs));
-            (shared.pins.pin(packs.map(|pack| pack.id)), pairs)
+            let pinned = packs.map(|pack| *pack.id.as_bytes()).collect();
+            Ok::<_, ImportError>((pairs, pinned))
         };
+        let (pairs, _pin) = shared.pinned(choose)?;
         for (base, snapshot) in &pairs {
             require_packs(&shared.state(), base)?;
             require_packs(&shared.state(), snapshot)?;
@@ -198,7 +198,7 @@ impl Store {
 
     fn publish_imported(&self, given: &Given) -> Result<(), ImportError> {
         let shared = &self.shared;
-        let mut database = shared.database();
+        let mut commit = shared.begin_commit()?;
         let new: Vec<Arc<Snapshot>> = {
             let state = shared.state();
             // What was dropped since it was checked would leave a manifest without its packs or base.
@@ -214,7 +214,7 @@ impl Store {
         let mut undo = Unpublished::new(shared);
         write_manifests(shared, new.iter().map(|s| (s.id, s.encoded.as_slice())), &mut undo)?;
         undo.keep();
-        Ok(add_snapshots(shared, &mut database, new, &[])?)
+        Ok(add_snapshots(&mut commit, new, &[])?)
     }
 }
 

@@ -7,15 +7,22 @@ use sustain_proto::{PackId, PinName, SnapshotId};
 const PACK_SUFFIX: &str = ".pack";
 const MANIFEST_SUFFIX: &str = ".manifest";
 
-/// The paths of one store.
+/// The paths of one store, as one of the processes that have it open sees them.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     root: PathBuf,
+    process: String,
 }
 
 impl Layout {
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    /// For the process of this name, which no other one has or had.
+    pub(crate) fn new(root: &Path, process: String) -> Self {
+        Self { root: root.to_owned(), process }
+    }
+
+    /// The name of this process.
+    pub(crate) fn process(&self) -> &str {
+        &self.process
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -27,7 +34,7 @@ impl Layout {
     }
 
     pub(crate) fn database(&self) -> PathBuf {
-        self.root.join("index.redb")
+        self.root.join("journal")
     }
 
     pub(crate) fn packs(&self) -> PathBuf {
@@ -38,8 +45,24 @@ impl Layout {
         self.root.join("manifests")
     }
 
-    pub(crate) fn temporaries(&self) -> PathBuf {
+    /// Of all processes: a folder for each.
+    pub(crate) fn all_temporaries(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// Of this process.
+    pub(crate) fn temporaries(&self) -> PathBuf {
+        self.all_temporaries().join(&self.process)
+    }
+
+    /// The processes that have the store open: a file for each, which it keeps locked.
+    pub(crate) fn processes(&self) -> PathBuf {
+        self.root.join("processes")
+    }
+
+    /// The file of a process.
+    pub(crate) fn process_file(&self, process: &str) -> PathBuf {
+        self.processes().join(process)
     }
 
     /// The pins that people set, a file each.
@@ -81,7 +104,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        let layout = Layout::new(Path::new("/s"));
+        let layout = Layout::new(Path::new("/s"), "p".to_owned());
         let pack = PackId::from_bytes([0xab; 32]);
         let name = layout.pack(&pack);
         assert!(name.starts_with("/s/packs/ab"));

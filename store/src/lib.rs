@@ -1,9 +1,9 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, tmp/}`. Packs and
-//! manifests are the truth; the database holds only what can be rebuilt from them, and the durable marks.
-//! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one transaction.
+//! On disk: `DIR/{key, journal, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, processes/, tmp/}`. Packs
+//! and manifests are the truth; the journal holds only what can be rebuilt from them, and the durable marks.
+//! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one entry of the journal.
 
 pub mod disk;
 pub mod limits;
@@ -13,6 +13,8 @@ mod block_cache;
 mod catalogue;
 mod chunk_reader;
 mod collect;
+mod commit;
+mod commit_lock;
 mod database;
 mod directory;
 mod entries;
@@ -22,11 +24,11 @@ mod foreign;
 mod gate;
 mod generation;
 mod growth;
-mod guard;
 mod holds;
 mod import;
 mod index_parts;
 mod ingest;
+mod join;
 mod key;
 mod keys;
 mod layout;
@@ -42,12 +44,14 @@ mod parallel;
 mod partial;
 mod pins;
 mod policy;
+mod processes;
 mod progress;
 mod promote;
 mod publish;
 mod push;
 mod push_error;
 mod push_regions;
+mod push_settle;
 mod query;
 mod read_only;
 mod reader;

@@ -108,18 +108,47 @@ pub const KEY_FILE_BYTES_MAX: u64 = 4_096;
 /// Most chunks that are tried to find out whether a given key is the store's.
 pub const KEY_PROBES_MAX: usize = 8;
 
-/// Most bytes that the database is asked for in one read; its pages are far smaller.
-pub const DATABASE_READ_BYTES_MAX: usize = 1 << 30;
-
 /// Most bytes of a file that is copied into memory because the file system is read-only. The database is such a file: a
 /// million snapshots fit.
 pub const READ_ONLY_COPY_BYTES_MAX: u64 = 256 << 20;
 
-/// Most bytes of the database: a row has under 100, so this is more than any store needs.
-pub const DATABASE_BYTES_MAX: u64 = 16 << 30;
+/// Most bytes of the database: a row has under 50, and a snapshot or pack one each, so ten millions of them fit.
+pub const DATABASE_BYTES_MAX: u64 = 1 << 30;
 
-/// Bytes of the database's own cache. It is only written to, so little is enough.
-pub const DATABASE_CACHE_BYTES: usize = 8 << 20;
+/// The database is written anew when it has grown to so many times what it says, and
+pub const DATABASE_GROWTH: u64 = 2;
+
+/// so many bytes more: after hundreds of commits at least, so that what this takes is shared by all of them.
+pub const DATABASE_BYTES_MIN: u64 = 128 << 10;
+
+/// How often a journal is read on whose end is being cut off. A guess: once is rare.
+pub const FOLLOW_TRIES: usize = 3;
+
+/// How often opening reads a store that others change meanwhile, before it keeps them from it. A guess.
+pub const JOIN_TRIES: usize = 3;
+
+/// How long the commit lock is waited for. Who holds it syncs a few files; only one that was stopped, or whose disk
+/// hangs, takes so long.
+pub const COMMIT_LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// As long, for removing packs that nobody reads any more: else the next opening does it.
+pub const TIDYING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The longest pause between two looks at a lock; the first are far shorter. A guess: a tenth of a slow disk's sync.
+pub const LOCK_POLL_MAX: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// How long a rebase that waits for another process's push sleeps between two looks. A guess.
+pub const PUSH_POLL: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Bytes of a process's file that are there from the beginning, so that pins can be written on a full disk: 512 pins.
+pub const PROCESS_FILE_BYTES: usize = 16 << 10;
+
+/// Most bytes of a process's file: a million pins. Whoever finds a longer one removes nothing.
+pub const PROCESS_FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// How often a rebase looks again at what others have pushed or pinned while it was about to be committed. A guess:
+/// each time there is less to do.
+pub const REBASE_LOOKS_MAX: usize = 32;
 
 /// Decoders with an open pack that a snapshot's reader keeps for the next read: a guess at how many
 /// threads read at once.

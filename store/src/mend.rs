@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sustain_proto::{ChunkId, PackId, PackRef, RegionName};
 
 use crate::catalogue::Place;
+use crate::database::Changes;
 use crate::pack_file::PackFile;
 use crate::reader::SnapshotReader;
 use crate::store::Store;
@@ -26,12 +27,10 @@ impl Store {
             Err(Fault::Damaged { .. }) => {}
             Err(fault) => return Err(fault),
         }
-        // Which packs there are is in no table of the database: opening the store looks at the folder.
-        let mut database = shared.database();
-        shared.directories.forget(&id);
-        shared.commit(&mut database, &Default::default(), |state| {
-            state.packs.remove(&id);
-        })?;
+        let mut commit = shared.begin_commit()?;
+        let mut changes = Changes::default();
+        changes.remove.packs.insert(id, 0);
+        commit.apply(&changes, Vec::new())?;
         Ok(true)
     }
 }

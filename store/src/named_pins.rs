@@ -167,7 +167,7 @@ impl Store {
     pub fn pin(&self, snapshot: SnapshotId, name: &PinName) -> Result<NamedPin, PinError> {
         let shared = &self.shared;
         // Held until the pin is there: a rebase looks at the pins under it once more.
-        let _database = shared.database();
+        let _commit = shared.begin_commit()?;
         let snapshot = {
             let state = shared.state();
             let found = state.follow(snapshot);
@@ -205,7 +205,7 @@ impl Store {
     /// If there is none of this name, or the disk fails.
     pub fn unpin(&self, name: &PinName) -> Result<(), PinError> {
         let shared = &self.shared;
-        let _database = shared.database();
+        let _commit = shared.begin_commit()?;
         let path = shared.layout.pin(name);
         match shared.disk.remove(&path) {
             Ok(()) => {}

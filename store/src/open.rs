@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
-use crate::database::Database;
+use crate::commit_lock::lock_folder;
+use crate::database::{Database, Trust};
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
 use crate::gate::Gates;
+use crate::join::join;
 use crate::key::{KeyFile, KeySource};
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
 use crate::pins::Pins;
+use crate::processes::{Others, Registration, new_process};
 use crate::read_only::Lenient;
 use crate::recent::Recents;
 use crate::service_key::ServiceKey;
@@ -34,11 +37,13 @@ pub struct StoreOptions {
     pub disk: Arc<dyn Disk>,
     /// Level of zstd.
     pub zstd_level: i32,
+    /// Whether this is a cluster's node, whose store counts as a copy: two can't have the same.
+    pub node: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { key: KeySource::Own, create: false, disk: Arc::new(RealDisk), zstd_level: limits::ZSTD_LEVEL }
+        Self { key: KeySource::Own, create: false, disk: Arc::new(RealDisk), zstd_level: limits::ZSTD_LEVEL, node: false }
     }
 }
 
@@ -65,9 +70,9 @@ pub enum OpenError {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// Somebody has it open.
-    #[error("the store at {} is in use by another process", path.display())]
-    Busy {
+    /// A node has it.
+    #[error("the store at {} is another node's, which is running", path.display())]
+    Node {
         /// Where it is.
         path: PathBuf,
     },
@@ -100,7 +105,7 @@ impl OpenError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Node { .. } => ErrorKind::Busy,
             Self::Foreign { .. } => ErrorKind::Refused,
             Self::WrongKey { .. } | Self::ClusterKey { .. } => ErrorKind::Key,
             Self::Fault(fault) => fault.kind(),
@@ -109,23 +114,27 @@ impl OpenError {
 }
 
 impl Store {
-    /// Opens a store, for this process alone. What interrupted work left is removed; a database that is
+    /// Opens a store, beside other processes that have it open. What dead ones left is removed; a database that is
     /// lost or damaged is made anew from packs and manifests, which [`Store::opened`] then says. On a read-only file
     /// system both happen in memory only, and what would change the store fails.
     ///
     /// # Errors
-    /// If there is none, if another process has it, if the key is not its key, or if the disk fails.
+    /// If there is none, if the key is not its key, if another process does not come to the end of a commit, or if
+    /// the disk fails.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
-        let StoreOptions { key, create, disk, zstd_level } = options;
+        let StoreOptions { key, create, disk, zstd_level, node } = options;
         let lenient = Lenient::over(disk);
         let disk: Arc<dyn Disk> = lenient.clone();
-        let layout = Layout::new(dir);
+        let layout = Layout::new(dir, new_process(node)?);
         let lock = prepare(&disk, &layout, create)?;
         let (ring, note) = read_key(disk.as_ref(), &layout, key)?;
-        let mut report =
-            OpenReport { swept: sweep_temporaries(disk.as_ref(), &layout)?, ..OpenReport::default() };
-        let (mut database, contents, trust) = Database::open(&disk, &layout.database())?;
-        let state = reconcile(&disk, &layout, &mut database, contents, trust, &mut report)?;
+        let mut report = OpenReport::default();
+        let others = Others::look(disk.as_ref(), &layout)?;
+        if node && others.have_node() {
+            return Err(OpenError::Node { path: dir.to_owned() });
+        }
+        let registration = Registration::new(&disk, &layout)?;
+        let (database, state) = settle(&disk, &layout, &others, lock, &mut report)?;
         if !note.on_disk {
             compare_key(&layout, &state, &ring)?;
         }
@@ -136,30 +145,64 @@ impl Store {
             tracing::warn!(path = %bad.path.display(), reason = bad.reason, "a file of the store is bad");
         }
         lenient.seal();
-        let pins = Arc::new(Pins::new(disk.clone(), layout.clone()));
         let shared = Shared {
             disk,
             layout,
             zstd_level,
             keys: Keys::new(ring),
             key_note: Mutex::new(note),
+            committing: Mutex::default(),
             database: Mutex::new(database),
             state: RwLock::new(state),
             directories: DirectoryCache::default(),
             blocks: BlockCache::default(),
             recents: Recents::default(),
-            pins,
+            pins: Pins::new(registration),
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),
             report,
-            _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
 
+/// Reads the database and what it speaks of. Who is alone, or finds that somebody died, puts right what was left, which
+/// takes the commit lock: who holds it is in the middle of nothing, so nothing is taken from the living.
+fn settle(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    others: &Others,
+    lock: Box<dyn DiskLock>,
+    report: &mut OpenReport,
+) -> Result<(Database, State), Fault> {
+    let (mut database, trust) = Database::open(disk, layout)?;
+    let mut lock = Some(lock);
+    if !others.living.is_empty() && others.dead.is_empty() && trust == Trust::Whole {
+        drop(lock.take());
+        if let Some(state) = join(disk.as_ref(), layout, &mut database)? {
+            return Ok((database, state));
+        }
+    }
+    let (mut others, mut trust) = (Others { living: others.living.clone(), dead: others.dead.clone() }, trust);
+    if lock.is_none() {
+        lock = Some(lock_folder(disk.as_ref(), layout.root(), limits::COMMIT_LOCK_PATIENCE)?);
+        others = Others::look(disk.as_ref(), layout)?;
+        (database, trust) = Database::open(disk, layout)?;
+    }
+    report.swept = sweep_temporaries(disk.as_ref(), layout, &others)?;
+    let pins = others.pins(disk.as_ref(), layout);
+    let state = reconcile(disk, layout, &mut database, (trust, &pins), report)?;
+    // Last: until then the next opening does it all again.
+    for dead in &others.dead {
+        let path = layout.process_file(dead);
+        disk.remove(&path).during("remove", &path)?;
+    }
+    drop(lock);
+    Ok((database, state))
+}
+
 /// Names of which a store's folder has at least one.
-const MARKS: [&str; 4] = ["packs", "manifests", "index.redb", "tmp"];
+const MARKS: [&str; 5] = ["packs", "manifests", "journal", "tmp", "processes"];
 /// What an empty folder may hold: file systems put this at their root.
 const HARMLESS: &str = "lost+found";
 
@@ -195,11 +238,8 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
             return Err(not_found());
         }
     }
-    let lock = disk.lock(root).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Busy { path: root.to_owned() },
-        _ => OpenError::Fault(Fault::Disk { doing: "lock", path: root.to_owned(), source }),
-    })?;
-    for folder in [layout.packs(), layout.manifests(), layout.temporaries()] {
+    let lock = lock_folder(disk.as_ref(), root, limits::COMMIT_LOCK_PATIENCE)?;
+    for folder in [layout.packs(), layout.manifests(), layout.all_temporaries(), layout.processes()] {
         disk.create_folder(&folder).during("create", &folder)?;
     }
     disk.sync_folder(root).during("sync", root)?;

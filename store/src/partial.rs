@@ -11,7 +11,7 @@ use crate::foreign::ForeignDirectory;
 use crate::generation::Whole;
 use crate::import::{Given, ImportError};
 use crate::reader::SnapshotReader;
-use crate::state::Snapshot;
+use crate::state::{Snapshot, State};
 use crate::store::Store;
 
 /// How far a snapshot can be opened.
@@ -39,16 +39,16 @@ impl Store {
         let given = Given::decode(manifests)?;
         let snapshot = given.in_order().last().cloned();
         let snapshot = snapshot.ok_or_else(|| ReadError::NotFound { selector: "no manifest".to_owned() })?;
-        let (base, here, elsewhere, pin) = {
-            let state = shared.state();
-            let base = given.base(&state, &snapshot)?;
+        let choose = |state: &State| {
+            let base = given.base(state, &snapshot)?;
             let packs: Vec<PackRef> =
                 base.manifest.packs.iter().chain(&snapshot.manifest.packs).copied().collect();
-            let pin = shared.pins.pin(packs.iter().map(|pack| pack.id));
+            let pinned = packs.iter().map(|pack| *pack.id.as_bytes()).collect();
             let is_here = |pack: &PackRef| state.packs.get(&pack.id) == Some(&pack.bytes);
             let (here, elsewhere): (Vec<_>, Vec<_>) = packs.into_iter().partition(is_here);
-            (base, here, elsewhere, pin)
+            Ok::<_, ImportError>(((base, here, elsewhere), pinned))
         };
+        let ((base, here, elsewhere), pin) = shared.pinned(choose)?;
         let mut catalogue = Catalogue::default();
         // First, so that a record that is also elsewhere is the one that is here.
         catalogue.add(shared, &here)?;

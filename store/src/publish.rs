@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sustain_proto::{PackRef, SnapshotId};
 
 use crate::Fault;
-use crate::database::{Changes, Contents, Database};
+use crate::commit::Commit;
+use crate::database::{Changes, Contents};
 use crate::disk::{Disk, DiskFile};
 use crate::error::DiskContext;
 use crate::pack_writer::FinishedPack;
@@ -105,8 +106,6 @@ pub(crate) fn rename_packs(
         shared.ensure_pack_folder(&folder)?;
         let path = shared.layout.pack(&pack.reference.id);
         let known = shared.state().packs.contains_key(&pack.reference.id);
-        // If it was to be removed once its readers are done: not any more.
-        shared.pins.spare(&pack.reference.id);
         pack.file.rename(&path)?;
         if !known {
             undo.paths.push(path);
@@ -144,8 +143,7 @@ pub(crate) fn write_manifests<'a>(
 
 /// Makes snapshots visible whose files are on stable storage.
 pub(crate) fn add_snapshots(
-    shared: &Shared,
-    database: &mut Database,
+    commit: &mut Commit<'_>,
     snapshots: Vec<Arc<Snapshot>>,
     new_packs: &[PackRef],
 ) -> Result<(), Fault> {
@@ -156,13 +154,6 @@ pub(crate) fn add_snapshots(
         remove.gone.insert(snapshot.id, ());
         remove.received.extend(snapshot.manifest.packs.iter().map(|pack| (pack.id, 0)));
     }
-    shared.commit(database, &Changes { remove, add }, |state| {
-        state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
-        for snapshot in snapshots {
-            for pack in &snapshot.manifest.packs {
-                state.received.remove(&pack.id);
-            }
-            state.snapshots.insert(snapshot.id, snapshot);
-        }
-    })
+    add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
+    commit.apply(&Changes { remove, add }, snapshots)
 }

@@ -20,6 +20,8 @@ use crate::ingest::count_changed;
 use crate::listing::{append_index, list_packs};
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::parallel::Pace;
+use crate::pins::Pin;
+use crate::processes::Pinned;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
 use crate::recent::Recent;
 use crate::service_key::ServiceKey;
@@ -99,12 +101,18 @@ pub(crate) struct Parent {
 pub struct Push {
     pub(crate) shared: Arc<Shared>,
     _gate: Gate,
+    /// What the generation has stored, which other processes see, and that it is pushed into.
+    _pin: Pin,
     pub(crate) key: ServiceKey,
     pub(crate) service: ServiceName,
     term: Term,
     origin: Option<TermOrigin>,
     pub(crate) parents: Vec<SnapshotId>,
     seq: u64,
+    /// Whether it is to continue the newest snapshot, whichever that is in the end.
+    pub(crate) follows_newest: bool,
+    /// Whether parts of the parent were taken over unseen, so that it can continue no other one.
+    pub(crate) relies_on_parent: bool,
     time_ms: u64,
     pub(crate) parent: Option<Parent>,
     /// Everything that the generation has stored.
@@ -132,8 +140,8 @@ struct Position {
 }
 
 /// Decides what a push continues: its numbers, and the snapshot whose generation it joins.
-fn place(state: &State, service: &ServiceName, lineage: PushLineage) -> (Position, Option<Arc<Snapshot>>) {
-    match lineage {
+fn place(state: &State, service: &ServiceName, lineage: &PushLineage) -> (Position, Option<Arc<Snapshot>>) {
+    match *lineage {
         PushLineage::ContinueNewest { node, nonce } => match state.of_service(service).pop() {
             Some(newest) => {
                 let Manifest { term, origin, seq, .. } = newest.manifest;
@@ -147,7 +155,7 @@ fn place(state: &State, service: &ServiceName, lineage: PushLineage) -> (Positio
                 (Position { term, origin: None, parents: Vec::new(), seq: 1 }, None)
             }
         },
-        PushLineage::Explicit { term, origin, parents, seq } => {
+        PushLineage::Explicit { term, origin, ref parents, seq } => {
             // A parent that a rebase has renamed meanwhile is named as it is now.
             let held: Vec<_> = parents.iter().map(|id| state.follow(*id)).collect();
             let ids = parents.iter().zip(&held).map(|(id, held)| held.as_ref().map_or(*id, |held| held.id));
@@ -172,13 +180,18 @@ impl Store {
         let PushRequest { service, lineage, time_ms } = request;
         let gate = shared.gates.take(Work::Change, &service);
         let gate = gate.ok_or_else(|| PushError::Busy { service: service.clone() })?;
-        let state = shared.state();
-        let (position, snapshot) = place(&state, &service, lineage);
-        let found = snapshot.map(|snapshot| with_base(&state, &snapshot)).transpose()?;
-        let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
+        let choose = |state: &State| {
+            let (position, snapshot) = place(state, &service, &lineage);
+            let found = snapshot.map(|snapshot| with_base(state, &snapshot)).transpose()?;
+            let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
+            let packs = siblings.iter().flat_map(|sibling| &sibling.manifest.packs);
+            let mut pinned: Vec<Pinned> = packs.map(|pack| *pack.id.as_bytes()).collect();
+            pinned.extend(found.as_ref().map(|(base, _)| *base.id.as_bytes()));
+            Ok::<_, PushError>(((position, found, siblings), pinned))
+        };
+        let ((position, found, siblings), pin) = shared.pinned(choose)?;
         let parent = found.as_ref().map(|(_, snapshot)| snapshot.id);
-        let recent = parent.and_then(|parent| shared.recents.take(&service, parent, &state));
-        drop(state);
+        let recent = parent.and_then(|parent| shared.recents.take(&service, parent, &shared.state()));
         // A generation stays under the key of its base.
         let key = match &found {
             Some((base, _)) => shared.keys.find(base.manifest.key)?,
@@ -201,12 +214,15 @@ impl Store {
         Ok(Push {
             shared,
             _gate: gate,
+            _pin: pin,
             key,
             service,
             term,
             origin,
             parents,
             seq,
+            follows_newest: matches!(lineage, PushLineage::ContinueNewest { .. }),
+            relies_on_parent: false,
             time_ms,
             parent,
             catalogue,
@@ -270,9 +286,9 @@ impl Push {
         let new: Vec<PackRef> = packs.iter().map(|pack| pack.reference).collect();
         let shared = packs.iter().flat_map(|pack| pack.directory.owners()).collect();
         let listed = list_packs(&self.catalogue, base_packs, &stored, &roots, &new, &shared);
-        let (manifest, id, encoded) = self.describe(roots, listed)?;
-        let report = self.publish(id, manifest, encoded, packs, chunks_new)?;
-        self.leave(id, parts, &new);
+        let manifest = self.describe(roots, listed)?;
+        let report = self.publish(manifest, packs, chunks_new)?;
+        self.leave(report.snapshot, parts, &new);
         Ok(report)
     }
 
@@ -302,11 +318,7 @@ impl Push {
         }
     }
 
-    fn describe(
-        &self,
-        indexes: Vec<IndexRoot>,
-        packs: Vec<PackRef>,
-    ) -> Result<(Manifest, SnapshotId, Vec<u8>), PushError> {
+    fn describe(&self, indexes: Vec<IndexRoot>, packs: Vec<PackRef>) -> Result<Manifest, PushError> {
         if packs.len() > MANIFEST_PACKS_MAX {
             return Err(PushError::TooManyPacks { service: self.service.clone() });
         }
@@ -314,7 +326,7 @@ impl Push {
             Some(parent) => SnapshotKind::Delta { base: parent.base },
             None => SnapshotKind::Base { came_from: Vec::new(), held: Vec::new() },
         };
-        let manifest = Manifest {
+        Ok(Manifest {
             service: self.service.clone(),
             key: self.key.id(),
             term: self.term,
@@ -327,9 +339,7 @@ impl Push {
             indexes,
             content: self.index.content_hash(&self.regions),
             packs,
-        };
-        let (id, encoded) = manifest.encode()?;
-        Ok((manifest, id, encoded))
+        })
     }
 
     /// Grid positions that differ from the parent's, or that are not zero if there is none.
@@ -344,30 +354,33 @@ impl Push {
 
     fn publish(
         &self,
-        id: SnapshotId,
-        manifest: Manifest,
-        encoded: Vec<u8>,
+        mut manifest: Manifest,
         packs: Vec<FinishedPack>,
         chunks_new: u64,
     ) -> Result<PushReport, PushError> {
+        let bytes_new = packs.iter().map(|pack| pack.reference.bytes).sum();
+        let chunks_changed = self.chunks_changed();
+        let mut commit = self.shared.begin_commit()?;
+        self.settle(&mut manifest)?;
+        let mut listed = self.still_here(&manifest, &packs)?;
+        let (id, encoded) = manifest.encode()?;
         let report = PushReport {
             snapshot: id,
             base: manifest.base(),
             seq: manifest.seq,
             bytes_in: manifest.bytes(),
-            bytes_new: packs.iter().map(|pack| pack.reference.bytes).sum(),
-            chunks_changed: self.chunks_changed(),
+            bytes_new,
+            chunks_changed,
             chunks_new,
             packs: manifest.packs.clone(),
         };
-        let mut database = self.shared.database();
         let mut undo = Unpublished::new(&self.shared);
-        let new = rename_packs(&self.shared, packs, &mut undo)?;
+        listed.extend(rename_packs(&self.shared, packs, &mut undo)?);
         write_manifests(&self.shared, std::iter::once((id, encoded.as_slice())), &mut undo)?;
         undo.keep();
         let level = self.shared.state().snapshots.get(&id).and_then(|snapshot| snapshot.level);
         let snapshot = Arc::new(Snapshot { id, manifest, encoded, level });
-        add_snapshots(&self.shared, &mut database, vec![snapshot], &new)?;
+        add_snapshots(&mut commit, vec![snapshot], &listed)?;
         Ok(report)
     }
 }

@@ -14,6 +14,13 @@ pub enum PushError {
         /// The service.
         service: ServiceName,
     },
+    /// What it continues was replaced meanwhile by another process: its generation has ended or, if it relies on what
+    /// was the newest snapshot, there is a newer one.
+    #[error("another process has pushed or rebased {service} meanwhile")]
+    Overtaken {
+        /// The service.
+        service: ServiceName,
+    },
     /// A region was pushed twice.
     #[error("region {region} is given twice")]
     DuplicateRegion {
@@ -72,7 +79,7 @@ impl PushError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Busy { .. } | Self::Overtaken { .. } => ErrorKind::Busy,
             Self::DuplicateRegion { .. }
             | Self::NothingToContinue { .. }
             | Self::RegionTooLarge { .. }

@@ -56,6 +56,7 @@ impl Push {
         let region = self.check(name, source)?;
         if !self.index.regions.contains_key(name) {
             let chunks = self.inherited(&region)?;
+            self.relies_on_parent = true;
             self.index.regions.insert(name.clone(), chunks);
             self.regions.push(region.clone());
         }

@@ -237,11 +237,14 @@ impl Store {
     /// # Errors
     /// If it is not here.
     pub fn read_pack(&self, id: PackId) -> Result<PackReader, ReadError> {
-        // The lock is held while the file is opened, so that it can't be removed in between.
-        let state = self.shared.state();
-        let bytes = *state.packs.get(&id).ok_or(ReadError::PackNotFound { id })?;
-        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)?;
-        Ok(PackReader { file, bytes })
+        let absent = || ReadError::PackNotFound { id };
+        let bytes = *self.shared.state().packs.get(&id).ok_or_else(absent)?;
+        match PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id) {
+            Ok(file) => Ok(PackReader { file, bytes }),
+            // It may have been dropped in between.
+            Err(_) if !self.shared.state().packs.contains_key(&id) => Err(absent()),
+            Err(fault) => Err(fault.into()),
+        }
     }
 
     /// Notes that enough other nodes have a snapshot to survive so many losses.
@@ -249,7 +252,7 @@ impl Store {
     /// # Errors
     /// If it is not here, or the database fails.
     pub fn mark_durable(&self, id: SnapshotId, level: u32) -> Result<(), ReadError> {
-        let mut database = self.shared.database();
+        let mut commit = self.shared.begin_commit()?;
         let snapshot = {
             let state = self.shared.state();
             // A rebase may have renamed it while it was on its way.
@@ -258,12 +261,9 @@ impl Store {
         if snapshot.level == Some(level) {
             return Ok(());
         }
-        let marked = Snapshot { level: Some(level), ..(*snapshot).clone() };
         let mut add = Contents::default();
-        add.snapshots.insert(marked.id, marked.level);
-        self.shared.commit(&mut database, &Changes { add, ..Changes::default() }, |state| {
-            state.snapshots.insert(marked.id, marked.into());
-        })?;
+        add.snapshots.insert(snapshot.id, Some(level));
+        commit.apply(&Changes { add, ..Changes::default() }, Vec::new())?;
         Ok(())
     }
 }

@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{Disk, DiskEntry, DiskFile, DiskLock};
+use crate::disk::{Disk, DiskEntry, DiskFile, DiskLock, DiskStamp};
 use crate::limits;
+
+/// The number of files in memory. One replaces one on the disk once, and is then replaced by none.
+const IN_MEMORY: u64 = u64::MAX;
 
 /// What differs from the disk below.
 #[derive(Debug, Default)]
@@ -137,10 +140,37 @@ impl Disk for Lenient {
         if self.refused(&outcome) || self.shadow().folders.contains(path) { Ok(()) } else { outcome }
     }
 
-    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>> {
-        self.below.lock(folder)
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        if self.shadow().folders.remove(path) { Ok(()) } else { self.below.remove_folder(path) }
+    }
+
+    fn stamp(&self, path: &Path) -> io::Result<DiskStamp> {
+        match self.shadow().files.get(path) {
+            Some(Some(file)) => Ok(DiskStamp { number: IN_MEMORY, bytes: file.bytes()? }),
+            Some(None) => Err(io::ErrorKind::NotFound.into()),
+            None => self.below.stamp(path),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        match self.shadow().files.get(path) {
+            // Nobody else knows of it.
+            Some(Some(_)) => Ok(Box::new(NoLock)),
+            Some(None) => Err(io::ErrorKind::NotFound.into()),
+            None => self.below.lock(path),
+        }
+    }
+
+    fn lock_holder(&self, path: &Path) -> Option<u32> {
+        self.below.lock_holder(path)
     }
 }
+
+/// On a file that is in memory only.
+#[derive(Debug)]
+struct NoLock;
+
+impl DiskLock for NoLock {}
 
 /// A file that is written to in memory, while the store is being opened.
 #[derive(Debug, Clone)]
@@ -167,6 +197,10 @@ impl MemoryFile {
 }
 
 impl DiskFile for MemoryFile {
+    fn number(&self) -> io::Result<u64> {
+        Ok(IN_MEMORY)
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.all().len() as u64)
     }

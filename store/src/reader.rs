@@ -8,6 +8,7 @@ use sustain_proto::{ChunkId, PackRef, Region, RegionName, SnapshotId, chunk_byte
 use crate::chunk_reader::{ChunkReader, Chunks, Supplied};
 use crate::generation::{Whole, visible, with_base};
 use crate::pins::Pin;
+use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::{Fault, ReadError, limits};
 
@@ -49,12 +50,13 @@ impl Store {
 
 impl SnapshotReader {
     pub(crate) fn open(shared: &Arc<Shared>, id: SnapshotId) -> Result<Self, ReadError> {
-        let state = shared.state();
-        let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
-        let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs).map(|pack| pack.id);
-        // Pinned before the state is let go, so that no rebase can remove them in between.
-        let pin = shared.pins.pin(packs);
-        drop(state);
+        let choose = |state: &State| {
+            let (base, snapshot) = with_base(state, &visible(state, id)?)?;
+            let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs);
+            let pinned = packs.map(|pack| *pack.id.as_bytes()).collect();
+            Ok::<_, ReadError>(((base, snapshot), pinned))
+        };
+        let ((base, snapshot), pin) = shared.pinned(choose)?;
         let whole = Whole::load(shared, &base, &snapshot)?;
         Ok(Self::new(shared, whole, pin))
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sustain_proto::{ManifestError, PackId, ServiceName, SnapshotId};
 
-use crate::database::{Changes, Contents, Database};
+use crate::commit::Commit;
+use crate::database::{Changes, Contents};
 use crate::fate::{Fate, Goal};
 use crate::gate::{Gate, Work};
 use crate::generation::{visible, with_base};
@@ -17,7 +18,7 @@ use crate::pins::Pin;
 use crate::policy::RebasePolicy;
 use crate::promote::{Draft, Plan, Planned};
 use crate::publish::{Unpublished, rename_packs, write_manifests};
-use crate::rebase_report::{RebaseReport, has_changed, renamed, report};
+use crate::rebase_report::{RebaseReport, renamed, report};
 use crate::replace::{freed, replace};
 use crate::restore::check_restorable;
 use crate::retention::Retention;
@@ -174,15 +175,15 @@ impl Store {
         let shared = &self.shared;
         let busy = || RebaseError::Busy { service: service.clone() };
         let gate = shared.gates.take(Work::Rebase, service).ok_or_else(busy)?;
-        let (state, promoted, goal, pin) = {
-            let state = shared.state();
-            let (promoted, goal) = choose(&state)?;
+        let choose = |state: &State| {
+            let (promoted, goal) = choose(state)?;
             // What is checked here is what is dropped for it later: it must still be there then.
             let all = state.all_of_service(service);
             let packs = all.iter().flat_map(|snapshot| &snapshot.manifest.packs);
-            let pin = shared.pins.pin(packs.map(|pack| pack.id));
-            (state.clone(), promoted, goal, pin)
+            let pinned = packs.map(|pack| *pack.id.as_bytes()).collect();
+            Ok::<_, RebaseError>(((state.clone(), promoted, goal), pinned))
         };
+        let ((state, promoted, goal), pin) = shared.pinned(choose)?;
         check_restorable(shared, promoted.id, progress)?;
         let fate = decide(shared, &state, &promoted, goal, &options)?;
         let draft = behind(|| {
@@ -222,7 +223,9 @@ impl PreparedRebase {
     /// What is visible, the promoted snapshot, and what becomes of each.
     pub(crate) fn look(&self) -> Result<(State, Arc<Snapshot>, Fate), RebaseError> {
         let state = self.shared.state().clone();
-        let promoted = visible(&state, self.promoted)?;
+        // Another process may have rebased, and then it has another id.
+        let busy = || RebaseError::Busy { service: self.service.clone() };
+        let promoted = state.snapshots.get(&self.promoted).cloned().ok_or_else(busy)?;
         if !state.is_whole(&promoted) {
             return Err(ReadError::NotFound { selector: promoted.id.to_string() }.into());
         }
@@ -251,47 +254,92 @@ impl PreparedRebase {
     }
 
     /// Makes it so: describes what was pushed meanwhile anew too, and replaces the old generation. Waits for a
-    /// push that is going on, but not longer than this.
+    /// push that is going on, but not longer than this. One of another process that takes longer is overtaken.
     ///
     /// # Errors
-    /// If a push goes on for longer, if what was checked has been found damaged since, or if the disk is full or
-    /// fails. Nothing is dropped then.
+    /// If a push of this process goes on for longer, if another process has rebased the service, if what was checked
+    /// has been found damaged since, or if the disk is full or fails. Nothing is dropped then.
     pub fn commit(mut self, patience: Duration) -> Result<RebaseReport, RebaseError> {
-        let shared = self.shared.clone();
+        let (shared, started) = (self.shared.clone(), Instant::now());
+        let busy = || RebaseError::Busy { service: self.service.clone() };
         let change = shared.gates.wait(Work::Change, &self.service, patience);
-        let _change = change.ok_or_else(|| RebaseError::Busy { service: self.service.clone() })?;
-        // A copy: the gate keeps everybody else from this service.
-        let (state, promoted, fate) = self.look()?;
+        let _change = change.ok_or_else(busy)?;
+        for _ in 0..limits::REBASE_LOOKS_MAX {
+            // What takes long is done before the lock is taken.
+            let (state, promoted, fate) = self.look()?;
+            self.describe(&state, &promoted, &fate)?;
+            let mut commit = shared.begin_commit()?;
+            let (state, promoted, fate) = self.look()?;
+            if self.goal == Goal::NewGeneration && commit.others_pin(promoted.generation().as_bytes()) {
+                if let Some(rest) = patience.checked_sub(started.elapsed()) {
+                    drop(commit);
+                    wait_for_push(&shared, &promoted, rest)?;
+                    continue;
+                }
+            }
+            if self.has_described(&fate) {
+                return self.replace(&mut commit, (&state, &promoted, &fate));
+            }
+            // Others have pushed or pinned something in between.
+        }
+        Err(RebaseError::Busy { service: self.service.clone() })
+    }
+
+    /// Describes what stays and has not been described.
+    fn describe(&mut self, state: &State, promoted: &Arc<Snapshot>, fate: &Fate) -> Result<(), RebaseError> {
         if self.draft.is_none() && !fate.rewritten.is_empty() {
-            self.draft = Some(Draft::onto(&shared, &with_base(&state, &promoted)?.0)?);
+            self.draft = Some(Draft::onto(&self.shared, &with_base(state, promoted)?.0)?);
         }
         if let Some(draft) = &mut self.draft {
-            draft.extend(&shared, &state, &fate.rewritten, &NoProgress)?;
+            draft.extend(&self.shared, state, &fate.rewritten, &NoProgress)?;
             draft.sync()?;
         }
-        let Self { draft, pin, goal, service, .. } = self;
+        Ok(())
+    }
+
+    fn has_described(&self, fate: &Fate) -> bool {
+        let described = |snapshot: &Arc<Snapshot>| {
+            self.draft.as_ref().is_some_and(|draft| draft.described.contains_key(&snapshot.id))
+        };
+        fate.rewritten.iter().all(described)
+    }
+
+    fn replace(
+        self,
+        commit: &mut Commit<'_>,
+        (state, promoted, fate): (&State, &Arc<Snapshot>, &Fate),
+    ) -> Result<RebaseReport, RebaseError> {
+        let Self { shared, draft, pin, goal, .. } = self;
         let Plan { snapshots, packs } = draft.map(|draft| draft.finish(&fate.rewritten)).unwrap_or_default();
-        let (mut report, gone) = report(&state, &promoted, goal, &fate, &snapshots);
+        let (mut report, gone) = report(state, promoted, goal, fate, &snapshots);
         report.bytes_rewritten = packs.iter().map(|pack| pack.reference.bytes).sum();
-        // From here on the gate is enough, and the last reader's end would remove files unseen.
-        drop(pin);
-        let mut database = shared.database();
-        if has_changed(&shared, &gone, &report)? {
-            return Err(RebaseError::Busy { service });
-        }
         let mut undo = Unpublished::new(&shared);
         if !report.kept.is_empty() {
-            intend(&mut database, &report.kept)?;
+            intend(commit, &report.kept)?;
         }
         let refs = rename_packs(&shared, packs, &mut undo)?;
         write_manifests(&shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
         undo.keep();
         let new = with_levels_of_now(&shared, snapshots);
-        let renamed = renamed(&report, &fate);
-        let freed = replace(&shared, &mut database, new, &refs, &gone, &renamed)?;
+        let renamed = renamed(&report, fate);
+        // From here on the commit lock is enough.
+        drop(pin);
+        let freed = replace(&shared, commit, new, &refs, &gone, &renamed)?;
         (report.packs_freed, report.bytes_freed) = (freed.packs, freed.bytes);
         Ok(report)
     }
+}
+
+/// Waits until no other process pushes into a snapshot's generation, or for so long.
+fn wait_for_push(shared: &Shared, promoted: &Snapshot, patience: Duration) -> Result<(), RebaseError> {
+    let started = Instant::now();
+    while started.elapsed() < patience {
+        std::thread::sleep(limits::PUSH_POLL);
+        if !shared.begin_commit()?.others_pin(promoted.generation().as_bytes()) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Snapshots may have become durable since they were described. The caller holds the commit lock.
@@ -324,9 +372,9 @@ fn choose(
 
 /// Notes what is about to be made, so that an interruption before the commit leaves only the old
 /// generation, and not both.
-pub(crate) fn intend(database: &mut Database, kept: &[(SnapshotId, SnapshotId)]) -> Result<(), Fault> {
+pub(crate) fn intend(commit: &mut Commit<'_>, kept: &[(SnapshotId, SnapshotId)]) -> Result<(), Fault> {
     let replaced: Vec<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
     let intents = kept.iter().map(|(_, new)| (*new, replaced.clone())).collect();
     let add = Contents { intents, ..Contents::default() };
-    database.apply(&Changes { add, ..Changes::default() })
+    commit.apply(&Changes { add, ..Changes::default() }, Vec::new())
 }

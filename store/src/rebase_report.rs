@@ -1,4 +1,4 @@
-//! What comes of a rebase, and whether it still may.
+//! What comes of a rebase.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,12 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use sustain_proto::SnapshotId;
 
-use crate::Fault;
 use crate::fate::{Fate, Goal};
-use crate::named_pins::{Identity, NamedPins};
 use crate::promote::Planned;
 use crate::state::{Snapshot, State};
-use crate::store::Shared;
 
 /// What a rebase did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,31 +64,4 @@ pub(crate) fn renamed(report: &RebaseReport, fate: &Fate) -> Vec<(SnapshotId, Sn
     let doubles = fate.doubles.iter().map(|(double, first)| (*double, now(*first)));
     let dropped = doubles.filter(|(double, _)| report.dropped.contains(double));
     report.kept.iter().copied().chain(dropped).collect()
-}
-
-/// Whether something is against it that was not when it was decided: somebody has pinned what is to go, or a delta has
-/// come that needs a base that is to go. The caller holds the commit lock, which both take as well.
-pub(crate) fn has_changed(
-    shared: &Shared,
-    gone: &[Arc<Snapshot>],
-    report: &RebaseReport,
-) -> Result<bool, Fault> {
-    let pins = NamedPins::read(shared.disk.as_ref(), &shared.layout)?;
-    let state = shared.state();
-    let going: BTreeSet<SnapshotId> = gone.iter().map(|snapshot| snapshot.id).collect();
-    let dropped: BTreeSet<SnapshotId> = report.dropped.iter().copied().collect();
-    let mut stays = state.snapshots.values().filter(|s| !going.contains(&s.id));
-    if stays.any(|s| going.contains(&s.generation())) {
-        return Ok(true);
-    }
-    // One of which files are missing can't be kept, and of one that is here twice one form may go.
-    let kept: BTreeSet<Identity> =
-        state.snapshots.values().filter(|s| !dropped.contains(&s.id)).map(|s| Identity::of(s)).collect();
-    let is_lost = |s: &Arc<Snapshot>| {
-        dropped.contains(&s.id)
-            && state.is_whole(s)
-            && !pins.of(s).is_empty()
-            && !kept.contains(&Identity::of(s))
-    };
-    Ok(gone.iter().any(is_lost))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sustain_proto::limits::PACK_BYTES_MAX;
 use sustain_proto::{PackId, PackRef};
 
+use crate::commit::Commit;
 use crate::database::{Changes, Contents};
 use crate::directory::PackDirectory;
 use crate::error::DiskContext;
@@ -87,19 +88,18 @@ impl PackReceiver {
         let directory = self.check()?;
         self.file.file().sync().during("sync", self.file.path())?;
         let Self { shared, expected, file, .. } = self;
-        let mut database = shared.database();
+        let mut commit = shared.begin_commit()?;
         if shared.state().packs.get(&expected.id) == Some(&expected.bytes) {
             return Ok(expected);
         }
         let folder = shared.layout.pack_folder(&expected.id);
         shared.ensure_pack_folder(&folder)?;
-        shared.pins.spare(&expected.id);
         file.rename(&shared.layout.pack(&expected.id))?;
         shared.disk.sync_folder(&folder).during("sync", &folder)?;
         if let Some(directory) = directory {
             shared.directories.put(expected.id, Arc::new(directory));
         }
-        register(&shared, &mut database, expected)?;
+        register(&shared, &mut commit, expected)?;
         Ok(expected)
     }
 
@@ -124,7 +124,7 @@ impl PackReceiver {
 }
 
 /// Notes a received pack; drops the oldest ones if there are too many that nobody has imported.
-fn register(shared: &Shared, database: &mut crate::database::Database, pack: PackRef) -> Result<(), Fault> {
+fn register(shared: &Shared, commit: &mut Commit<'_>, pack: PackRef) -> Result<(), Fault> {
     let state = shared.state();
     let mut changes = Changes { add: Contents::default(), remove: Contents::default() };
     let listed = state.snapshots.values().any(|s| s.manifest.packs.iter().any(|listed| listed.id == pack.id));
@@ -137,18 +137,12 @@ fn register(shared: &Shared, database: &mut crate::database::Database, pack: Pac
         }
     }
     drop(state);
-    shared.commit(database, &changes, |state| {
-        for id in changes.remove.received.keys() {
-            state.received.remove(id);
-            state.packs.remove(id);
-        }
-        state.received.extend(&changes.add.received);
-        state.packs.insert(pack.id, pack.bytes);
-    })?;
+    changes.remove.packs.clone_from(&changes.remove.received);
+    changes.add.packs.insert(pack.id, pack.bytes);
+    commit.apply(&changes, Vec::new())?;
     for id in changes.remove.received.keys() {
-        shared.directories.forget(id);
         // What can't be removed now is swept at the next opening.
-        let _ = shared.pins.remove(*id);
+        let _ = commit.remove_pack(*id);
     }
     Ok(())
 }

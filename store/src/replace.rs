@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sustain_proto::{PackId, PackRef, SnapshotId};
 
-use crate::database::{Changes, Contents, Database};
+use crate::commit::Commit;
+use crate::database::{Changes, Contents};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::{Fault, limits};
@@ -22,7 +23,7 @@ pub(crate) struct Freed {
 /// needs any more, and says how many these were. Former ids lead to what replaced them.
 pub(crate) fn replace(
     shared: &Shared,
-    database: &mut Database,
+    commit: &mut Commit<'_>,
     new: Vec<Arc<Snapshot>>,
     new_packs: &[PackRef],
     old: &[Arc<Snapshot>],
@@ -40,17 +41,10 @@ pub(crate) fn replace(
     }
     lead(&shared.state(), renamed, &mut changes);
     let freed = freed(&shared.state(), &new, old);
-    shared.commit(database, &changes, |state| {
-        state.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
-        state.snapshots.retain(|id, _| !changes.remove.snapshots.contains_key(id));
-        state.snapshots.extend(new.into_iter().map(|snapshot| (snapshot.id, snapshot)));
-        state.aliases.retain(|id, _| !changes.remove.aliases.contains_key(id));
-        state.aliases.extend(&changes.add.aliases);
-        for pack in &freed {
-            state.packs.remove(&pack.id);
-        }
-    })?;
-    Ok(Freed { packs: freed.len(), bytes: remove_files(shared, database, old, &freed) })
+    changes.add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
+    changes.remove.packs.extend(freed.iter().map(|pack| (pack.id, pack.bytes)));
+    commit.apply(&changes, new)?;
+    Ok(Freed { packs: freed.len(), bytes: remove_files(shared, commit, old, &freed) })
 }
 
 /// The packs that only the old snapshots list.
@@ -78,7 +72,12 @@ fn lead(state: &State, renamed: &[(SnapshotId, SnapshotId)], changes: &mut Chang
 
 /// Removes files of dropped snapshots. What can't be removed now is swept at the next opening, so
 /// nothing here is an error.
-fn remove_files(shared: &Shared, database: &mut Database, old: &[Arc<Snapshot>], freed: &[PackRef]) -> u64 {
+fn remove_files(
+    shared: &Shared,
+    commit: &mut Commit<'_>,
+    old: &[Arc<Snapshot>],
+    freed: &[PackRef],
+) -> u64 {
     let mut bytes = 0;
     let mut forgotten = Contents::default();
     for snapshot in old {
@@ -92,20 +91,17 @@ fn remove_files(shared: &Shared, database: &mut Database, old: &[Arc<Snapshot>],
         }
     }
     for pack in freed {
-        shared.directories.forget(&pack.id);
-        match shared.pins.remove(pack.id) {
+        match commit.remove_pack(pack.id) {
             Ok(_) => bytes += pack.bytes,
             Err(error) => tracing::warn!(pack = %pack.id, %error, "a dropped pack stays for now"),
         }
     }
     let dangling = dangling_aliases(&shared.state());
-    forgotten.aliases = dangling.iter().map(|id| (*id, *id)).collect();
+    forgotten.aliases = dangling.into_iter().map(|id| (id, id)).collect();
     let outcome = shared.disk.sync_folder(&shared.layout.manifests());
     if outcome.is_ok() {
         let changes = Changes { remove: forgotten, ..Changes::default() };
-        let applied = shared.commit(database, &changes, |state| {
-            state.aliases.retain(|id, _| !dangling.contains(id));
-        });
+        let applied = commit.apply(&changes, Vec::new());
         if let Err(error) = applied {
             tracing::warn!(%error, "the database still lists dropped snapshots");
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sustain_proto::{Held, SnapshotId};
 
 use crate::RebaseError;
-use crate::database::Database;
+use crate::commit::Commit;
 use crate::gate::Work;
 use crate::generation::visible;
 use crate::holds::{Family, Reason, Wishes, holds};
@@ -79,24 +79,24 @@ impl Store {
         let service = found.manifest.service.clone();
         let busy = || RebaseError::Busy { service: service.clone() };
         let _rebase = shared.gates.take(Work::Rebase, &service).ok_or_else(busy)?;
-        let (state, base, outcome, pin) = {
-            let state = shared.state().clone();
-            let (base, outcome) = look(shared, &state, base)?;
+        let choose = |state: &State| {
+            let (base, outcome) = look(shared, state, base)?;
             let packs = base.manifest.packs.iter().chain(outcome.own.iter().flat_map(|s| {
                 let base = state.snapshots.get(&s.generation());
                 s.manifest.packs.iter().chain(base.into_iter().flat_map(|base| &base.manifest.packs))
             }));
-            let pin = shared.pins.pin(packs.map(|pack| pack.id));
-            (state, base, outcome, pin)
+            let pinned = packs.map(|pack| *pack.id.as_bytes()).collect();
+            Ok::<_, RebaseError>(((state.clone(), base, outcome), pinned))
         };
+        let ((state, base, outcome), pin) = shared.pinned(choose)?;
         let draft = describe_own(shared, &state, &base, &outcome.own);
         let _change = shared.gates.take(Work::Change, &service).ok_or_else(busy)?;
         // More may have come, or have gone; from here on it can't.
-        let mut database = shared.database();
+        let mut lock = shared.begin_commit()?;
         let state = shared.state().clone();
         let (base, outcome) = look(shared, &state, base.id)?;
         drop(pin);
-        commit(shared, &mut database, &state, &base, (outcome, draft))
+        commit(shared, &mut lock, &state, &base, (outcome, draft))
     }
 }
 
@@ -180,7 +180,7 @@ fn decide(state: &State, base: &Arc<Snapshot>, pins: &NamedPins) -> Outcome {
 /// Makes it so. The caller holds the service's gates.
 fn commit(
     shared: &Shared,
-    database: &mut Database,
+    lock: &mut Commit<'_>,
     state: &State,
     base: &Arc<Snapshot>,
     (outcome, draft): (Outcome, Option<Draft>),
@@ -199,7 +199,7 @@ fn commit(
     let replaced: BTreeSet<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
     let mut undo = Unpublished::new(shared);
     if !kept.is_empty() {
-        intend(database, &kept)?;
+        intend(lock, &kept)?;
     }
     let refs = rename_packs(shared, packs, &mut undo)?;
     write_manifests(shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
@@ -208,7 +208,7 @@ fn commit(
     renamed.extend(doubles.iter().map(|(old, same)| (old.id, same.id)));
     let mut new: Vec<_> = snapshots.into_iter().map(|planned| planned.new).collect();
     new.extend(marked(&shared.state(), &doubles));
-    let freed = replace(shared, database, new, &refs, &old, &renamed)?;
+    let freed = replace(shared, lock, new, &refs, &old, &renamed)?;
     let dropped = old.iter().map(|s| s.id).filter(|id| !replaced.contains(id)).collect();
     Ok(RetireReport { dropped, kept, bytes_freed: freed.bytes })
 }

@@ -6,6 +6,8 @@ use sustain_proto::{Held, Manifest, PackId, ServiceName, SnapshotId, SnapshotKin
 
 use std::sync::Arc;
 
+use crate::database::{Changes, Contents, without};
+
 /// A snapshot that is visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snapshot {
@@ -46,6 +48,8 @@ pub(crate) struct State {
     /// Those of them that no manifest lists yet, in the order in which they came.
     pub(crate) received: BTreeMap<PackId, u64>,
     pub(crate) aliases: BTreeMap<SnapshotId, SnapshotId>,
+    /// How often it has changed.
+    pub(crate) epoch: u64,
 }
 
 /// Later terms are newer, then higher numbers, then the newer generation: a base that was made of a
@@ -53,6 +57,40 @@ pub(crate) struct State {
 type Order = (Term, u64, (Term, u64), bool, SnapshotId);
 
 impl State {
+    /// What one commit changes. Snapshots that are new are given; those that are not, another commit has dropped since.
+    pub(crate) fn change(&mut self, changes: &Changes, new: &BTreeMap<SnapshotId, Arc<Snapshot>>) {
+        let Changes { remove, add } = changes;
+        without(&mut self.snapshots, &remove.snapshots);
+        without(&mut self.packs, &remove.packs);
+        without(&mut self.received, &remove.received);
+        without(&mut self.aliases, &remove.aliases);
+        add.snapshots.iter().for_each(|(id, level)| self.show(*id, *level, new));
+        self.packs.extend(&add.packs);
+        self.received.extend(&add.received);
+        self.aliases.extend(&add.aliases);
+        self.epoch += 1;
+    }
+
+    /// Everything that the database holds.
+    pub(crate) fn become_like(&mut self, all: &Contents, new: &BTreeMap<SnapshotId, Arc<Snapshot>>) {
+        self.snapshots.retain(|id, _| all.snapshots.contains_key(id));
+        all.snapshots.iter().for_each(|(id, level)| self.show(*id, *level, new));
+        self.packs.clone_from(&all.packs);
+        self.received.clone_from(&all.received);
+        self.aliases.clone_from(&all.aliases);
+        self.epoch += 1;
+    }
+
+    fn show(&mut self, id: SnapshotId, level: Option<u32>, new: &BTreeMap<SnapshotId, Arc<Snapshot>>) {
+        let Some(snapshot) = new.get(&id).or_else(|| self.snapshots.get(&id)) else { return };
+        let snapshot = if snapshot.level == level {
+            snapshot.clone()
+        } else {
+            Arc::new(Snapshot { level, ..Snapshot::clone(snapshot) })
+        };
+        self.snapshots.insert(id, snapshot);
+    }
+
     fn order(&self, snapshot: &Snapshot) -> Order {
         let manifest = &snapshot.manifest;
         let base = self.snapshots.get(&snapshot.generation()).map_or(manifest, |base| &base.manifest);

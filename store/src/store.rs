@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sustain_proto::ServiceName;
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
-use crate::database::{Changes, Database};
-use crate::disk::{Disk, DiskLock};
+use crate::database::Database;
+use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::gate::Gates;
 use crate::key::{KeyFile, new_secret};
@@ -58,8 +58,9 @@ pub(crate) struct KeyNote {
 
 /// What all handles and operations of a store share.
 ///
-/// Locks are taken in this order: database (held while anything visible changes), key's note, state, and the
-/// small ones of keys, pins, gates and caches, which are never held while another is taken.
+/// Locks are taken in this order: committing and the folder's (held while anything visible changes), database (held
+/// for that, too, and while others' changes are read), key's note, state, and the small ones of keys, pins, gates and
+/// caches, which are never held while another is taken.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
@@ -67,44 +68,29 @@ pub(crate) struct Shared {
     pub(crate) zstd_level: i32,
     pub(crate) keys: Keys,
     pub(crate) key_note: Mutex<KeyNote>,
+    pub(crate) committing: Mutex<()>,
     pub(crate) database: Mutex<Database>,
     pub(crate) state: RwLock<State>,
     pub(crate) directories: DirectoryCache,
     pub(crate) blocks: BlockCache,
     pub(crate) recents: Recents,
-    pub(crate) pins: Arc<Pins>,
+    // Takes the process off the list when the last handle is dropped.
+    pub(crate) pins: Pins,
     pub(crate) gates: Arc<Gates>,
     pub(crate) pack_folders: Mutex<BTreeSet<PathBuf>>,
     pub(crate) report: OpenReport,
-    // Last, so that the database is closed before another process may open it.
-    pub(crate) _lock: Box<dyn DiskLock>,
 }
 
 impl Shared {
-    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the commit lock: who holds it is the only one to change what is visible.
-    pub(crate) fn database(&self) -> MutexGuard<'_, Database> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a change durable, then visible.
-    pub(crate) fn commit(
-        &self,
-        database: &mut Database,
-        changes: &Changes,
-        update: impl FnOnce(&mut State),
-    ) -> Result<(), Fault> {
-        database.apply(changes)?;
-        update(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
-        Ok(())
-    }
-
     /// The key for a service's new base: makes the store's own one if it has none yet, and makes sure that the
     /// folder says which key it is.
     pub(crate) fn key_to_write(&self, service: &ServiceName) -> Result<ServiceKey, Fault> {
+        // Two processes must not both make a key.
+        let _commit = match self.keys.of_service(service) {
+            None => Some(self.begin_commit()?),
+            Some(_) => None,
+        };
+        self.adopt_key();
         let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
         let has_own_entry = self.keys.with(|ring| ring.services.contains_key(service));
         if self.keys.of_service(service).is_none() && !has_own_entry && note.own {
@@ -124,6 +110,22 @@ impl Shared {
         self.note_key(&mut note)?;
         let key = self.keys.of_service(service);
         key.ok_or_else(|| Fault::ServiceKeyMissing { service: service.clone() })
+    }
+
+    /// Another process may have made the store's own key.
+    pub(crate) fn adopt_key(&self) {
+        let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
+        if !note.own || self.keys.with(|ring| ring.default.is_some()) {
+            return;
+        }
+        match KeyFile::read(self.disk.as_ref(), &self.layout) {
+            Ok(Some(KeyFile::Secret(secret))) => {
+                self.keys.change(|ring| ring.default = Some(ServiceKey::derive(&secret)));
+                note.on_disk = true;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the key that another process has made can't be read"),
+        }
     }
 
     /// Makes sure that the folder says which key it was given.

@@ -16,18 +16,26 @@ use crate::database::{Changes, Contents, Database, Trust};
 use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::layout::Layout;
+use crate::processes::{Others, OthersPins};
 use crate::state::{Snapshot, State};
 use crate::{BadFile, Fault, OpenReport};
 
-/// Removes temporary files: nobody else has the store open, so nobody is writing them.
-pub(crate) fn sweep_temporaries(disk: &dyn Disk, layout: &Layout) -> Result<usize, Fault> {
-    let folder = layout.temporaries();
+/// Removes the temporary files of processes that are dead.
+pub(crate) fn sweep_temporaries(disk: &dyn Disk, layout: &Layout, others: &Others) -> Result<usize, Fault> {
+    let root = layout.all_temporaries();
     let mut swept = 0;
-    for entry in disk.list(&folder).during("list", &folder)? {
+    for entry in disk.list(&root).during("list", &root)? {
+        let path = root.join(&entry.name);
         if !entry.folder {
-            let path = folder.join(entry.name);
             disk.remove(&path).during("remove", &path)?;
             swept += 1;
+        } else if entry.name != layout.process() && !others.living.contains(&entry.name) {
+            for file in disk.list(&path).during("list", &path)? {
+                let path = path.join(file.name);
+                disk.remove(&path).during("remove", &path)?;
+                swept += 1;
+            }
+            disk.remove_folder(&path).during("remove", &path)?;
         }
     }
     Ok(swept)
@@ -38,10 +46,11 @@ pub(crate) fn reconcile(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
     database: &mut Database,
-    contents: Contents,
-    trust: Trust,
+    (trust, pins): (Trust, &OthersPins),
     report: &mut OpenReport,
 ) -> Result<State, Fault> {
+    let fresh = trust != Trust::Whole;
+    let contents = database.contents().clone();
     let mut manifests = read_manifests(disk.as_ref(), layout, report)?;
     let trusted = match trust {
         Trust::Whole => true,
@@ -75,16 +84,16 @@ pub(crate) fn reconcile(
     }
     // A manifest that can't be read may list any pack: then none is known to be unneeded.
     let may_sweep = trusted && report.bad.is_empty();
-    let mut state = State { aliases: contents.aliases, ..State::default() };
+    let mut state = State { aliases: contents.aliases.clone(), ..State::default() };
     state.snapshots = manifests.into_iter().map(|(id, snapshot)| (id, Arc::new(snapshot))).collect();
-    settle_packs(disk.as_ref(), layout, &contents.received, may_sweep, &mut state, &mut changes, report)?;
-    if changes.add != Contents::default() || changes.remove != Contents::default() {
+    settle_packs(disk.as_ref(), layout, (&contents, may_sweep, pins), &mut state, &mut changes, report)?;
+    if fresh || !changes.is_nothing() {
         database.apply(&changes)?;
     }
     Ok(state)
 }
 
-fn read_manifests(
+pub(crate) fn read_manifests(
     disk: &dyn Disk,
     layout: &Layout,
     report: &mut OpenReport,
@@ -193,12 +202,12 @@ fn superseded<'a>(
 fn settle_packs(
     disk: &dyn Disk,
     layout: &Layout,
-    received: &BTreeMap<PackId, u64>,
-    may_sweep: bool,
+    (contents, may_sweep, pins): (&Contents, bool, &OthersPins),
     state: &mut State,
     changes: &mut Changes,
     report: &mut OpenReport,
 ) -> Result<(), Fault> {
+    let received = &contents.received;
     let snapshots = state.snapshots.values();
     let listed: BTreeMap<PackId, u64> =
         snapshots.flat_map(|s| s.manifest.packs.iter().map(|pack| (pack.id, pack.bytes))).collect();
@@ -217,6 +226,8 @@ fn settle_packs(
                 state.packs.insert(id, bytes);
                 state.received.insert(id, received.get(&id).copied().unwrap_or(0));
             }
+            // It was dropped, and goes when whoever reads it is done.
+            None if pins.has(id.as_bytes()) => {}
             None => {
                 let path = layout.pack(&id);
                 disk.remove(&path).during("remove", &path)?;
@@ -231,6 +242,10 @@ fn settle_packs(
     changes.add.received.retain(|id, order| received.get(id) != Some(order));
     changes.remove.received = received.clone();
     changes.remove.received.retain(|id, _| !state.received.contains_key(id));
+    changes.add.packs = state.packs.clone();
+    changes.add.packs.retain(|id, bytes| contents.packs.get(id) != Some(bytes));
+    changes.remove.packs = contents.packs.clone();
+    changes.remove.packs.retain(|id, _| !state.packs.contains_key(id));
     Ok(())
 }
 

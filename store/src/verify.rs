@@ -103,9 +103,12 @@ impl Store {
     /// Only if it was stopped, or the disk fails.
     pub fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport, VerifyError> {
         let shared = &self.shared;
-        let state = shared.state().clone();
         // Nothing that is visible now may go before it was read.
-        let _pin = shared.pins.pin(state.packs.keys().copied());
+        let everything = |state: &State| {
+            let packs = state.packs.keys().map(|pack| *pack.as_bytes());
+            Ok::<_, VerifyError>((state.clone(), packs.collect()))
+        };
+        let (state, _pin) = shared.pinned(everything)?;
         let verify = Verify { shared, progress, findings: Mutex::default(), cache: BlockCache::default() };
         for bad in &shared.report.bad {
             // What was bad at opening may have been received again, or dropped, since.
@@ -308,9 +311,9 @@ impl Verify<'_> {
 
     /// The database may not list other snapshots than there are.
     fn database(&self) -> Result<(), VerifyError> {
-        let database = self.shared.database();
+        let commit = self.shared.begin_commit()?;
         let path = self.shared.layout.database();
-        let contents = match database.load() {
+        let contents = match commit.database.load() {
             Ok(contents) => contents,
             Err(reason) => {
                 self.blame(&path, &reason);

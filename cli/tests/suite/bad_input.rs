@@ -94,12 +94,12 @@ fn a_base_whose_manifest_is_gone_is_named() {
 #[test]
 fn a_folder_in_place_of_the_database_is_named_with_what_to_do_about_it() {
     let (bench, [_, second], _) = two_snapshots();
-    let index = bench.store().join("index.redb");
+    let index = bench.store().join("journal");
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
     let said = gather_fails(&bench, "s@latest", 13);
     assert!(
-        said.contains("index.redb is damaged: this is a folder") && said.contains("hint: move "),
+        said.contains("journal is damaged: this is a folder") && said.contains("hint: move "),
         "{said}"
     );
     fs::rename(&index, bench.path("moved")).unwrap();

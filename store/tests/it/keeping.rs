@@ -135,7 +135,7 @@ fn a_pinned_snapshot_survives_rebases_collections_and_the_loss_of_the_database()
     assert!(matches!(error, PinError::Exists { .. }));
     store.rebase(&service("mail"), None).unwrap();
     drop(store);
-    std::fs::remove_file(dir.path().join("index.redb")).unwrap();
+    std::fs::remove_file(dir.path().join("journal")).unwrap();
     store = Store::open(dir.path(), StoreOptions::default()).unwrap();
     push_at(&store, 5, 0);
     let report = gc(&store, options(Retention::NOTHING, 0));

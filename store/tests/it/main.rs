@@ -13,6 +13,8 @@ mod keeping;
 mod memory;
 mod partial;
 mod power_cut;
+mod processes;
+mod processes_killed;
 mod property;
 mod rebase;
 mod recent;

@@ -83,7 +83,7 @@ proptest! {
                 Operation::Reopen | Operation::LoseDatabase => {
                     drop(store);
                     if matches!(operation, Operation::LoseDatabase) {
-                        std::fs::remove_file(dir.path().join("index.redb")).unwrap();
+                        std::fs::remove_file(dir.path().join("journal")).unwrap();
                     }
                     store = Store::open(dir.path(), StoreOptions::default()).unwrap();
                     prop_assert_eq!(&store.opened().bad, &[]);

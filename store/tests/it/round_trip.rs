@@ -153,7 +153,7 @@ fn a_dropped_push_leaves_nothing() {
     drop(store);
     let left = files(dir.path());
     let names: Vec<_> = left.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["index.redb", "key"]);
+    assert_eq!(names, ["journal", "key"]);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_cancelled_restore_leaves_no_file() {
 }
 
 #[test]
-fn a_store_is_opened_once_and_reopens() {
+fn a_store_reopens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let missing = Store::open(&path, StoreOptions::default()).unwrap_err();
@@ -206,8 +206,6 @@ fn a_store_is_opened_once_and_reopens() {
     let content = regions(&[("ram", noise(1, 100_000))]);
     let first = push(&store, "mail", &content);
     store.mark_durable(first.snapshot, 2).unwrap();
-    let busy = Store::open(&path, StoreOptions::default()).unwrap_err();
-    assert_eq!((busy.kind(), busy.to_string().contains("another process")), (ErrorKind::Busy, true));
     drop(store);
     let store = Store::open(&path, StoreOptions::default()).unwrap();
     assert_eq!(store.opened(), &sustain_store::OpenReport::default());

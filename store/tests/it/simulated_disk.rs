@@ -1,11 +1,12 @@
 //! A disk in memory that forgets what was not synced when its power is cut (see [`crate::power_cut`]), and fails when
 //! told to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock};
+use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock, DiskStamp};
 
 pub(crate) use crate::power_cut::Random;
 use crate::power_cut::{Content, Inode, Names, Survival, Write};
@@ -23,6 +24,8 @@ pub(crate) enum Fault {
     Full,
     /// The call and all after it fail; then [`Simulated::restart`] shows what survived.
     PowerCut,
+    /// The process that makes the call dies, and its locks go. What others find is what it had done so far.
+    Kill,
     /// A call that reads fails.
     FailToRead(i32),
     /// A call that reads comes short, as if the file ended there. The calls after it see all of it.
@@ -56,14 +59,17 @@ struct Machine {
     /// The fault has struck and goes on.
     lasting: Option<Fault>,
     off: bool,
-    locked: bool,
+    /// What is locked, and by which process.
+    locked: BTreeMap<PathBuf, u32>,
+    /// Processes that were killed, all of whose calls fail.
+    killed: BTreeSet<u32>,
     boot: u64,
     random: Random,
 }
 
-/// A handle of the disk. Files opened before a restart are dead.
+/// A handle of the disk, of one process. Files opened before a restart are dead.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Simulated(Arc<Mutex<Machine>>);
+pub(crate) struct Simulated(Arc<Mutex<Machine>>, u32);
 
 #[derive(Debug)]
 struct SimulatedFile {
@@ -73,17 +79,21 @@ struct SimulatedFile {
 }
 
 #[derive(Debug)]
-struct SimulatedLock(Simulated, u64);
+struct SimulatedLock(Simulated, PathBuf, u64);
 
 impl DiskLock for SimulatedLock {}
 
 impl Drop for SimulatedLock {
     fn drop(&mut self) {
         let mut machine = self.0.machine();
-        if machine.boot == self.1 {
-            machine.locked = false;
+        if machine.boot == self.2 && machine.locked.get(&self.1) == Some(&self.0.1) {
+            machine.locked.remove(&self.1);
         }
     }
+}
+
+fn killed<T>() -> io::Result<T> {
+    Err(io::Error::other("the process is dead"))
 }
 
 fn no_power<T>() -> io::Result<T> {
@@ -91,8 +101,17 @@ fn no_power<T>() -> io::Result<T> {
 }
 
 impl Machine {
-    fn strike(&mut self, fault: Fault, call: Call) -> io::Result<()> {
+    fn kill(&mut self, process: u32) {
+        self.killed.insert(process);
+        self.locked.retain(|_, holder| *holder != process);
+    }
+
+    fn strike(&mut self, fault: Fault, call: Call, process: u32) -> io::Result<()> {
         match fault {
+            Fault::Kill => {
+                self.kill(process);
+                killed()
+            }
             Fault::Fail(code) => Err(io::Error::from_raw_os_error(code)),
             Fault::Dead(code) => {
                 self.lasting = Some(fault);
@@ -122,12 +141,15 @@ impl Simulated {
         if machine.off {
             return (machine, no_power());
         }
+        if machine.killed.contains(&self.1) {
+            return (machine, killed());
+        }
         machine.calls += 1;
         let outcome = match (machine.lasting, machine.fault) {
-            (Some(fault), _) => machine.strike(fault, call),
+            (Some(fault), _) => machine.strike(fault, call, self.1),
             (None, Some((at, fault))) if at == machine.calls && !fault.is_of_reads() => {
                 machine.fault = None;
-                machine.strike(fault, call)
+                machine.strike(fault, call, self.1)
             }
             _ => Ok(()),
         };
@@ -141,7 +163,13 @@ impl Simulated {
 
     fn look(&self) -> io::Result<MutexGuard<'_, Machine>> {
         let machine = self.machine();
-        if machine.off { no_power() } else { Ok(machine) }
+        if machine.off {
+            no_power()
+        } else if machine.killed.contains(&self.1) {
+            killed()
+        } else {
+            Ok(machine)
+        }
     }
 
     /// Counts a call that reads something, and fails it if it is the one.
@@ -158,6 +186,21 @@ impl Simulated {
             }
             _ => Ok(machine),
         }
+    }
+
+    /// The same disk in another process.
+    pub(crate) fn process(&self, number: u32) -> Self {
+        Self(self.0.clone(), number)
+    }
+
+    /// This process is killed at this moment.
+    pub(crate) fn kill(&self) {
+        self.machine().kill(self.1);
+    }
+
+    /// Whether this process was killed.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.machine().killed.contains(&self.1)
     }
 
     /// From now on the Nth call fails: of those that change something, or that read something, as the fault is. The
@@ -206,7 +249,8 @@ impl Simulated {
         machine.off = false;
         machine.fault = None;
         machine.lasting = None;
-        machine.locked = false;
+        machine.locked.clear();
+        machine.killed.clear();
         machine.boot += 1;
     }
 
@@ -305,13 +349,39 @@ impl Disk for Simulated {
         Ok(())
     }
 
-    fn lock(&self, _folder: &Path) -> io::Result<Box<dyn DiskLock>> {
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.change(Call::Other)?;
+        if machine.names.now.get(path) != Some(&None) {
+            return Err(not_found());
+        }
+        if machine.names.now.keys().any(|other| other.parent() == Some(path)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let moment = machine.calls;
+        machine.names.change(moment, path, None);
+        Ok(())
+    }
+
+    fn stamp(&self, path: &Path) -> io::Result<DiskStamp> {
+        let machine = self.read()?;
+        let inode = machine.names.now.get(path).copied().flatten().ok_or_else(not_found)?;
+        Ok(DiskStamp { number: inode as u64, bytes: machine.files[inode].now.len() as u64 })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
         let mut machine = self.look()?;
-        if machine.locked {
+        if !machine.names.now.contains_key(path) {
+            return Err(not_found());
+        }
+        if machine.locked.contains_key(path) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        machine.locked = true;
-        Ok(Box::new(SimulatedLock(self.clone(), machine.boot)))
+        machine.locked.insert(path.to_owned(), self.1);
+        Ok(Box::new(SimulatedLock(self.clone(), path.to_owned(), machine.boot)))
+    }
+
+    fn lock_holder(&self, path: &Path) -> Option<u32> {
+        self.machine().locked.get(path).copied()
     }
 }
 
@@ -321,6 +391,7 @@ impl SimulatedFile {
     }
 
     fn write(&self, call: Call, write: Write) -> io::Result<()> {
+        let was_killed = self.machine.is_killed();
         let (mut machine, outcome) = self.machine.call(call);
         self.check(&machine)?;
         let (moment, off) = (machine.calls, machine.off);
@@ -331,8 +402,8 @@ impl SimulatedFile {
                 content.write(moment, write);
                 Ok(())
             }
-            // A disk that gets full, or fails, has taken a part.
-            (Err(error), Write::Bytes(offset, data)) if !off => {
+            // A disk that gets full, or fails, has taken a part; and it takes a part of what a dying process writes.
+            (Err(error), Write::Bytes(offset, data)) if !off && !was_killed => {
                 let part = machine.random.below(data.len() as u64 + 1) as usize;
                 content.write(moment, Write::Bytes(offset, data[..part].to_vec()));
                 Err(error)
@@ -343,6 +414,10 @@ impl SimulatedFile {
 }
 
 impl DiskFile for SimulatedFile {
+    fn number(&self) -> io::Result<u64> {
+        Ok(self.inode as u64)
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         let machine = self.machine.look()?;
         self.check(&machine)?;
@@ -372,7 +447,7 @@ impl DiskFile for SimulatedFile {
         let machine = &mut *machine;
         match &outcome {
             Ok(()) => machine.files[self.inode].sync(),
-            Err(_) if !machine.off => machine.files[self.inode].sync_in_vain(&mut machine.random),
+            Err(_) if !machine.off && !machine.killed.contains(&self.machine.1) => machine.files[self.inode].sync_in_vain(&mut machine.random),
             Err(_) => {}
         }
         outcome
