@@ -1,7 +1,7 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, tmp/}`. Packs and
+//! On disk: `DIR/{key, keys/SERVICE, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, tmp/}`. Packs and
 //! manifests are the truth; the database holds only what can be rebuilt from them, and the durable marks.
 //! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one transaction.
 
@@ -11,6 +11,7 @@ pub mod limits;
 mod block;
 mod block_cache;
 mod catalogue;
+mod change_key;
 mod chunk_reader;
 mod collect;
 mod database;
@@ -28,11 +29,13 @@ mod import;
 mod index_parts;
 mod ingest;
 mod key;
+mod key_files;
 mod keys;
 mod layout;
 mod listing;
 mod mend;
 mod named_pins;
+mod new_names;
 mod open;
 mod pack_ends;
 mod pack_file;
@@ -61,6 +64,7 @@ mod restore;
 mod retention;
 mod retire;
 mod rewrite;
+mod secret;
 mod selector;
 mod service_key;
 mod source;
@@ -71,12 +75,13 @@ mod target;
 mod verify;
 mod whole;
 
+pub use change_key::{ChangeKeyError, KeyInfo, ServiceKeys};
 pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
 pub use holds::Reason;
 pub use import::ImportError;
-pub use key::KeySource;
+pub use key::{ClusterKeys, KeySource};
 pub use named_pins::{NamedPin, PinError};
 pub use open::{OpenError, OpenReport, StoreOptions};
 pub use parallel::Pace;
@@ -93,6 +98,7 @@ pub use receive::PackReceiver;
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;
+pub use secret::{Secret, Secrets, TooManySecrets};
 pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;

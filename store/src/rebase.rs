@@ -156,8 +156,8 @@ impl Store {
         }
         let choose_new = |state: &State| {
             let promoted = choose(state, service, options.promote)?;
-            let goal =
-                if promoted.manifest.base().is_some() { Goal::NewGeneration } else { Goal::ItsGeneration };
+            let is_new = promoted.manifest.base().is_some() || self.shared.changes_key(&promoted);
+            let goal = if is_new { Goal::NewGeneration } else { Goal::ItsGeneration };
             Ok((promoted, goal))
         };
         self.prepare(service, options, choose_new, progress)
@@ -188,7 +188,8 @@ impl Store {
         let draft = behind(|| {
             let mut draft = match goal {
                 Goal::NewGeneration => {
-                    Draft::begin(shared, &state, &promoted, fate.held(), &options.policy, progress)?
+                    let key = shared.key_to_write(service)?;
+                    Draft::begin(shared, &state, &promoted, key, fate.held(), &options.policy, progress)?
                 }
                 Goal::ItsGeneration if fate.rewritten.is_empty() => return Ok(None),
                 Goal::ItsGeneration => Draft::onto(shared, &with_base(&state, &promoted)?.0)?,
@@ -290,6 +291,8 @@ impl PreparedRebase {
         let renamed = renamed(&report, &fate);
         let freed = replace(&shared, &mut database, new, &refs, &gone, &renamed)?;
         (report.packs_freed, report.bytes_freed) = (freed.packs, freed.bytes);
+        drop(database);
+        shared.forget_unused_keys(&service);
         Ok(report)
     }
 }
