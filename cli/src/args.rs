@@ -44,6 +44,7 @@ pub(crate) enum Command {
     Pin(commands::pin::PinArgs),
     Pins(commands::pin::PinsArgs),
     Unpin(commands::pin::UnpinArgs),
+    Key(commands::key::KeyArgs),
     Log(commands::log::LogArgs),
     Verify(commands::verify::VerifyArgs),
     Mount(commands::mount::MountArgs),

@@ -45,6 +45,7 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Pin(args) => commands::pin::pin(args, &place, output),
         Command::Pins(args) => commands::pin::pins(args, &place, output),
         Command::Unpin(args) => commands::pin::unpin(args, &place, output),
+        Command::Key(args) => commands::key::run(args, &place, output),
         Command::Log(args) => commands::log::run(args, &place, output),
         Command::Verify(args) => commands::verify::run(args, &place, output),
         Command::Mount(args) => commands::mount::run(&args, &place, output),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sustain_node::config::{self, ClusterSecret, Config};
+use sustain_node::config::{self, Config};
 use sustain_node::operations::Failure;
 use sustain_store::{KeySource, Store, StoreOptions};
 
@@ -50,9 +50,9 @@ impl Choice {
             };
         }
         let (_, config) = self.load_config()?;
-        let secret = ClusterSecret::load(&config.secret_file)
-            .map_err(|error| Failure::new(1, sustain_store::error_chain(&error)))?;
-        let key = KeySource::Given(*secret.as_bytes());
+        let keys = config.cluster_keys();
+        let keys = keys.map_err(|error| Failure::new(1, sustain_store::error_chain(&error)))?;
+        let key = KeySource::Cluster(keys);
         Store::open(&config.store, StoreOptions { key, ..StoreOptions::default() }).map_err(|error| {
             let failure = Failure::of(&error, error.kind());
             match error {
@@ -162,8 +162,9 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
 
 /// What to do about a file without which the store does not open, so that `verify` does not help.
 fn hint_for_damaged(path: &Path) -> String {
-    if path.file_name().is_some_and(|name| name == "key") {
-        return "put the key back from a copy: without it nothing in the store can be read".to_owned();
+    let folder = path.parent().and_then(Path::file_name);
+    if folder.is_some_and(|name| name == "keys") {
+        return "put the key back from a copy: without it nothing of the service can be read".to_owned();
     }
     format!("move {} away and run the command again: it is made anew from the other files", path.display())
 }

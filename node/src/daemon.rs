@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState};
-use crate::config::{ClusterSecret, Config, ServiceConfig};
+use crate::config::{Config, ServiceConfig, lacks_secret};
 use crate::descriptors;
 use crate::drivers::{driver_of, spec_of};
 use crate::events::{EventLog, Happening};
@@ -46,8 +46,8 @@ pub enum DaemonError {
         /// The id that belongs to the key.
         found: NodeId,
     },
-    /// The cluster's secret can't be used.
-    #[error("can't use the cluster's secret")]
+    /// The cluster's secret, or a service's, can't be used.
+    #[error("can't use the cluster's secret, or a service's")]
     Secret(#[from] crate::config::SecretError),
     /// The store can't be opened.
     #[error("can't open the store")]
@@ -121,10 +121,14 @@ async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
         let (path, name) = (config.key_file.clone(), config.name.clone());
         return Err(DaemonError::OtherKey { path, name, found: key.node_id() });
     }
-    let secret = ClusterSecret::load(&config.secret_file)?;
+    let keys = config.cluster_keys()?;
     let run = RunFolder::lock(&config.run).map_err(bind_error("take the folder", config.run.display()))?;
-    let key = KeySource::Given(*secret.as_bytes());
-    let options = StoreOptions { key, create: true, node: true, ..StoreOptions::default() };
+    let options = StoreOptions {
+        key: KeySource::Cluster(keys),
+        create: true,
+        node: true,
+        ..StoreOptions::default()
+    };
     let folder = config.store.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await;
     let store = opened.map_err(io::Error::other).map_err(bind_error("open", config.store.display()))??;
@@ -169,7 +173,14 @@ impl Daemon {
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
         for (((service, handle), ends), listeners) in all {
             let mut parts = node.parts(&config, service, &store, &events, &driver);
-            parts.problem = unable(&parts.vm, &events).await;
+            parts.problem = match lacks_secret(&config, service) {
+                Some(what) => {
+                    events
+                        .add(Happening::Problem { service: Some(service.name.clone()), what: what.clone() });
+                    Some(what)
+                }
+                None => unable(&parts.vm, &events).await,
+            };
             parts.machine.eligible = parts.problem.is_none();
             let started = service::start(parts, ends);
             started.map_err(bind_error("start the VM's thread of", &service.name))?;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use sustain_gossip::NodeKey;
 use sustain_proto::ServiceName;
+use sustain_store::{Secret, Secrets};
 
 use crate::config::{
-    ClusterSecret, Config, DriverKind, Duration, ForwardConfig, NodeConfig, SecretError, ServiceConfig,
-    ServiceType, VmConfig,
+    Config, DriverKind, Duration, ForwardConfig, NodeConfig, SecretError, ServiceConfig, ServiceType,
+    VmConfig, save_secrets,
 };
 use crate::logic::Timing;
 
@@ -109,13 +110,13 @@ impl ClusterPlan {
         }
         let key = |_| NodeKey::generate().map_err(|error| PlanError::Key(Box::new(error)));
         let keys = (0..count).map(key).collect::<Result<Vec<_>, _>>()?;
-        let secret = ClusterSecret::generate()?;
+        let secret = Secrets::one(Secret::generate().map_err(SecretError::from)?);
         let nodes: Vec<NodeConfig> = self.addresses.iter().zip(&keys).enumerate().map(planned_node).collect();
         let mut written = Vec::new();
         for (number, (folder, key)) in folders.iter().zip(&keys).enumerate() {
             make_private_folder(folder)?;
             key.save(&folder.join("node.key")).map_err(|error| PlanError::Key(Box::new(error)))?;
-            secret.save(&folder.join("cluster.secret"))?;
+            save_secrets(&folder.join("cluster.secret"), &secret)?;
             let config = self.config(&nodes, number);
             let path = folder.join("config.toml");
             let text = format!("{HEADER}{}", toml::to_string(&config)?);
@@ -130,6 +131,7 @@ impl ClusterPlan {
             name: planned.name.clone(),
             first_server: nodes[0].name.clone(),
             kind: ServiceType::default(),
+            secret_file: None,
             interval: planned.interval,
             tolerance: planned.tolerance,
             rebase_after: planned.rebase_after,
@@ -147,7 +149,7 @@ impl ClusterPlan {
             cluster: self.cluster.clone(),
             name: nodes[number].name.clone(),
             key_file: "node.key".into(),
-            secret_file: "cluster.secret".into(),
+            secret_file: Some("cluster.secret".into()),
             store: "store".into(),
             admin_socket: "admin.sock".into(),
             run: "run".into(),

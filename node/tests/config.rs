@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sustain_node::config::{EditError, add_service, parse, remove_service, save};
+use sustain_node::config::{EditError, add_service, give_secret, parse, remove_service, save};
 
 const EXAMPLE: &str = include_str!("../../docs/config.toml");
 const PATH: &str = "/etc/sustain/config.toml";
@@ -182,4 +182,21 @@ fn a_file_is_replaced_whole_with_the_mode_that_it_had() {
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left");
     assert!(save(&folder.path().join("missing"), "new").is_err());
+}
+
+#[test]
+fn a_service_is_given_a_secret_of_its_own_and_what_is_around_it_stays() {
+    let path = Path::new(PATH);
+    let wiki = sustain_proto::ServiceName::new("wiki").unwrap();
+    let text = give_secret(EXAMPLE, path, &wiki, "wiki.secret").unwrap();
+    let config = parse(&text, path).unwrap();
+    assert_eq!(config.services[1].secret_file.as_deref(), Some(Path::new("/etc/sustain/wiki.secret")));
+    let without: String = text
+        .lines()
+        .filter(|line| !line.starts_with("secret-file = \"wiki"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(without, EXAMPLE);
+    let nobody = sustain_proto::ServiceName::new("nobody").unwrap();
+    assert!(matches!(give_secret(EXAMPLE, path, &nobody, "x"), Err(EditError::Absent { .. })));
 }

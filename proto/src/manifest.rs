@@ -79,8 +79,10 @@ pub struct Manifest {
     pub regions: Vec<Region>,
     /// The roots of its index, which may be in parts: what a later part says of a position counts. A base has one.
     pub indexes: Vec<IndexRoot>,
-    /// The hash of what a restore yields.
+    /// The hash of what a restore yields, under this manifest's key.
     pub content: ContentHash,
+    /// What that hash was under the key that the snapshot was first stored under, if that was another one.
+    pub first_content: Option<ContentHash>,
     /// The packs that hold its index and those of its chunks that are not in the base's packs.
     pub packs: Vec<PackRef>,
 }
@@ -154,6 +156,12 @@ impl Manifest {
             SnapshotKind::Base { .. } => None,
             SnapshotKind::Delta { base } => Some(*base),
         }
+    }
+
+    /// A hash of what a restore yields that no rebase changes, not even one that changes the key.
+    #[must_use]
+    pub fn identity(&self) -> ContentHash {
+        self.first_content.unwrap_or(self.content)
     }
 
     /// Sum of the regions' sizes. It saturates where a manifest that was not checked has absurd ones.

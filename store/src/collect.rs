@@ -14,7 +14,7 @@ use crate::fate::{Fate, Goal};
 use crate::growth::{measure, to_promote};
 use crate::holds::{Reason, Wishes};
 use crate::named_pins::NamedPins;
-use crate::policy::Trigger;
+use crate::policy::{Growth, Trigger};
 use crate::rebase::{PreparedRebase, RebaseError, RebaseOptions};
 use crate::rebase_report::RebaseReport;
 use crate::state::{Snapshot, State};
@@ -62,7 +62,7 @@ pub struct GcReport {
 pub enum NewGeneration {
     /// Nothing keeps the base but its deltas.
     BaseUnneeded,
-    /// The generation has grown as far as its policy allows.
+    /// The generation has grown as far as its policy allows, or its key was changed.
     Due(Trigger),
 }
 
@@ -95,12 +95,31 @@ impl Store {
             let promoted = to_promote(&state.of_service(service));
             let promoted =
                 promoted.ok_or_else(|| ReadError::NotFound { selector: format!("{service}@latest") })?;
-            why.set(new_generation(state, &promoted, &options, wishes));
+            why.set(self.new_generation(state, &promoted, &options, wishes));
             let goal = if why.get().is_some() { Goal::NewGeneration } else { Goal::ItsGeneration };
             Ok((promoted, goal))
         };
         let rebase = self.prepare(service, options, choose, progress)?;
         Ok(PreparedGc { rebase, why: why.get() })
+    }
+
+    /// Whether what stays is to be described by a new base.
+    fn new_generation(
+        &self,
+        state: &State,
+        promoted: &Arc<Snapshot>,
+        options: &RebaseOptions,
+        wishes: Wishes<'_>,
+    ) -> Option<NewGeneration> {
+        let growth =
+            Growth { changes_key: self.shared.changes_key(promoted), ..measure(state, promoted, wishes) };
+        if let Some(trigger) = options.policy.due(&growth) {
+            return Some(NewGeneration::Due(trigger));
+        }
+        let base = promoted.manifest.base()?;
+        let fate = Fate::decide(state, promoted, Goal::ItsGeneration, wishes);
+        let is_needed_only = |why: &BTreeSet<Reason>| why.iter().all(|reason| *reason == Reason::Needed);
+        fate.reasons.get(&base).is_none_or(is_needed_only).then_some(NewGeneration::BaseUnneeded)
     }
 
     /// Packs that no snapshot lists: what interrupted work left, and what was received for snapshots that never came.
@@ -152,22 +171,6 @@ pub struct UnlistedReport {
     pub bytes: u64,
     /// Files of the store are missing or damaged, so nothing is taken for unneeded.
     pub uncertain: bool,
-}
-
-/// Whether what stays is to be described by a new base.
-fn new_generation(
-    state: &State,
-    promoted: &Arc<Snapshot>,
-    options: &RebaseOptions,
-    wishes: Wishes<'_>,
-) -> Option<NewGeneration> {
-    let base = promoted.manifest.base()?;
-    if let Some(trigger) = options.policy.due(&measure(state, promoted, wishes)) {
-        return Some(NewGeneration::Due(trigger));
-    }
-    let fate = Fate::decide(state, promoted, Goal::ItsGeneration, wishes);
-    let is_needed_only = |why: &BTreeSet<Reason>| why.iter().all(|reason| *reason == Reason::Needed);
-    fate.reasons.get(&base).is_none_or(is_needed_only).then_some(NewGeneration::BaseUnneeded)
 }
 
 impl PreparedGc {

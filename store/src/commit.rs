@@ -87,9 +87,7 @@ impl Shared {
             }
             match self.read_new_manifests(database.contents()) {
                 Ok(new) => {
-                    if !new.is_empty() {
-                        self.adopt_key();
-                    }
+                    self.adopt_keys(&new);
                     let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                     if let News::Changes(all) = database.news() {
                         all.iter().for_each(|changes| self.change(&mut state, changes, &new));
@@ -142,6 +140,7 @@ impl Commit<'_> {
         if changes.is_nothing() {
             return Ok(());
         }
+        self.shared.require_keys(&new)?;
         self.database.apply(changes)?;
         self.others_pins = None;
         let new = new.into_iter().map(|snapshot| (snapshot.id, snapshot)).collect();

@@ -28,7 +28,8 @@ impl Store {
                 .ok_or_else(|| ReadError::NotFound { selector: format!("{service}@latest") })?,
         };
         let wishes = Wishes { retention: options.retention, now_ms: options.now_ms, pins: &pins };
-        Ok(measure(&state, &promoted, wishes))
+        let changes_key = self.shared.changes_key(&promoted);
+        Ok(Growth { changes_key, ..measure(&state, &promoted, wishes) })
     }
 
     /// The snapshots of a service's newest generation that don't follow its base: those that a rebase has kept.
@@ -85,6 +86,7 @@ pub(crate) fn measure(state: &State, promoted: &Snapshot, wishes: Wishes<'_>) ->
         delta_bytes: sum(&deltas, &|id| beside.contains(id)),
         live_bytes: sum(&live, &|_| false),
         dead_bytes: sum(&listed, &|id| live.contains_key(id)),
+        changes_key: false,
     }
 }
 

@@ -7,6 +7,7 @@ use sustain_proto::{Manifest, ManifestError, PackId, RegionName, SnapshotId, Sna
 
 use crate::catalogue::Catalogue;
 use crate::generation::{IndexFault, check_whole, read_parts, together};
+use crate::keys::Keys;
 use crate::publish::{Unpublished, add_snapshots, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
@@ -102,10 +103,12 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    pub(crate) fn decode(manifests: &[Vec<u8>]) -> Result<Self, ImportError> {
+    /// Decodes them. From then on the keys of their services are found.
+    pub(crate) fn decode(keys: &Keys, manifests: &[Vec<u8>]) -> Result<Self, ImportError> {
         let mut given = Self { snapshots: BTreeMap::new(), order: Vec::new() };
         for encoded in manifests {
             let (id, manifest) = Manifest::decode(encoded)?;
+            keys.learn(&manifest.service);
             let snapshot = Snapshot { id, manifest, encoded: encoded.clone(), level: None };
             if given.snapshots.insert(id, Arc::new(snapshot)).is_none() {
                 given.order.push(id);
@@ -147,7 +150,7 @@ impl Store {
     /// # Errors
     /// If they don't decode, or a delta's base is neither among them nor here.
     pub fn packs_lacking(&self, manifests: &[Vec<u8>]) -> Result<Vec<PackId>, ImportError> {
-        let given = Given::decode(manifests)?;
+        let given = Given::decode(&self.shared.keys, manifests)?;
         let state = self.shared.state();
         let mut lacking = Vec::new();
         let mut seen = BTreeSet::new();
@@ -170,7 +173,7 @@ impl Store {
     /// If they don't decode, a base or a pack is missing, or the packs hold something else.
     pub fn import(&self, manifests: &[Vec<u8>]) -> Result<Vec<SnapshotId>, ImportError> {
         let shared = &self.shared;
-        let given = Given::decode(manifests)?;
+        let given = Given::decode(&shared.keys, manifests)?;
         let choose = |state: &State| {
             let pair =
                 |snapshot: &Arc<Snapshot>| Ok((given.base(state, snapshot)?, snapshot.clone()));

@@ -1,31 +1,49 @@
-//! The store's own key: the file that keeps it, or remembers which one was given.
+//! Where a store's keys come from, and the note in its folder of whose they are.
 //!
-//! The file is text of three lines: a title with the version, `secret` or `fingerprint` in hexadecimal,
-//! and a checksum over the two lines before, so that a damaged key is not taken for another one.
+//! A store that is used by itself has its services' secrets in files of its own (key_files.rs). One that belongs to a
+//! cluster has a file `key` with the id of the secret that it was given: a title with the version, `given` with the id,
+//! and a checksum over the two lines before.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
 
-use sustain_proto::KeyId;
+use sustain_proto::{KeyId, ServiceName};
 
 use crate::disk::Disk;
 use crate::error::DiskContext;
+use crate::keys::Ring;
 use crate::layout::Layout;
+use crate::open::OpenError;
 use crate::publish::{TemporaryFile, new_name};
-use crate::{Fault, limits};
+use crate::secret::{Secret, Secrets, check};
+use crate::state::State;
+use crate::store::KeyNote;
+use crate::{Fault, key_files, limits};
 
 const TITLE: &str = "sustain store key, version 1";
 
-/// Where the secret comes from that services are sealed under which have no key of their own.
+/// Where the secrets come from that services' keys are derived from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// The store's own file `key`, made on the first push.
+    /// The store's own files `keys/SERVICE`, each made on the first push of its service.
     Own,
-    /// Given from outside: the cluster's. The store keeps its id only.
+    /// Given from outside: a secret from which the key of each service is derived. The store keeps its id only.
     Given([u8; 32]),
+    /// Given from outside: a cluster's.
+    Cluster(ClusterKeys),
     /// There is none here: what others have sealed is kept, checked and handed on, and never read.
     None,
+}
+
+/// The secrets of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterKeys {
+    /// What the keys of all services are derived from that are not named below. None: they are not here.
+    pub secrets: Option<Secrets>,
+    /// Services with secrets of their own. None: they are not here.
+    pub services: BTreeMap<ServiceName, Option<Secrets>>,
 }
 
 impl fmt::Debug for KeySource {
@@ -33,106 +51,117 @@ impl fmt::Debug for KeySource {
         f.write_str(match self {
             Self::Own => "Own",
             Self::Given(_) => "Given(..)",
+            Self::Cluster(_) => "Cluster(..)",
             Self::None => "None",
         })
     }
 }
 
-/// What the key's file says.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum KeyFile {
-    /// The store's own secret.
-    Secret([u8; 32]),
-    /// The id of a key that somebody else keeps.
-    Fingerprint(KeyId),
-}
-
-impl KeyFile {
-    fn format(&self) -> String {
-        let (word, bytes): (_, &[u8]) = match self {
-            Self::Secret(secret) => ("secret", secret),
-            Self::Fingerprint(id) => ("fingerprint", id.as_bytes()),
-        };
-        let body = format!("{TITLE}\n{word} {}\n", hex(bytes));
-        let check = check(&body);
-        format!("{body}check {check}\n")
-    }
-
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let mut lines = text.lines();
-        if lines.next() != Some(TITLE) {
-            return Err("it is no key of a version that this build reads");
+/// Reads what the folder says, and puts the keys together.
+pub(crate) fn read_keys(
+    disk: &dyn Disk,
+    layout: &Layout,
+    source: KeySource,
+) -> Result<(Ring, KeyNote), OpenError> {
+    let path = || layout.root().to_owned();
+    let noted = read_note(disk, layout)?;
+    let given = match source {
+        KeySource::None => return Ok((Ring::default(), KeyNote { own: false, on_disk: noted.is_some() })),
+        KeySource::Own if noted.is_some() => return Err(OpenError::ClusterKey { path: path() }),
+        KeySource::Own => {
+            let mut ring = Ring::default();
+            for (service, secrets) in key_files::read_all(disk, layout)? {
+                ring.set(&service, Some(&secrets));
+            }
+            return Ok((ring, KeyNote { own: true, on_disk: true }));
         }
-        let line = lines.next().ok_or("it is cut short")?;
-        let body = format!("{TITLE}\n{line}\n");
-        if text != format!("{body}check {}\n", check(&body)) {
-            return Err("its checksum does not match");
+        KeySource::Given(secret) => {
+            let secrets = Secrets::one(Secret::from_bytes(secret));
+            ClusterKeys { secrets: Some(secrets), services: BTreeMap::new() }
         }
-        match line.split_once(' ') {
-            Some(("secret", digits)) => unhex(digits).map(Self::Secret),
-            Some(("fingerprint", digits)) => digits.parse().ok().map(Self::Fingerprint),
-            _ => None,
+        KeySource::Cluster(given) => given,
+    };
+    // One that was made with an older secret is to say the newest from now on: the older may go one day.
+    let mut on_disk = true;
+    if let Some(secrets) = &given.secrets {
+        if noted.is_some_and(|id| secrets.iter().all(|secret| secret.id() != id)) {
+            return Err(OpenError::WrongKey { path: path() });
         }
-        .ok_or("it holds no key")
+        on_disk = noted == Some(secrets.newest().id());
     }
+    Ok((Ring::given(given), KeyNote { own: false, on_disk }))
+}
 
-    /// Reads the file, if there is one.
-    pub(crate) fn read(disk: &dyn Disk, layout: &Layout) -> Result<Option<Self>, Fault> {
-        let path = layout.key();
-        let file = match disk.open(&path, false) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).during("open", &path),
-        };
-        let bytes = file.bytes().during("read", &path)?;
-        if bytes > limits::KEY_FILE_BYTES_MAX {
-            return Err(Fault::damaged(&path, "it is too large for a key"));
-        }
-        let mut text = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        file.read_at(0, &mut text).map_err(|error| Fault::reading(&path, error))?;
-        let text = String::from_utf8(text).map_err(|_| Fault::damaged(&path, "it is no text"))?;
-        Self::parse(&text).map(Some).map_err(|reason| Fault::damaged(&path, reason))
+/// Where the folder does not say which secret it was made with, its manifests do.
+pub(crate) fn compare_keys(layout: &Layout, state: &State, ring: &Ring) -> Result<(), OpenError> {
+    if ring.newest_root().is_none() {
+        return Ok(());
     }
-
-    /// Writes the file so that it is there whole or not at all.
-    pub(crate) fn write(&self, disk: &std::sync::Arc<dyn Disk>, layout: &Layout) -> Result<(), Fault> {
-        let path = layout.key();
-        let temporary = TemporaryFile::create(disk, layout.temporaries().join(new_name("key")?))?;
-        temporary.file().write_at(0, self.format().as_bytes()).during("write", temporary.path())?;
-        temporary.file().sync().during("sync", temporary.path())?;
-        temporary.rename(&path)?;
-        disk.sync_folder(layout.root()).during("sync", layout.root())
+    let derived = state.snapshots.values().filter(|s| !ring.has_own(&s.manifest.service));
+    let mut ids = derived.map(|snapshot| snapshot.manifest.key).peekable();
+    if ids.peek().is_none() || ids.any(|id| ring.find(id).is_some()) {
+        Ok(())
+    } else {
+        Err(OpenError::WrongKey { path: layout.root().to_owned() })
     }
 }
 
-/// A new secret from the system.
-pub(crate) fn new_secret() -> Result<[u8; 32], Fault> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| Fault::Random { reason: error.to_string() })?;
-    Ok(secret)
+/// The id of the secret that the folder was made with, if it was given one.
+pub(crate) fn read_note(disk: &dyn Disk, layout: &Layout) -> Result<Option<KeyId>, Fault> {
+    let path = layout.key();
+    let Some(text) = read_text(disk, &path)? else { return Ok(None) };
+    parse(&text).map(Some).map_err(|reason| Fault::damaged(&path, reason))
 }
 
-fn check(body: &str) -> String {
-    hex(&blake3::hash(body.as_bytes()).as_bytes()[..16])
+/// Writes the note so that it is there whole or not at all.
+pub(crate) fn write_note(disk: &Arc<dyn Disk>, layout: &Layout, id: KeyId) -> Result<(), Fault> {
+    write_text(disk, layout, &layout.key(), &format(id))?;
+    disk.sync_folder(layout.root()).during("sync", layout.root())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a text can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    if digits.len() != N * 2 || !digits.is_ascii() {
-        return None;
+/// Reads a small file of text, if there is one.
+pub(crate) fn read_text(disk: &dyn Disk, path: &std::path::Path) -> Result<Option<String>, Fault> {
+    let file = match disk.open(path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).during("open", path),
+    };
+    let bytes = file.bytes().during("read", path)?;
+    if bytes > limits::KEY_FILE_BYTES_MAX {
+        return Err(Fault::damaged(path, "it is too large for a key"));
     }
-    let mut bytes = [0; N];
-    for (position, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[position * 2..position * 2 + 2], 16).ok()?;
+    let mut text = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    file.read_at(0, &mut text).map_err(|error| Fault::reading(path, error))?;
+    String::from_utf8(text).map(Some).map_err(|_| Fault::damaged(path, "it is no text"))
+}
+
+/// Writes a file of text in place of what has its name. The caller syncs the folder.
+pub(crate) fn write_text(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    path: &std::path::Path,
+    text: &str,
+) -> Result<(), Fault> {
+    let temporary = TemporaryFile::create(disk, layout.temporaries().join(new_name("key")?))?;
+    temporary.file().write_at(0, text.as_bytes()).during("write", temporary.path())?;
+    temporary.file().sync().during("sync", temporary.path())?;
+    temporary.rename(path)
+}
+
+fn format(id: KeyId) -> String {
+    let body = format!("{TITLE}\ngiven {id}\n");
+    let check = check(&body);
+    format!("{body}check {check}\n")
+}
+
+fn parse(text: &str) -> Result<KeyId, &'static str> {
+    let mut lines = text.lines();
+    if lines.next() != Some(TITLE) {
+        return Err("it is no key of a version that this build reads");
     }
-    Some(bytes)
+    let line = lines.next().ok_or("it is cut short")?;
+    let id = line.strip_prefix("given ").and_then(|digits| digits.parse().ok()).ok_or("it names no key")?;
+    if text == format(id) { Ok(id) } else { Err("its checksum does not match") }
 }
 
 #[cfg(test)]
@@ -140,23 +169,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_read_back() {
-        for file in [KeyFile::Secret([7; 32]), KeyFile::Fingerprint(KeyId::from_bytes([9; 8]))] {
-            assert!(KeyFile::parse(&file.format()) == Ok(file));
-        }
-    }
-
-    #[test]
-    fn any_changed_byte_is_refused() {
-        let text = KeyFile::Secret([0x5a; 32]).format();
+    fn notes_are_read_back_and_any_changed_byte_is_refused() {
+        let id = KeyId::from_bytes([9; 8]);
+        let text = format(id);
+        assert_eq!(parse(&text), Ok(id));
         for position in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[position] ^= 1;
-            let text = String::from_utf8(bytes).unwrap();
-            assert!(KeyFile::parse(&text).is_err(), "byte {position}");
+            assert!(parse(&String::from_utf8(bytes).unwrap()).is_err(), "byte {position}");
         }
         for end in 0..text.len() {
-            assert!(KeyFile::parse(&text[..end]).is_err(), "cut at {end}");
+            assert!(parse(&text[..end]).is_err(), "cut at {end}");
         }
     }
 }

@@ -5,8 +5,10 @@ use std::sync::{PoisonError, RwLock};
 
 use sustain_proto::{KeyId, ServiceName};
 
-use crate::Fault;
+use crate::key::ClusterKeys;
+use crate::secret::Secrets;
 use crate::service_key::ServiceKey;
+use crate::{Fault, limits};
 
 /// Keys by what they are for, and by id. Its lock is one of the small ones: nothing is taken while it is held.
 #[derive(Debug, Default)]
@@ -15,26 +17,88 @@ pub(crate) struct Keys {
 }
 
 /// What a store was given, or has in its folder.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Ring {
-    /// Of services that have no entry of their own.
-    pub(crate) default: Option<ServiceKey>,
-    /// None: the service's key is not here.
-    pub(crate) services: BTreeMap<ServiceName, Option<ServiceKey>>,
-    /// Keys that only open.
-    pub(crate) older: Vec<ServiceKey>,
+    /// What keys of services are derived from that have no entry of their own, and older ones of those that have.
+    roots: Option<Secrets>,
+    /// Of services with secrets of their own, the keys, the newest last. Empty: they are not here.
+    own: BTreeMap<ServiceName, Vec<KeyId>>,
+    /// Of services that were met, the derived keys, the newest last.
+    derived: BTreeMap<ServiceName, Vec<KeyId>>,
+    by_id: BTreeMap<KeyId, ServiceKey>,
 }
 
 impl Ring {
-    fn all(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.default.iter().chain(self.services.values().flatten()).chain(&self.older)
+    /// What a cluster gives.
+    pub(crate) fn given(keys: ClusterKeys) -> Self {
+        let mut ring = Self { roots: keys.secrets, ..Self::default() };
+        keys.services.iter().for_each(|(service, secrets)| ring.set(service, secrets.as_ref()));
+        ring
+    }
+
+    /// A service has secrets of its own, these.
+    pub(crate) fn set(&mut self, service: &ServiceName, secrets: Option<&Secrets>) {
+        let keys = self.remember(secrets);
+        if let Some(before) = self.own.insert(service.clone(), keys.clone()) {
+            before.iter().filter(|id| !keys.contains(id)).for_each(|id| drop(self.by_id.remove(id)));
+        }
+    }
+
+    fn remember(&mut self, secrets: Option<&Secrets>) -> Vec<KeyId> {
+        let keys: Vec<ServiceKey> = secrets.into_iter().flat_map(Secrets::iter).map(|s| s.key()).collect();
+        let ids = keys.iter().map(ServiceKey::id).collect();
+        self.by_id.extend(keys.into_iter().map(|key| (key.id(), key)));
+        ids
+    }
+
+    /// A service is met: from now on its keys are found by their ids.
+    pub(crate) fn learn(&mut self, service: &ServiceName) {
+        if self.derived.contains_key(service) || self.derived.len() >= limits::SERVICES_KNOWN_MAX {
+            return;
+        }
+        if let Some(secrets) = self.roots.as_ref().map(|roots| roots.of_service(service)) {
+            let ids = self.remember(Some(&secrets));
+            self.derived.insert(service.clone(), ids);
+        }
+    }
+
+    /// The id of the secret that keys are derived from.
+    pub(crate) fn newest_root(&self) -> Option<KeyId> {
+        self.roots.as_ref().map(|roots| roots.newest().id())
+    }
+
+    /// Whether a service has secrets of its own, here or elsewhere.
+    pub(crate) fn has_own(&self, service: &ServiceName) -> bool {
+        self.own.contains_key(service)
+    }
+
+    /// Services that a key is known of, or known to be elsewhere.
+    pub(crate) fn services(&self) -> Vec<ServiceName> {
+        self.own.keys().chain(self.derived.keys()).cloned().collect()
+    }
+
+    /// Services that have several secrets of their own here.
+    pub(crate) fn with_several_own(&self) -> Vec<ServiceName> {
+        self.own.iter().filter(|(_, keys)| keys.len() > 1).map(|(service, _)| service.clone()).collect()
+    }
+
+    pub(crate) fn find(&self, id: KeyId) -> Option<&ServiceKey> {
+        self.by_id.get(&id)
+    }
+
+    /// All keys of a service that are here, the newest last: that one seals its new bases, unless it is `false`.
+    pub(crate) fn all_of(&self, service: &ServiceName) -> (Vec<KeyId>, bool) {
+        let own = self.own.get(service);
+        let seals = own.map_or(self.roots.is_some(), |own| !own.is_empty());
+        let derived = self.derived.get(service).into_iter().flatten();
+        (derived.chain(own.into_iter().flatten()).copied().collect(), seals)
     }
 
     /// The key of a service's new bases.
-    fn of_service(&self, service: &ServiceName) -> Option<&ServiceKey> {
-        match self.services.get(service) {
-            Some(own) => own.as_ref(),
-            None => self.default.as_ref(),
+    fn of_service(&self, service: &ServiceName) -> Option<ServiceKey> {
+        match self.own.get(service) {
+            Some(own) => own.last().and_then(|id| self.find(*id)).cloned(),
+            None => self.roots.as_ref().map(|roots| roots.newest().of_service(service).key()),
         }
     }
 }
@@ -46,19 +110,27 @@ impl Keys {
 
     /// The key with this id.
     pub(crate) fn find(&self, id: KeyId) -> Result<ServiceKey, Fault> {
-        self.with(|ring| ring.all().find(|key| key.id() == id).cloned()).ok_or(Fault::KeyMissing { key: id })
+        self.with(|ring| ring.find(id).cloned()).ok_or(Fault::KeyMissing { key: id })
     }
 
     /// The key of a service's new bases, if it is here.
     pub(crate) fn of_service(&self, service: &ServiceName) -> Option<ServiceKey> {
-        self.with(|ring| ring.of_service(service).cloned())
+        self.learn(service);
+        self.with(|ring| ring.of_service(service))
+    }
+
+    /// A service is met: from now on its keys are found by their ids.
+    pub(crate) fn learn(&self, service: &ServiceName) {
+        if self.with(|ring| ring.roots.is_some() && !ring.derived.contains_key(service)) {
+            self.change(|ring| ring.learn(service));
+        }
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
         look(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Ring)) {
-        change(&mut self.ring.write().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
+        change(&mut self.ring.write().unwrap_or_else(PoisonError::into_inner))
     }
 }

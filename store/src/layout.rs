@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sustain_proto::{PackId, PinName, SnapshotId};
+use sustain_proto::{PackId, PinName, ServiceName, SnapshotId};
 
 const PACK_SUFFIX: &str = ".pack";
 const MANIFEST_SUFFIX: &str = ".manifest";
@@ -31,6 +31,15 @@ impl Layout {
 
     pub(crate) fn key(&self) -> PathBuf {
         self.root.join("key")
+    }
+
+    /// The secrets of a store that is used by itself, a file for each service.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    pub(crate) fn service_key(&self, service: &ServiceName) -> PathBuf {
+        self.keys().join(service.as_str())
     }
 
     pub(crate) fn database(&self) -> PathBuf {

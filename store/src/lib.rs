@@ -1,9 +1,9 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, journal, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, processes/, tmp/}`. Packs
-//! and manifests are the truth; the journal holds only what can be rebuilt from them, and the durable marks.
-//! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one entry of the journal.
+//! On disk: `DIR/{key, keys/SERVICE, journal, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, processes/,
+//! tmp/}`. Packs and manifests are the truth; the journal holds only what can be rebuilt from them, and the durable
+//! marks. Order of every change: write to `tmp/`, sync, rename, sync the folder; then one entry of the journal.
 
 pub mod disk;
 pub mod limits;
@@ -11,6 +11,7 @@ pub mod limits;
 mod block;
 mod block_cache;
 mod catalogue;
+mod change_key;
 mod chunk_reader;
 mod collect;
 mod commit;
@@ -30,11 +31,13 @@ mod index_parts;
 mod ingest;
 mod join;
 mod key;
+mod key_files;
 mod keys;
 mod layout;
 mod listing;
 mod mend;
 mod named_pins;
+mod new_names;
 mod open;
 mod pack_ends;
 mod pack_file;
@@ -65,6 +68,7 @@ mod restore;
 mod retention;
 mod retire;
 mod rewrite;
+mod secret;
 mod selector;
 mod service_key;
 mod source;
@@ -75,12 +79,13 @@ mod target;
 mod verify;
 mod whole;
 
+pub use change_key::{ChangeKeyError, KeyInfo, ServiceKeys};
 pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
 pub use holds::Reason;
 pub use import::ImportError;
-pub use key::KeySource;
+pub use key::{ClusterKeys, KeySource};
 pub use named_pins::{NamedPin, PinError};
 pub use open::{OpenError, OpenReport, StoreOptions};
 pub use parallel::Pace;
@@ -97,6 +102,7 @@ pub use receive::PackReceiver;
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;
+pub use secret::{Secret, Secrets, TooManySecrets};
 pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;

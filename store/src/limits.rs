@@ -102,11 +102,16 @@ pub const PREFIX_DIGITS_MIN: usize = 4;
 /// Most aliases that a chain may have: each rebase adds one link.
 pub const ALIAS_STEPS_MAX: usize = 1_024;
 
-/// Most bytes of the key file; a whole one has under 300.
+/// Most secrets of a service, or of a cluster: the newest, and those that open what a rebase has not sealed anew yet. A
+/// guess: usually there is one, and two from a change to the next rebase.
+pub const SECRETS_MAX: usize = 16;
+
+/// Most bytes of a file of keys; one with the most secrets has some 1,300.
 pub const KEY_FILE_BYTES_MAX: u64 = 4_096;
 
-/// Most chunks that are tried to find out whether a given key is the store's.
-pub const KEY_PROBES_MAX: usize = 8;
+/// Most services whose derived keys are kept at hand. Of those beyond it what comes is kept, and read after the next
+/// opening. A guess: far more than a node runs.
+pub const SERVICES_KNOWN_MAX: usize = 4_096;
 
 /// Most bytes of a file that is copied into memory because the file system is read-only. The database is such a file: a
 /// million snapshots fit.

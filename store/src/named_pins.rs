@@ -33,7 +33,7 @@ impl Identity {
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
         let manifest = &snapshot.manifest;
         let service = manifest.service.clone();
-        Self { service, term: manifest.term, seq: manifest.seq, content: manifest.content }
+        Self { service, term: manifest.term, seq: manifest.seq, content: manifest.identity() }
     }
 }
 

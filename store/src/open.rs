@@ -13,23 +13,21 @@ use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
 use crate::gate::Gates;
 use crate::join::join;
-use crate::key::{KeyFile, KeySource};
-use crate::keys::{Keys, Ring};
+use crate::key::{KeySource, compare_keys, read_keys};
+use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::pins::Pins;
 use crate::processes::{Others, Registration, new_process};
 use crate::read_only::Lenient;
 use crate::recent::Recents;
-use crate::service_key::ServiceKey;
-use crate::state::{Snapshot, State};
-use crate::store::{KeyNote, Shared, Store};
+use crate::store::{Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
 use crate::{BadFile, ErrorKind, Fault, limits};
 
 /// How to open a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Where the key comes from that everything is sealed under.
+    /// Where the keys come from that services are sealed under.
     pub key: KeySource,
     /// Make the folder if it does not exist.
     pub create: bool,
@@ -127,7 +125,7 @@ impl Store {
         let disk: Arc<dyn Disk> = lenient.clone();
         let layout = Layout::new(dir, new_process(node)?);
         let lock = prepare(&disk, &layout, create)?;
-        let (ring, note) = read_key(disk.as_ref(), &layout, key)?;
+        let (mut ring, note) = read_keys(disk.as_ref(), &layout, key)?;
         let mut report = OpenReport::default();
         let others = Others::look(disk.as_ref(), &layout)?;
         if node && others.have_node() {
@@ -135,8 +133,9 @@ impl Store {
         }
         let registration = Registration::new(&disk, &layout)?;
         let (database, state) = settle(&disk, &layout, &others, lock, &mut report)?;
+        state.services().iter().for_each(|service| ring.learn(service));
         if !note.on_disk {
-            compare_key(&layout, &state, &ring)?;
+            compare_keys(&layout, &state, &ring)?;
         }
         if let Some(reason) = &report.rebuilt {
             tracing::warn!(store = %dir.display(), reason, "the database was made anew from packs and manifests");
@@ -162,6 +161,7 @@ impl Store {
             pack_folders: Mutex::new(BTreeSet::new()),
             report,
         };
+        shared.forget_all_unused_keys();
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -244,43 +244,4 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
     }
     disk.sync_folder(root).during("sync", root)?;
     Ok(lock)
-}
-
-fn read_key(disk: &dyn Disk, layout: &Layout, source: KeySource) -> Result<(Ring, KeyNote), OpenError> {
-    let path = || layout.root().to_owned();
-    let file = KeyFile::read(disk, layout)?;
-    let note = KeyNote { own: source == KeySource::Own, on_disk: file.is_some() };
-    let default = match (source, file) {
-        (KeySource::Own, None) | (KeySource::None, _) => None,
-        (KeySource::Own, Some(KeyFile::Secret(secret))) => Some(ServiceKey::derive(&secret)),
-        (KeySource::Own, Some(KeyFile::Fingerprint(_))) => {
-            return Err(OpenError::ClusterKey { path: path() });
-        }
-        (KeySource::Given(secret), file) => {
-            let key = ServiceKey::derive(&secret);
-            let same = match file {
-                None => true,
-                Some(KeyFile::Fingerprint(id)) => id == key.id(),
-                Some(KeyFile::Secret(own)) => own == secret,
-            };
-            if !same {
-                return Err(OpenError::WrongKey { path: path() });
-            }
-            Some(key)
-        }
-    };
-    Ok((Ring { default, ..Ring::default() }, note))
-}
-
-/// Where the folder does not say which key it was made with, its manifests do.
-fn compare_key(layout: &Layout, state: &State, ring: &Ring) -> Result<(), OpenError> {
-    let Some(key) = &ring.default else { return Ok(()) };
-    let of_others = |snapshot: &&Arc<Snapshot>| !ring.services.contains_key(&snapshot.manifest.service);
-    let mut sealed =
-        state.snapshots.values().filter(of_others).map(|snapshot| snapshot.manifest.key).peekable();
-    if sealed.peek().is_none() || sealed.any(|id| id == key.id()) {
-        Ok(())
-    } else {
-        Err(OpenError::WrongKey { path: layout.root().to_owned() })
-    }
 }

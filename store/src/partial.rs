@@ -36,7 +36,7 @@ impl Store {
         lazy: &[RegionName],
     ) -> Result<Partial, ImportError> {
         let shared = &self.shared;
-        let given = Given::decode(manifests)?;
+        let given = Given::decode(&shared.keys, manifests)?;
         let snapshot = given.in_order().last().cloned();
         let snapshot = snapshot.ok_or_else(|| ReadError::NotFound { selector: "no manifest".to_owned() })?;
         let choose = |state: &State| {

@@ -39,6 +39,8 @@ pub struct Growth {
     pub live_bytes: u64,
     /// What only other ones list.
     pub dead_bytes: u64,
+    /// The service's key is another one than the generation's.
+    pub changes_key: bool,
 }
 
 /// Why a generation is to end.
@@ -51,6 +53,8 @@ pub enum Trigger {
     DeltaBytes,
     /// What nobody needs of it.
     DeadBytes,
+    /// Its key, which was changed.
+    Key,
 }
 
 impl Trigger {
@@ -61,6 +65,7 @@ impl Trigger {
             Self::Deltas => "it has as many deltas as it may",
             Self::DeltaBytes => "its deltas take too much beside the base",
             Self::DeadBytes => "too much of it is needed by nobody",
+            Self::Key => "the service's key was changed",
         }
     }
 }
@@ -69,6 +74,9 @@ impl RebasePolicy {
     /// Whether a generation is to end, and why.
     #[must_use]
     pub fn due(&self, growth: &Growth) -> Option<Trigger> {
+        if growth.changes_key {
+            return Some(Trigger::Key);
+        }
         if growth.deltas == 0 {
             return None;
         }
@@ -101,7 +109,14 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn growth(deltas: u32, delta_bytes: u64, dead_bytes: u64) -> Growth {
-        Growth { deltas, base_bytes: 100 * MIB, delta_bytes, live_bytes: 120 * MIB, dead_bytes }
+        Growth {
+            deltas,
+            base_bytes: 100 * MIB,
+            delta_bytes,
+            live_bytes: 120 * MIB,
+            dead_bytes,
+            changes_key: false,
+        }
     }
 
     #[test]
@@ -111,6 +126,8 @@ mod tests {
         assert_eq!(policy.due(&growth(60, 0, 0)), Some(Trigger::Deltas));
         assert_eq!(policy.due(&growth(1, 100 * MIB + 1, 0)), Some(Trigger::DeltaBytes));
         assert_eq!(policy.due(&growth(1, 0, 60 * MIB + 1)), Some(Trigger::DeadBytes));
+        let changed = Growth { changes_key: true, ..growth(0, 0, 0) };
+        assert_eq!(policy.due(&changed), Some(Trigger::Key));
     }
 
     #[test]

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sustain_proto::limits::CAME_FROM_MAX;
-use sustain_proto::{ChunkId, Held, IndexRoot, PackId, PackRef, SnapshotId, SnapshotKind};
+use sustain_proto::{
+    ChunkId, Held, IndexRoot, KeyId, PackId, PackRef, SnapshotId, SnapshotIndex, SnapshotKind,
+};
 
 use crate::generation::{Whole, with_base};
+use crate::new_names::{NewNames, change_key};
 use crate::pack_writer::FinishedPack;
 use crate::policy::RebasePolicy;
 use crate::publish::sync_packs;
 use crate::rebase::RebaseError;
-use crate::rewrite::{chunks_of, write_base_packs};
+use crate::rewrite::{BasePacks, chunks_of, write_base_packs};
+use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::{Fault, Progress};
@@ -34,6 +38,9 @@ pub(crate) struct Plan {
 pub(crate) struct Draft {
     /// The snapshot whose chunks are the base's: the promoted one as it was, or the base itself if that is there.
     pub(crate) whole: Whole,
+    /// The index of that under the generation's key, if it is sealed under another one.
+    renamed: Option<SnapshotIndex>,
+    pub(crate) names: NewNames,
     pub(crate) base: Arc<Snapshot>,
     pub(crate) in_base: HashSet<ChunkId>,
     /// Old ids and what they became, the base among them if it is new.
@@ -47,33 +54,40 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Writes the packs of the new base, which takes long, and describes it.
+    /// Writes the packs of the new base, which takes long, and describes it. All of it is sealed under this key.
     pub(crate) fn begin(
         shared: &Shared,
         state: &State,
         promoted: &Arc<Snapshot>,
+        key: ServiceKey,
         held: Vec<Held>,
         policy: &RebasePolicy,
         progress: &dyn Progress,
     ) -> Result<Self, RebaseError> {
         let (base, snapshot) = with_base(state, promoted)?;
         let whole = Whole::load(shared, &base, &snapshot)?;
-        let (mut listed, packs) = write_base_packs(shared, &whole, policy, progress)?;
+        let mut names = NewNames::under(key);
+        let BasePacks { mut listed, packs, renamed } =
+            write_base_packs(shared, &whole, &mut names, policy, progress)?;
         listed.extend(packs.iter().map(|pack| pack.reference));
-        let base = describe_base(&whole, listed, held)?;
+        let index = renamed.as_ref().unwrap_or(&whole.index);
+        let base = describe_base(&whole, index, names.key().id(), listed, held)?;
         let described = BTreeMap::from([(promoted.id, base.clone())]);
-        Ok(Self { described, packs, ..Self::against(whole, base) })
+        Ok(Self { described, packs, ..Self::against(whole, renamed, names, base) })
     }
 
     /// For adding to the generation of a base that is here.
     pub(crate) fn onto(shared: &Shared, base: &Arc<Snapshot>) -> Result<Self, RebaseError> {
-        Ok(Self::against(Whole::load(shared, base, base)?, base.clone()))
+        let names = NewNames::under(shared.keys.find(base.manifest.key)?);
+        Ok(Self::against(Whole::load(shared, base, base)?, None, names, base.clone()))
     }
 
-    fn against(whole: Whole, base: Arc<Snapshot>) -> Self {
+    fn against(whole: Whole, renamed: Option<SnapshotIndex>, names: NewNames, base: Arc<Snapshot>) -> Self {
         Self {
-            in_base: chunks_of(&whole.index),
+            in_base: chunks_of(renamed.as_ref().unwrap_or(&whole.index)),
             whole,
+            renamed,
+            names,
             base,
             described: BTreeMap::new(),
             written: HashMap::new(),
@@ -81,6 +95,11 @@ impl Draft {
             packs: Vec::new(),
             synced: 0,
         }
+    }
+
+    /// The base's index, under the generation's key.
+    pub(crate) fn base_index(&self) -> &SnapshotIndex {
+        self.renamed.as_ref().unwrap_or(&self.whole.index)
     }
 
     /// Describes snapshots that were not yet, oldest first, against the base.
@@ -128,13 +147,20 @@ impl Draft {
     }
 }
 
-fn describe_base(whole: &Whole, packs: Vec<PackRef>, held: Vec<Held>) -> Result<Arc<Snapshot>, RebaseError> {
+fn describe_base(
+    whole: &Whole,
+    index: &SnapshotIndex,
+    key: KeyId,
+    packs: Vec<PackRef>,
+    held: Vec<Held>,
+) -> Result<Arc<Snapshot>, RebaseError> {
     let old = &whole.snapshot;
     let mut came_from = vec![old.id];
     came_from.extend(old.came_from());
     came_from.truncate(CAME_FROM_MAX);
-    let (index_root, _) = whole.index.encode().map_err(RebaseError::Index)?;
+    let (index_root, _) = index.encode().map_err(RebaseError::Index)?;
     let mut manifest = old.manifest.clone();
+    change_key(&mut manifest, key, index);
     manifest.kind = SnapshotKind::Base { came_from, held };
     manifest.indexes = vec![index_root];
     manifest.packs = packs;

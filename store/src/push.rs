@@ -338,6 +338,7 @@ impl Push {
             regions: self.regions.clone(),
             indexes,
             content: self.index.content_hash(&self.regions),
+            first_content: None,
             packs,
         })
     }

@@ -157,8 +157,8 @@ impl Store {
         }
         let choose_new = |state: &State| {
             let promoted = choose(state, service, options.promote)?;
-            let goal =
-                if promoted.manifest.base().is_some() { Goal::NewGeneration } else { Goal::ItsGeneration };
+            let is_new = promoted.manifest.base().is_some() || self.shared.changes_key(&promoted);
+            let goal = if is_new { Goal::NewGeneration } else { Goal::ItsGeneration };
             Ok((promoted, goal))
         };
         self.prepare(service, options, choose_new, progress)
@@ -189,7 +189,8 @@ impl Store {
         let draft = behind(|| {
             let mut draft = match goal {
                 Goal::NewGeneration => {
-                    Draft::begin(shared, &state, &promoted, fate.held(), &options.policy, progress)?
+                    let key = shared.key_to_write(service)?;
+                    Draft::begin(shared, &state, &promoted, key, fate.held(), &options.policy, progress)?
                 }
                 Goal::ItsGeneration if fate.rewritten.is_empty() => return Ok(None),
                 Goal::ItsGeneration => Draft::onto(shared, &with_base(&state, &promoted)?.0)?,
@@ -278,7 +279,11 @@ impl PreparedRebase {
                 }
             }
             if self.has_described(&fate) {
-                return self.replace(&mut commit, (&state, &promoted, &fate));
+                let service = self.service.clone();
+                let report = self.replace(&mut commit, (&state, &promoted, &fate))?;
+                drop(commit);
+                shared.forget_unused_keys(&service);
+                return Ok(report);
             }
             // Others have pushed or pinned something in between.
         }

@@ -13,6 +13,7 @@ use crate::catalogue::{Catalogue, Place};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::Whole;
 use crate::listing::append_index;
+use crate::new_names::{NewNames, absent, change_key};
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::policy::RebasePolicy;
 use crate::promote::Draft;
@@ -22,13 +23,25 @@ use crate::store::Shared;
 use crate::whole::difference;
 use crate::{Fault, Progress, ReadError, limits};
 
-/// Keeps the packs that are alive enough, and copies what lives in the others.
+/// What a new base is made of.
+pub(crate) struct BasePacks {
+    /// Packs that stay as they are.
+    pub(crate) listed: Vec<PackRef>,
+    /// Those that were written.
+    pub(crate) packs: Vec<FinishedPack>,
+    /// The index, if chunks have other names now.
+    pub(crate) renamed: Option<SnapshotIndex>,
+}
+
+/// Keeps the packs that are alive enough, and copies what lives in the others. None is kept under another key.
 pub(crate) fn write_base_packs(
     shared: &Shared,
     whole: &Whole,
+    names: &mut NewNames,
     policy: &RebasePolicy,
     progress: &dyn Progress,
-) -> Result<(Vec<PackRef>, Vec<FinishedPack>), RebaseError> {
+) -> Result<BasePacks, RebaseError> {
+    let is_renamed = names.differ_from(&whole.snapshot.manifest);
     let live: BTreeSet<Place> = whole
         .index
         .regions
@@ -48,23 +61,25 @@ pub(crate) fn write_base_packs(
             live.range(first..=last).copied().partition(|place| catalogue.is_alone(*place));
         let bytes: u64 = alone.iter().map(|place| share_of_block(catalogue, *place)).sum();
         moved.extend(blocked);
-        if policy.keeps(bytes, pack.bytes) {
+        if !is_renamed && policy.keeps(bytes, pack.bytes) {
             kept.push(*pack);
         } else {
             moved.extend(alone);
         }
     }
     moved.sort_unstable();
-    let key = shared.keys.find(whole.snapshot.manifest.key)?;
+    let key = names.key().clone();
     let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
-    write_whole(shared, catalogue, &moved, &mut sink, progress)?;
-    let (root, encoded) = whole.index.encode().map_err(RebaseError::Index)?;
+    write_whole(shared, catalogue, &moved, &mut sink, is_renamed.then_some(&mut *names), progress)?;
+    let index = names.index(shared, whole, progress)?;
+    let (root, encoded) = index.encode().map_err(RebaseError::Index)?;
     // If a kept pack holds this very index already, listing that pack is enough.
     let stored = catalogue.index(&root).map(|place| catalogue.pack(place.pack));
     if !stored.is_some_and(|pack| kept.contains(&pack)) {
         append_index(&mut sink, root, &encoded, shared.zstd_level)?;
     }
-    Ok((kept, sink.finish()?))
+    let renamed = is_renamed.then(|| index.into_owned());
+    Ok(BasePacks { listed: kept, packs: sink.finish()?, renamed })
 }
 
 /// Stored bytes of a chunk: of its block's, as many as it has of the block's plain ones.
@@ -80,13 +95,16 @@ fn write_whole(
     catalogue: &Catalogue,
     places: &[Place],
     sink: &mut PackSink,
+    mut names: Option<&mut NewNames>,
     progress: &dyn Progress,
 ) -> Result<(), RebaseError> {
     let from = Chunks::new(shared, catalogue);
     let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared, sink)?);
     for place in places {
         stop_if_wanted(progress)?;
-        encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None, None);
+        let (id, plain) = (catalogue.entry(*place).id, reader.chunk(from, *place)?);
+        let id = names.as_mut().map_or(id, |names| names.name(id, plain));
+        encoder.add(id, plain, None, None);
         if encoder.chunk_count() == limits::BASE_BLOCK_CHUNKS {
             append(&mut encoder, sink)?;
         }
@@ -116,7 +134,8 @@ impl Draft {
         old: &Whole,
         progress: &dyn Progress,
     ) -> Result<Arc<Snapshot>, RebaseError> {
-        let mut delta = difference(&self.whole.index, &old.index, &old.snapshot.manifest.regions);
+        let index = self.names.index(shared, old, progress)?;
+        let mut delta = difference(self.base_index(), &index, &old.snapshot.manifest.regions);
         let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
         for chunks in delta.regions.values_mut() {
             chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !self.in_base.contains(&chunk)));
@@ -126,6 +145,7 @@ impl Draft {
         let packs = chunks.filter_map(|chunk| self.written.get(chunk)).chain(self.indexes.get(&index_root));
         let packs: BTreeMap<PackId, PackRef> = packs.map(|pack| (pack.id, *pack)).collect();
         let mut manifest = old.snapshot.manifest.clone();
+        change_key(&mut manifest, self.names.key().id(), &index);
         manifest.kind = SnapshotKind::Delta { base: self.base.id };
         let renamed = |id: &SnapshotId| self.described.get(id).map_or(*id, |new| new.id);
         manifest.parents = manifest.parents.iter().map(renamed).collect();
@@ -143,7 +163,7 @@ impl Draft {
         (delta, root, encoded): (&SnapshotIndex, IndexRoot, &[u8]),
         progress: &dyn Progress,
     ) -> Result<(), RebaseError> {
-        let key = shared.keys.find(self.base.manifest.key)?;
+        let key = self.names.key().clone();
         let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
         let mut encoder = encoder(shared, &sink)?;
         let base = Chunks::new(shared, &self.whole.catalogue);
@@ -158,7 +178,7 @@ impl Draft {
                 }
                 stop_if_wanted(progress)?;
                 let reference = self.reference(base, &mut references, name, *position)?;
-                let place = old.catalogue.chunk(&chunk).ok_or_else(|| missing(&old.snapshot, chunk))?;
+                let place = place_at(old, name, *position).ok_or_else(|| absent(old, chunk))?;
                 let plain = reader.chunk(from, place)?;
                 encoder.add(chunk, plain, reference, None);
                 if encoder.chunk_count() == limits::BLOCK_CHUNKS_MAX {
@@ -186,17 +206,17 @@ impl Draft {
         name: &RegionName,
         position: u64,
     ) -> Result<Option<(ChunkId, &'r [u8])>, ReadError> {
-        let chunk = self.whole.index.regions.get(name).and_then(|chunks| chunks.get(&position));
+        let chunk = self.base_index().regions.get(name).and_then(|chunks| chunks.get(&position));
         let Some(chunk) = chunk.copied().flatten() else { return Ok(None) };
-        let Some(place) = self.whole.catalogue.chunk(&chunk) else { return Ok(None) };
+        let Some(place) = place_at(&self.whole, name, position) else { return Ok(None) };
         Ok(Some((chunk, reader.chunk(base, place)?)))
     }
 }
 
-/// For a chunk that loading the snapshot has found in its packs.
-fn missing(snapshot: &Snapshot, chunk: ChunkId) -> Fault {
-    let reason = format!("no pack holds chunk {}", chunk.short());
-    Fault::damaged(std::path::Path::new(&snapshot.id.to_string()), reason)
+/// Where the chunk at a position is, whatever it is called there.
+fn place_at(whole: &Whole, name: &RegionName, position: u64) -> Option<Place> {
+    let chunk = whole.index.regions.get(name)?.get(&position).copied().flatten()?;
+    whole.catalogue.chunk(&chunk)
 }
 
 /// All chunks that an index names.
@@ -204,6 +224,6 @@ pub(crate) fn chunks_of(index: &SnapshotIndex) -> HashSet<ChunkId> {
     index.regions.values().flat_map(|chunks| chunks.values()).flatten().copied().collect()
 }
 
-fn stop_if_wanted(progress: &dyn Progress) -> Result<(), RebaseError> {
+pub(crate) fn stop_if_wanted(progress: &dyn Progress) -> Result<(), RebaseError> {
     if progress.cancelled() { Err(RebaseError::Cancelled) } else { Ok(()) }
 }

@@ -30,7 +30,9 @@ impl ServiceKey {
         self.0.id
     }
 
-    pub(crate) fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+    /// What a chunk with these bytes is called under it.
+    #[must_use]
+    pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
         self.0.chunks.chunk_id(plain)
     }
 

@@ -53,8 +53,8 @@ pub(crate) struct State {
 }
 
 /// Later terms are newer, then higher numbers, then the newer generation: a base that was made of a
-/// snapshot is newer than that one.
-type Order = (Term, u64, (Term, u64), bool, SnapshotId);
+/// snapshot is newer than that one, and of two with the same contents, the one that was made of more.
+type Order = (Term, u64, (Term, u64, usize), bool, SnapshotId);
 
 impl State {
     /// What one commit changes. Snapshots that are new are given; those that are not, another commit has dropped since.
@@ -93,8 +93,9 @@ impl State {
 
     fn order(&self, snapshot: &Snapshot) -> Order {
         let manifest = &snapshot.manifest;
-        let base = self.snapshots.get(&snapshot.generation()).map_or(manifest, |base| &base.manifest);
-        (manifest.term, manifest.seq, (base.term, base.seq), manifest.base().is_none(), snapshot.id)
+        let base = self.snapshots.get(&snapshot.generation()).map_or(snapshot, |base| &**base);
+        let generation = (base.manifest.term, base.manifest.seq, base.came_from().len());
+        (manifest.term, manifest.seq, generation, manifest.base().is_none(), snapshot.id)
     }
 
     /// Whether a snapshot is of an older generation than a base's.

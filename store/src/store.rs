@@ -13,8 +13,8 @@ use crate::database::Database;
 use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::gate::Gates;
-use crate::key::{KeyFile, new_secret};
-use crate::keys::Keys;
+use crate::key::write_note;
+use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
 use crate::pins::Pins;
 use crate::recent::Recents;
@@ -48,11 +48,12 @@ impl Store {
     }
 }
 
-/// What the store's folder says of the key that was not given for one service.
+/// What the store's folder says of its keys.
 #[derive(Debug)]
 pub(crate) struct KeyNote {
-    /// Whether the store makes a key of its own if it has none.
+    /// Whether the store makes keys of its own.
     pub(crate) own: bool,
+    /// Whether there is nothing to note.
     pub(crate) on_disk: bool,
 }
 
@@ -82,61 +83,30 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The key for a service's new base: makes the store's own one if it has none yet, and makes sure that the
-    /// folder says which key it is.
+    /// The key for a service's new base: makes the service's own one if it has none yet, and makes sure that the
+    /// folder says whose secret it was given. The caller holds no commit lock.
     pub(crate) fn key_to_write(&self, service: &ServiceName) -> Result<ServiceKey, Fault> {
-        // Two processes must not both make a key.
-        let _commit = match self.keys.of_service(service) {
-            None => Some(self.begin_commit()?),
-            Some(_) => None,
-        };
-        self.adopt_key();
-        let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_own_entry = self.keys.with(|ring| ring.services.contains_key(service));
-        if self.keys.of_service(service).is_none() && !has_own_entry && note.own {
-            let state = self.state();
-            if let Some(snapshot) = state.snapshots.values().next() {
-                return Err(Fault::KeyMissing { key: snapshot.manifest.key });
-            }
-            if !state.packs.is_empty() {
-                return Err(Fault::ServiceKeyMissing { service: service.clone() });
-            }
-            drop(state);
-            let secret = new_secret()?;
-            KeyFile::Secret(secret).write(&self.disk, &self.layout)?;
-            self.keys.change(|ring| ring.default = Some(ServiceKey::derive(&secret)));
-            note.on_disk = true;
+        if self.makes_keys() {
+            self.begin_own_key(service)?;
         }
-        self.note_key(&mut note)?;
+        self.note_given_key()?;
         let key = self.keys.of_service(service);
         key.ok_or_else(|| Fault::ServiceKeyMissing { service: service.clone() })
     }
 
-    /// Another process may have made the store's own key.
-    pub(crate) fn adopt_key(&self) {
-        let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
-        if !note.own || self.keys.with(|ring| ring.default.is_some()) {
-            return;
-        }
-        match KeyFile::read(self.disk.as_ref(), &self.layout) {
-            Ok(Some(KeyFile::Secret(secret))) => {
-                self.keys.change(|ring| ring.default = Some(ServiceKey::derive(&secret)));
-                note.on_disk = true;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the key that another process has made can't be read"),
-        }
+    /// Whether the store has its services' keys in files of its own.
+    pub(crate) fn makes_keys(&self) -> bool {
+        self.key_note.lock().unwrap_or_else(PoisonError::into_inner).own
     }
 
-    /// Makes sure that the folder says which key it was given.
+    /// Makes sure that the folder says whose secret it was given.
     pub(crate) fn note_given_key(&self) -> Result<(), Fault> {
         self.note_key(&mut self.key_note.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn note_key(&self, note: &mut KeyNote) -> Result<(), Fault> {
-        let given = self.keys.with(|ring| ring.default.as_ref().map(ServiceKey::id));
-        if let (Some(id), false) = (given, note.on_disk) {
-            KeyFile::Fingerprint(id).write(&self.disk, &self.layout)?;
+        if let (Some(id), false) = (self.keys.with(Ring::newest_root), note.on_disk) {
+            write_note(&self.disk, &self.layout, id)?;
             note.on_disk = true;
         }
         Ok(())

@@ -190,10 +190,11 @@ fn superseded<'a>(
     let is_known = |id: &SnapshotId| contents.snapshots.contains_key(id);
     let known = manifests.values().filter(move |snapshot| is_known(&snapshot.id));
     let known: BTreeMap<_, _> =
-        known.map(|snapshot| (place(&snapshot.manifest), snapshot.manifest.content)).collect();
+        known.map(|snapshot| (place(&snapshot.manifest), snapshot.manifest.identity())).collect();
     let unknown = manifests.values().filter(move |snapshot| !is_known(&snapshot.id));
     let is_superseded = move |snapshot: &&Snapshot| {
-        known.get(&place(&snapshot.manifest)).is_some_and(|content| *content != snapshot.manifest.content)
+        let content = snapshot.manifest.identity();
+        known.get(&place(&snapshot.manifest)).is_some_and(|known| *known != content)
     };
     unknown.filter(is_superseded).map(|snapshot| snapshot.id)
 }

@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
-use sustain_proto::{PackId, PackRef};
+use sustain_proto::{KeyId, PackId, PackRef};
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::{BlockPlace, Catalogue};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::{Whole, with_base};
-use crate::key::KeyFile;
+use crate::key::read_note;
 use crate::layout::Layout;
 use crate::pack_file::PackFile;
 use crate::parallel::{Pace, for_each_batch};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::sweep::{list_packs, read_manifest};
-use crate::{ErrorKind, Fault, Progress, ReadError};
+use crate::{ErrorKind, Fault, Progress, ReadError, Secret, key_files};
 
 /// A file that does not hold what it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -116,7 +116,7 @@ impl Store {
                 verify.blame(&bad.path, &bad.reason);
             }
         }
-        verify.key_file(&state);
+        verify.key_files(&state);
         let packs = list_packs(shared.disk.as_ref(), &shared.layout)?;
         for id in state.packs.keys().filter(|id| !packs.contains_key(id)) {
             verify.blame(&shared.layout.pack(id), "the file is missing");
@@ -159,7 +159,7 @@ impl Verify<'_> {
                 self.blame(&path, &reason);
                 Ok(())
             }
-            // Whose key should be here is told by the key's file.
+            // Whose key should be here is told by the keys' files.
             Fault::KeyMissing { .. } => Ok(()),
             other => Err(other.into()),
         }
@@ -171,20 +171,34 @@ impl Verify<'_> {
         if self.progress.cancelled() { Err(VerifyError::Cancelled) } else { Ok(()) }
     }
 
-    fn key_file(&self, state: &State) {
-        let path = self.shared.layout.key();
-        match KeyFile::read(self.shared.disk.as_ref(), &self.shared.layout) {
-            Ok(Some(_)) => {}
-            Ok(None) if state.snapshots.is_empty() || !self.lacks_own_key() => {}
-            Ok(None) => self.blame(&path, "the key is missing"),
-            Err(fault) => self.blame(&path, &fault.to_string()),
+    /// The files of keys: that they can be read, and that none is missing which the store should have.
+    fn key_files(&self, state: &State) {
+        let (disk, layout) = (self.shared.disk.as_ref(), &self.shared.layout);
+        if let Err(fault) = read_note(disk, layout) {
+            self.blame(&layout.key(), &fault.to_string());
         }
-    }
-
-    /// Whether the store should have a key of its own, and has none.
-    fn lacks_own_key(&self) -> bool {
-        let is_own = self.shared.key_note.lock().unwrap_or_else(PoisonError::into_inner).own;
-        is_own && self.shared.keys.with(|ring| ring.default.is_none())
+        if !self.shared.key_note.lock().unwrap_or_else(PoisonError::into_inner).own {
+            return;
+        }
+        for service in state.services() {
+            let path = layout.service_key(&service);
+            let secrets = match key_files::read(disk, layout, &service) {
+                Ok(Some(secrets)) => secrets,
+                Ok(None) => {
+                    self.blame(&path, "the key is missing");
+                    continue;
+                }
+                Err(fault) => {
+                    self.blame(&path, &fault.to_string());
+                    continue;
+                }
+            };
+            let ids: BTreeSet<KeyId> = secrets.iter().map(Secret::id).collect();
+            let of_service = state.snapshots.values().filter(|s| s.manifest.service == service);
+            if let Some(lost) = of_service.map(|s| s.manifest.key).find(|id| !ids.contains(id)) {
+                self.blame(&path, &format!("key {lost}, which snapshots are sealed under, is not in it"));
+            }
+        }
     }
 
     fn packs(&self, state: &State, packs: &BTreeMap<PackId, u64>) -> Result<(), VerifyError> {

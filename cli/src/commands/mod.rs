@@ -7,6 +7,7 @@ pub(crate) mod disk_server;
 pub(crate) mod gather;
 pub(crate) mod gc;
 pub(crate) mod init;
+pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod mount;
 pub(crate) mod node;

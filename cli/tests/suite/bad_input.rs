@@ -109,7 +109,7 @@ fn a_folder_in_place_of_the_database_is_named_with_what_to_do_about_it() {
 #[test]
 fn a_damaged_key_is_to_be_had_from_a_copy() {
     let (bench, _, _) = two_snapshots();
-    patch(&bench.store().join("key"), 40, b"!");
+    patch(&bench.store().join("keys/s"), 40, b"!");
     let said = gather_fails(&bench, "s@latest", 13);
     assert!(said.contains("put the key back from a copy"), "{said}");
 }

@@ -17,7 +17,14 @@ pub(crate) fn example(bench: &Bench) -> PathBuf {
 
 /// Four nodes that run the example.
 pub(crate) fn start(programs: &Path) -> Cluster {
-    let mut cluster = Cluster::planned(4, &[]);
+    let mut cluster = planned(programs);
+    (0..4).for_each(|node| cluster.spawn(node));
+    cluster
+}
+
+/// The same, but none is started.
+pub(crate) fn planned(programs: &Path) -> Cluster {
+    let cluster = Cluster::planned(4, &[]);
     let mut add = snapctl();
     add.args(["--json", "service", "add", "counter", "--interval", "250ms", "--forward", "8080:80"]);
     add.arg("--command-dir").arg(programs);
@@ -28,7 +35,6 @@ pub(crate) fn start(programs: &Path) -> Cluster {
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
     let value: serde_json::Value = serde_json::from_slice(&added.stdout).unwrap();
     assert_eq!(value["other_nodes"], serde_json::json!([]));
-    (0..4).for_each(|node| cluster.spawn(node));
     cluster
 }
 

@@ -93,7 +93,7 @@ fn a_push_never_rebases_and_a_rebase_says_what_it_drops_and_keeps_the_rest() {
 fn a_lone_store_makes_its_own_key_which_nobody_else_can_read() {
     let bench = Bench::new();
     bench.push("s", &[("ram", &bench.write("ram", b"hello"))]);
-    let mode = fs::metadata(bench.store().join("key")).unwrap().permissions().mode();
+    let mode = fs::metadata(bench.store().join("keys/s")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 

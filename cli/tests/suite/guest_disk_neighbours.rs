@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use sustain_node::config::ClusterSecret;
 use sustain_proto::RegionName;
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_store::{KeySource, Store, StoreOptions};
@@ -83,8 +82,8 @@ fn rotten_byte(cluster: &Cluster, node: usize, bench: &Bench, position: u64) -> 
         // The node goes on: what is gone meanwhile is not needed.
         let _ = std::fs::copy(&path, to);
     }
-    let secret = ClusterSecret::load(&cluster.config(node).with_file_name("cluster.secret")).unwrap();
-    let options = StoreOptions { key: KeySource::Given(*secret.as_bytes()), ..StoreOptions::default() };
+    let keys = sustain_node::config::load(&cluster.config(node)).unwrap().cluster_keys().unwrap();
+    let options = StoreOptions { key: KeySource::Cluster(keys), ..StoreOptions::default() };
     let store = Store::open(&copy, options).unwrap();
     let disk: RegionName = "disk0".parse().unwrap();
     let snapshot = store.snapshots(None).unwrap().pop().unwrap().id;

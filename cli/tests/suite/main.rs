@@ -19,6 +19,7 @@ mod guest_failover;
 mod guest_mail;
 mod held_clients;
 mod inspecting;
+mod keys;
 mod kills;
 mod mounting;
 mod problems;

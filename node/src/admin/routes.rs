@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{NoProgress, SnapshotInfo, Store, VerifyReport};
+use sustain_store::{NoProgress, ServiceKeys, SnapshotInfo, Store, VerifyReport};
 
 use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
 use super::upkeep;
@@ -46,6 +46,7 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/pin", post(upkeep::pin))
         .route("/v1/unpin", post(upkeep::unpin))
         .route("/v1/pins", get(upkeep::pins))
+        .route("/v1/keys", get(keys))
         .route("/v1/log", get(log))
         .route("/v1/verify", post(verify))
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
@@ -196,6 +197,11 @@ async fn log(
         LogEntry { durable: is_told.then_some(info.durable), info }
     };
     Ok(Json(list.into_iter().map(entry).collect()))
+}
+
+async fn keys(State(state): Shared) -> Answer<Vec<ServiceKeys>> {
+    let store = state.store.clone();
+    blocking(move || Ok(store.all_keys())).await.map(Json)
 }
 
 async fn verify(State(state): Shared) -> Answer<VerifyReport> {

@@ -96,6 +96,20 @@ pub fn remove_service(text: &str, path: &Path, service: &ServiceName) -> Result<
     close(&document, path)
 }
 
+/// Has a service of a configuration's text have a secret of its own, in this file.
+///
+/// # Errors
+/// If there is none of that name, or the result would be refused.
+pub fn give_secret(text: &str, path: &Path, service: &ServiceName, file: &str) -> Result<String, EditError> {
+    let mut document = open(text, path)?;
+    let layout = |what| EditError::Layout { path: path.to_owned(), what };
+    let services = services(&mut document).ok_or_else(|| layout(INLINE))?;
+    let absent = || EditError::Absent { path: path.to_owned(), service: service.clone() };
+    let found = position(services, service).and_then(|found| services.get_mut(found)).ok_or_else(absent)?;
+    found.insert("secret-file", toml_edit::value(file));
+    close(&document, path)
+}
+
 const INLINE: &str = "`services` is written as one value; write each service as a table `[[services]]`";
 
 fn open(text: &str, path: &Path) -> Result<DocumentMut, EditError> {

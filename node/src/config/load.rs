@@ -71,18 +71,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
     check(&config).map_err(|what| ConfigError::Check { path: path.to_owned(), what })?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    for file in [
-        &mut config.key_file,
-        &mut config.secret_file,
-        &mut config.store,
-        &mut config.admin_socket,
-        &mut config.run,
-    ] {
+    let own = [&mut config.key_file, &mut config.store, &mut config.admin_socket, &mut config.run];
+    for file in own.into_iter().chain(&mut config.secret_file) {
         *file = folder.join(&*file);
     }
     for service in &mut config.services {
         let files = service.vm.iter_mut().flat_map(|vm| [&mut vm.kernel, &mut vm.initramfs, &mut vm.disk]);
-        for file in files.flatten().chain(service.command.iter_mut().map(|command| &mut command.folder)) {
+        let commands = service.command.iter_mut().map(|command| &mut command.folder);
+        for file in files.flatten().chain(commands).chain(&mut service.secret_file) {
             *file = folder.join(&*file);
         }
     }

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sustain_proto::NodeId;
 
-pub use edit::{EditError, add_service, remove_service, save};
+pub use edit::{EditError, add_service, give_secret, remove_service, save};
 pub use kind::{ServiceType, TypeError};
 pub use load::{ConfigError, load, parse};
-pub use secret::{ClusterSecret, SecretError};
+pub use secret::{SecretError, lacks_secret, load_secrets, replace_secrets, save_secrets};
 pub use service::{CommandConfig, DriverKind, ForwardConfig, ServiceConfig, VmConfig};
 pub use units::{Bytes, Duration, UnitError};
 
@@ -32,8 +32,9 @@ pub struct Config {
     pub name: String,
     /// File with this node's key, mode 0600. Relative paths start at the configuration's folder.
     pub key_file: PathBuf,
-    /// File with the secret that the cluster's nodes share, mode 0600.
-    pub secret_file: PathBuf,
+    /// File with the secret that the cluster's nodes share, mode 0600. A node without one keeps what others seal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
     /// Folder of the snapshot store.
     pub store: PathBuf,
     /// Unix socket of the admin API.

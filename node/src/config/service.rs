@@ -22,6 +22,10 @@ pub struct ServiceConfig {
     /// What it may be put through (P29–P32).
     #[serde(default, rename = "type")]
     pub kind: ServiceType,
+    /// File with the service's own secret, mode 0600, if its key is not to follow from the cluster's. A node that does
+    /// not have the file keeps what others seal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
     /// Time between two snapshots.
     #[serde(default = "ServiceConfig::default_interval")]
     pub interval: Duration,

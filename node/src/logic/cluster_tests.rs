@@ -628,3 +628,25 @@ fn a_stalled_candidate_accuses_nobody() {
     assert_eq!(actions, Vec::new());
     assert_eq!(machine.role(), Role::Candidate);
 }
+
+/// It would claim the service, gather all of the snapshot, and fail with it.
+#[test]
+fn a_node_without_the_newest_snapshots_key_holds_and_is_never_elected() {
+    let mut cluster = Cluster::new(8);
+    cluster.run(5_000);
+    cluster.handle(1, Event::Readable(false));
+    cluster.kill(0);
+    cluster.run(4_000);
+    assert_eq!(cluster.only_server(), 2);
+    assert!(cluster.nodes[1].store.iter().any(|summary| summary.term.node == id(2)), "it holds all the same");
+    cluster.kill(2);
+    cluster.kill(3);
+    cluster.kill(4);
+    cluster.run(90_000);
+    assert!(cluster.servers().is_empty());
+    assert_eq!(cluster.machine(1).obstacle(), Some(Obstacle::NobodyStands));
+    // The key is brought in.
+    cluster.handle(1, Event::Readable(true));
+    cluster.run(90_000);
+    assert_eq!(cluster.only_server(), 1);
+}

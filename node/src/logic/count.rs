@@ -117,7 +117,7 @@ impl Machine {
                 failed: ballot.failed.iter().map(|snapshot| (*snapshot, 1)).collect(),
             })
             .collect();
-        if self.config.eligible {
+        if self.able() {
             let failed = self.failures.list().into_iter();
             candidates.push(Candidate {
                 stand: Stand { priority: self.config.priority, node: self.config.node },

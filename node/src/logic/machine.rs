@@ -69,6 +69,8 @@ pub struct Machine {
     pub(super) unrestorable: BTreeSet<SnapshotId>,
     pub(super) failures: Failures,
     pub(super) penalty_until_ms: u64,
+    /// The newest snapshot here can be opened here.
+    pub(super) readable: bool,
     pub(super) round: u64,
     pub(super) actions: Vec<Action>,
     pub(super) started_ms: u64,
@@ -96,6 +98,7 @@ impl Machine {
             unrestorable: BTreeSet::new(),
             failures: Failures::default(),
             penalty_until_ms: 0,
+            readable: true,
             round: 0,
             actions: Vec::new(),
             started_ms: now_ms,
@@ -117,6 +120,7 @@ impl Machine {
             Event::Ballot { from, round, ballot } => self.ballot_arrived(now_ms, from, round, ballot, random),
             Event::Claimed { term, origin } => self.met(now_ms, term, origin),
             Event::Known(known) => self.learn(known),
+            Event::Readable(readable) => self.readable = readable,
             Event::Gathered { term } => self.gathered(term),
             Event::GatherFailed { term, snapshot } => self.gather_failed(now_ms, term, snapshot),
             Event::Prepared { term } => self.prepared(now_ms, term),
@@ -130,8 +134,13 @@ impl Machine {
         std::mem::take(&mut self.actions)
     }
 
+    /// Whether this node may and can run the service at all.
+    pub(super) fn able(&self) -> bool {
+        self.config.eligible && self.readable
+    }
+
     pub(super) fn eligible(&self, now_ms: u64) -> bool {
-        self.config.eligible && now_ms >= self.penalty_until_ms
+        self.able() && now_ms >= self.penalty_until_ms
     }
 
     pub(super) fn enter(&mut self, state: State, term: Option<Term>, why: &'static str) {

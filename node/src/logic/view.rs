@@ -37,7 +37,7 @@ impl Machine {
             term_known: self.greatest,
             priority: self.config.priority,
             eligible: self.eligible(now_ms),
-            able: self.config.eligible,
+            able: self.able(),
             failed: self.failures.list(),
             snapshots: self.known[first..].to_vec(),
         }

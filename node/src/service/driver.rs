@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use sustain_gossip::{Cluster, RemoteSnapshot};
 use sustain_proto::wire::SnapshotSummary;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId, Term};
-use sustain_store::Store;
+use sustain_store::{ReadError, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -245,8 +245,10 @@ impl Driver {
             Command::Trouble(trouble, what) => self.troubles.begin(trouble, what, self.clock.now_ms()),
             Command::Refused(peer) => drop(self.refusing.insert(peer)),
             Command::Refresh => self.refresh(),
-            Command::Known(known) => {
+            Command::Known(known, lacking) => {
                 self.held = known.clone();
+                self.note_key(lacking);
+                self.handle(Event::Readable(lacking.is_none()));
                 self.handle(Event::Known(known));
                 self.mark_durable();
             }
@@ -369,11 +371,11 @@ impl Driver {
         let (store, service, own) = (self.store.clone(), self.service.clone(), self.own.clone());
         self.tasks.spawn(async move {
             let asked = service.clone();
-            let read = tokio::task::spawn_blocking(move || store.snapshots(Some(&asked))).await;
-            match read {
-                Ok(Ok(list)) => {
+            let look = move || Ok::<_, ReadError>((store.snapshots(Some(&asked))?, store.lacks_key(&asked)));
+            match tokio::task::spawn_blocking(look).await {
+                Ok(Ok((list, lacking))) => {
                     let known = list.iter().map(sustain_store::SnapshotInfo::summary).collect();
-                    let _ = own.send(Command::Known(known)).await;
+                    let _ = own.send(Command::Known(known, lacking)).await;
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%service, error = %error_chain(&error), "can't list the store's snapshots")

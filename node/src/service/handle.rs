@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sustain_gossip::RemoteSnapshot;
 use sustain_proto::wire::{Ballot, SnapshotSummary};
-use sustain_proto::{NodeId, ServiceName, SnapshotId, Term, TermOrigin};
+use sustain_proto::{KeyId, NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 use sustain_vmdriver::PortForward;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -84,7 +84,8 @@ pub(super) enum Command {
     Refused(NodeId),
     /// The store's snapshots of this service may have changed.
     Refresh,
-    Known(Vec<SnapshotSummary>),
+    /// They are these. The key of the newest one, if it is not here.
+    Known(Vec<SnapshotSummary>, Option<KeyId>),
 }
 
 /// A handle on a service's task; clones share it.

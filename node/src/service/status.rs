@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
+use sustain_proto::{KeyId, NodeId, ServiceName, SnapshotId, Term};
 
 use super::driver::Driver;
 use super::trouble::{Problem, Trouble};
@@ -93,6 +93,19 @@ impl Driver {
             snapshots_held: self.held.len(),
             problem: self.troubles.worst(self.clock.now_ms()),
         }
+    }
+
+    /// That what is here can't be opened is a problem for as long as the key stays away.
+    pub(super) fn note_key(&mut self, lacking: Option<KeyId>) {
+        let Some(key) = lacking else { return self.troubles.end(&[Trouble::Key]) };
+        let what = format!(
+            "the newest snapshot is sealed under key {key}, which is not here: this node keeps and serves it, and \
+             can't run the service"
+        );
+        if !self.troubles.has(Trouble::Key) {
+            self.problem(what.clone());
+        }
+        self.troubles.begin(Trouble::Key, what, self.clock.now_ms());
     }
 
     /// That there is no server is a problem for as long as the machine makes none.

@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     Snapshot,
     /// The service could not be started here.
     Start,
+    /// The key of the newest snapshot is not here.
+    Key,
     /// This machine can't run the service.
     Host,
 }
@@ -56,6 +58,11 @@ impl Troubles {
     pub(super) fn begin(&mut self, trouble: Trouble, what: String, now_ms: u64) {
         let since_ms = self.0.get(&trouble).map_or(now_ms, |(_, since_ms)| *since_ms);
         self.0.insert(trouble, (what, since_ms));
+    }
+
+    /// Whether it is known to be wrong.
+    pub(super) fn has(&self, trouble: Trouble) -> bool {
+        self.0.contains_key(&trouble)
     }
 
     /// It is over, or was not there.

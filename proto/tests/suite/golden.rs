@@ -44,6 +44,7 @@ pub(crate) fn manifest() -> Manifest {
         ],
         indexes: vec![IndexRoot::from_bytes([0x55; 32])],
         content: ContentHash::from_bytes([0x66; 32]),
+        first_content: None,
         packs: vec![PackRef { id: PackId::from_bytes([0x77; 32]), bytes: 1_000 }],
     }
 }
@@ -82,6 +83,7 @@ fn a_manifest() {
         "01", // roots of the index's parts
         &id("55"),
         &id("66"), // contents
+        "00",      // under no other key before
         "01",      // packs: id, bytes
         &id("77"),
         "e807",

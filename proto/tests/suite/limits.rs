@@ -49,6 +49,7 @@ fn largest_manifest() -> Manifest {
         regions: (0..limits::REGIONS_MAX).map(region).collect(),
         indexes: vec![IndexRoot::from_bytes([255; 32]); limits::INDEX_PARTS_MAX],
         content: ContentHash::from_bytes([255; 32]),
+        first_content: Some(ContentHash::from_bytes([255; 32])),
         packs: vec![pack; limits::MANIFEST_PACKS_MAX],
     }
 }

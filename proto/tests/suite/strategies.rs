@@ -75,8 +75,9 @@ pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
     let head =
         ((service(), any::<[u8; 8]>()), term(), option::of(origin()), any::<u64>(), any::<u64>(), kind());
     let lists = (vec(snapshot_id(), 0..=limits::PARENTS_MAX), regions(), vec(pack_ref(), 0..20));
-    (head, lists, prop::collection::vec(index_root(), 0..4), content_hash()).prop_map(
-        |(head, lists, indexes, content)| {
+    let contents = (content_hash(), option::of(content_hash()));
+    (head, lists, prop::collection::vec(index_root(), 0..4), contents).prop_map(
+        |(head, lists, indexes, (content, first_content))| {
             let ((service, key), term, origin, seq, time_ms, kind) = head;
             let key = KeyId::from_bytes(key);
             let (parents, regions, packs) = lists;
@@ -92,6 +93,7 @@ pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
                 regions,
                 indexes,
                 content,
+                first_content,
                 packs,
             }
         },

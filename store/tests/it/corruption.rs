@@ -65,7 +65,7 @@ fn check(dir: &Path, path: &Path, history: &[(SnapshotId, Regions)], context: &s
             Ok(restored) => assert_eq!(&restored, content, "{context}: wrong bytes"),
             Err(error) => {
                 failed = true;
-                let lost_key = path.ends_with("key") && error.kind() == ErrorKind::Key;
+                let lost_key = path.ends_with("keys/mail") && error.kind() == ErrorKind::Key;
                 assert!(
                     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) || lost_key,
                     "{context}: {error:?}"

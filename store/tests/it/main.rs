@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod changes;
+mod changing_key;
 mod common;
 mod corruption;
 mod crash;
 mod crashing_property;
 mod following;
+mod following_keys;
 mod index_memory;
 mod keeping;
 mod memory;

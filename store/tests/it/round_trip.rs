@@ -153,7 +153,7 @@ fn a_dropped_push_leaves_nothing() {
     drop(store);
     let left = files(dir.path());
     let names: Vec<_> = left.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["journal", "key"]);
+    assert_eq!(names, ["journal", "mail"]);
 }
 
 #[test]
@@ -227,10 +227,10 @@ fn a_folder_of_something_else_is_refused() {
 fn the_key_is_private_and_no_other_opens() {
     let dir = tempfile::tempdir().unwrap();
     let own = create(&dir.path().join("own"));
-    assert!(!dir.path().join("own/key").exists());
+    assert!(!dir.path().join("own/keys").exists());
     push(&own, "mail", &regions(&[("ram", vec![1; 9])]));
     drop(own);
-    let mode = std::fs::metadata(dir.path().join("own/key")).unwrap().permissions().mode();
+    let mode = std::fs::metadata(dir.path().join("own/keys/mail")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     let path = dir.path().join("given");

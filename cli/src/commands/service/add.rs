@@ -132,7 +132,7 @@ fn others(proposals: &[Proposal]) -> Vec<String> {
     names.filter(|name| !done.contains(&name.as_str())).collect()
 }
 
-pub(super) fn edit_failure(error: &EditError) -> Failure {
+pub(crate) fn edit_failure(error: &EditError) -> Failure {
     match error {
         EditError::Exists { .. } => Failure::new(1, error_chain(error))
             .with_hint("`snapctl service rm` removes it, with its snapshots kept"),

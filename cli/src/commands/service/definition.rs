@@ -175,6 +175,7 @@ impl DefinitionArgs {
             name: name.clone(),
             first_server,
             kind: self.kind,
+            secret_file: None,
             interval: self.interval,
             tolerance: self.tolerance,
             rebase_after: ServiceConfig::default_rebase_after(),

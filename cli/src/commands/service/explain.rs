@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sustain_node::config::{Config, DriverKind, ServiceConfig, ServiceType};
+use sustain_node::config::{Config, DriverKind, ServiceConfig, ServiceType, lacks_secret};
 use sustain_proto::ServiceName;
 use sustain_proto::human::{Size, counted};
 use sustain_vmdriver::{Accel, CheckReport, ImageInfo, inspect_image, limits};
@@ -73,6 +73,7 @@ pub(super) fn explain(
     if service.forwards.is_empty() {
         warnings.push("no port leads to the service: no client can reach it".to_owned());
     }
+    problems.extend(lacks_secret(config, service));
     let here = config.own().is_none_or(|own| is_here(own.address.ip()));
     let mut store_free_bytes = None;
     if here {

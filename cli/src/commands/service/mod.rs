@@ -11,6 +11,8 @@ mod ls;
 mod proposal;
 mod rm;
 
+pub(crate) use add::edit_failure;
+
 use clap::{Args, Subcommand};
 use sustain_node::operations::Failure;
 
