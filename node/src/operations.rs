@@ -13,7 +13,7 @@ use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
     DirectoryTarget, ErrorKind, FileSource, Progress, PushError, PushLineage, PushReport, PushRequest,
-    RegionSource, SnapshotInfo, Store, VerifyReport,
+    RegionSource, SnapshotInfo, Store,
 };
 
 use crate::{clock, limits, parse_changed_list};
@@ -267,17 +267,6 @@ pub fn log(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotInfo>, Fa
             .with_hint("`snapctl push SERVICE --region NAME=FILE` takes the first one"));
     }
     Ok(list)
-}
-
-/// Reads and checks everything.
-///
-/// # Errors
-/// If the store can't be read at all. What is damaged is in the report.
-pub fn verify(store: &Store, progress: &dyn Progress) -> Result<VerifyReport, Failure> {
-    store.verify(progress).map_err(|error| match error {
-        sustain_store::VerifyError::Cancelled => Failure::new(130, "interrupted"),
-        error => Failure::of(&error, error.kind()),
-    })
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use sustain_gossip::NodeKey;
 use sustain_proto::ServiceName;
 
 use crate::config::{
-    ClusterSecret, Config, DriverKind, Duration, ForwardConfig, NodeConfig, SecretError, ServiceConfig,
-    ServiceType, VmConfig,
+    ClusterSecret, Config, DriverKind, Duration, ForwardConfig, NodeConfig, ScrubConfig, SecretError,
+    ServiceConfig, ServiceType, VmConfig,
 };
 use crate::logic::Timing;
 
@@ -152,6 +152,7 @@ impl ClusterPlan {
             admin_socket: "admin.sock".into(),
             run: "run".into(),
             timing: Timing::default(),
+            scrub: ScrubConfig::default(),
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }

@@ -58,7 +58,7 @@ impl KeyFile {
         format!("{body}check {check}\n")
     }
 
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let mut lines = text.lines();
         if lines.next() != Some(TITLE) {
             return Err("it is no key of a version that this build reads");

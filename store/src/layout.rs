@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sustain_proto::{PackId, PinName, SnapshotId};
 
 const PACK_SUFFIX: &str = ".pack";
+const REASON_SUFFIX: &str = ".reason";
 const MANIFEST_SUFFIX: &str = ".manifest";
 
 /// The paths of one store.
@@ -36,6 +37,25 @@ impl Layout {
 
     pub(crate) fn manifests(&self) -> PathBuf {
         self.root.join("manifests")
+    }
+
+    /// What is left of packs that are damaged.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
+    pub(crate) fn aside_pack(&self, id: &PackId) -> PathBuf {
+        self.aside().join(format!("{id}{PACK_SUFFIX}"))
+    }
+
+    /// Why a pack was set aside.
+    pub(crate) fn aside_reason(&self, id: &PackId) -> PathBuf {
+        self.aside().join(format!("{id}{REASON_SUFFIX}"))
+    }
+
+    /// When each pack was checked last.
+    pub(crate) fn checked(&self) -> PathBuf {
+        self.root.join("checked")
     }
 
     pub(crate) fn temporaries(&self) -> PathBuf {

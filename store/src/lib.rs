@@ -1,16 +1,21 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, index.redb, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, tmp/}`. Packs and
-//! manifests are the truth; the database holds only what can be rebuilt from them, and the durable marks.
+//! On disk: `DIR/{key, index.redb, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack, manifests/<id>.manifest,
+//! pins/NAME, tmp/}`. Packs and manifests are the truth; the database holds only what can be rebuilt from them, and the
+//! durable marks.
 //! Order of every change: write to `tmp/`, sync, rename, sync the folder; then one transaction.
 
 pub mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 
+mod aside;
 mod block;
 mod block_cache;
 mod catalogue;
+mod checked;
 mod chunk_reader;
 mod collect;
 mod database;
@@ -49,6 +54,7 @@ mod push;
 mod push_error;
 mod push_regions;
 mod query;
+mod rate;
 mod read_only;
 mod reader;
 mod reader_chunks;
@@ -61,6 +67,8 @@ mod restore;
 mod retention;
 mod retire;
 mod rewrite;
+mod scrub;
+mod scrub_plan;
 mod selector;
 mod service_key;
 mod source;
@@ -69,8 +77,12 @@ mod store;
 mod sweep;
 mod target;
 mod verify;
+mod verify_contents;
+mod verify_run;
 mod whole;
 
+pub use aside::BadPack;
+pub use checked::Scrubbed;
 pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
@@ -93,8 +105,9 @@ pub use receive::PackReceiver;
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;
+pub use scrub_plan::Sample;
 pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;
 pub use target::{DirectoryTarget, RestoreTarget};
-pub use verify::{BadFile, VerifyError, VerifyReport};
+pub use verify::{BadFile, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sustain_proto::{PackRef, SnapshotId};
 
 use crate::Fault;
+use crate::aside;
 use crate::database::{Changes, Contents, Database};
 use crate::disk::{Disk, DiskFile};
 use crate::error::DiskContext;
@@ -164,5 +165,7 @@ pub(crate) fn add_snapshots(
             }
             state.snapshots.insert(snapshot.id, snapshot);
         }
-    })
+    })?;
+    aside::settle(shared);
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sustain_proto::limits::PACK_BYTES_MAX;
 use sustain_proto::{PackId, PackRef};
 
+use crate::aside;
 use crate::database::{Changes, Contents};
 use crate::directory::PackDirectory;
 use crate::error::DiskContext;
@@ -145,6 +146,7 @@ fn register(shared: &Shared, database: &mut crate::database::Database, pack: Pac
         state.received.extend(&changes.add.received);
         state.packs.insert(pack.id, pack.bytes);
     })?;
+    aside::settle(shared);
     for id in changes.remove.received.keys() {
         shared.directories.forget(id);
         // What can't be removed now is swept at the next opening.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sustain_proto::{PackId, PackRef, SnapshotId};
 
+use crate::aside;
 use crate::database::{Changes, Contents, Database};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
@@ -50,6 +51,7 @@ pub(crate) fn replace(
             state.packs.remove(&pack.id);
         }
     })?;
+    aside::settle(shared);
     Ok(Freed { packs: freed.len(), bytes: remove_files(shared, database, old, &freed) })
 }
 

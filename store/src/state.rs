@@ -46,6 +46,8 @@ pub(crate) struct State {
     /// Those of them that no manifest lists yet, in the order in which they came.
     pub(crate) received: BTreeMap<PackId, u64>,
     pub(crate) aliases: BTreeMap<SnapshotId, SnapshotId>,
+    /// Listed packs that are damaged, and why: what is left of them is in a folder of its own.
+    pub(crate) aside: BTreeMap<PackId, String>,
 }
 
 /// Later terms are newer, then higher numbers, then the newer generation: a base that was made of a

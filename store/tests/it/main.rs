@@ -18,6 +18,7 @@ mod rebase;
 mod recent;
 mod replication;
 mod round_trip;
+mod scrubbing;
 mod sealed;
 mod simulated_disk;
 mod space;
