@@ -125,12 +125,12 @@ fn move_aside(shared: &Shared, id: &PackId, reason: &str) -> Result<bool, Fault>
     }
     shared.disk.create_folder(&folder).during("create", &folder)?;
     shared.disk.sync_folder(shared.layout.root()).during("sync", shared.layout.root())?;
+    let aside = shared.layout.aside_pack(id);
+    shared.disk.rename(&path, &aside).during("rename to", &aside)?;
     // A full disk must not keep a damaged pack where it counts as good.
     if let Err(error) = write_reason(shared, id, reason) {
         tracing::debug!(%error, "why a pack was set aside is not noted");
     }
-    let aside = shared.layout.aside_pack(id);
-    shared.disk.rename(&path, &aside).during("rename to", &aside)?;
     shared.disk.sync_folder(&folder).during("sync", &folder)?;
     let from = shared.layout.pack_folder(id);
     shared.disk.sync_folder(&from).during("sync", &from)?;
@@ -156,7 +156,7 @@ fn read_reason(disk: &dyn Disk, layout: &Layout, id: &PackId) -> Option<String> 
     String::from_utf8(text).ok()
 }
 
-/// The packs that are set aside, and why. At most as many as there were packs.
+/// The packs that are set aside, and why. Reasons that a power cut has left without their packs are removed.
 pub(crate) fn list(disk: &dyn Disk, layout: &Layout) -> Result<Vec<(PackId, String)>, Fault> {
     let folder = layout.aside();
     let entries = match disk.list(&folder) {
@@ -164,9 +164,13 @@ pub(crate) fn list(disk: &dyn Disk, layout: &Layout) -> Result<Vec<(PackId, Stri
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).during("list", &folder),
     };
-    let packs = entries.iter().filter(|entry| !entry.folder).filter_map(|e| Layout::parse_pack(&e.name));
+    let names = || entries.iter().filter(|entry| !entry.folder).map(|entry| entry.name.as_str());
+    let packs: BTreeSet<PackId> = names().filter_map(Layout::parse_pack).collect();
+    for id in names().filter_map(Layout::parse_reason).filter(|id| !packs.contains(id)) {
+        remove(disk, layout, &id);
+    }
     let why = |id| read_reason(disk, layout, &id).unwrap_or_else(|| "it is damaged".to_owned());
-    Ok(packs.map(|id| (id, why(id))).collect())
+    Ok(packs.into_iter().map(|id| (id, why(id))).collect())
 }
 
 /// Removes what is left of packs that are here again, or that nobody lists any more. The caller holds the commit lock.
@@ -189,7 +193,7 @@ pub(crate) fn settle(shared: &Shared) {
 
 /// Removes what is left of a pack. What can't be removed now goes at the next opening.
 pub(crate) fn remove(disk: &dyn Disk, layout: &Layout, id: &PackId) {
-    for path in [layout.aside_pack(id), layout.aside_reason(id)] {
+    for path in [layout.aside_reason(id), layout.aside_pack(id)] {
         match disk.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(path = %path.display(), %error, "what was set aside stays for now");

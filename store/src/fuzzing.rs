@@ -15,7 +15,7 @@ use crate::key::KeyFile;
 use crate::keys::{Keys, Ring};
 use crate::named_pins;
 use crate::pack_ends::{HEADER_BYTES, TRAILER_BYTES, Trailer};
-use crate::pack_file::read_directory;
+use crate::pack_file::{read_directory, read_ends};
 use crate::pages::PageMap;
 use crate::service_key::ServiceKey;
 
@@ -74,6 +74,35 @@ pub fn directory(plain: &[u8]) {
     if let Ok(directory) = PackDirectory::open(key, &trailer, sealed) {
         walk(&directory, &[]);
     }
+}
+
+/// Inputs of [`directory`] and [`block`] that a pack of [`SECRET`] holds.
+#[must_use]
+pub fn opened(pack: &[u8]) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
+    let key = ServiceKey::derive(&SECRET);
+    let file = InMemory(pack);
+    let trailer = read_ends(Path::new("pack"), &file).ok()?;
+    let start = usize::try_from(trailer.offset).ok()?;
+    let mut plain = pack.get(start..start + trailer.directory_bytes)?.to_vec();
+    key.seal().open(trailer.nonce, &directory_context(trailer.offset, &key), &mut plain).ok()?;
+    let length = u32::try_from(trailer.offset - HEADER_BYTES as u64).ok()?;
+    let directory =
+        PackDirectory::open(key, &trailer, pack[start..start + trailer.directory_bytes].to_vec()).ok()?;
+    let mut blocks = Vec::new();
+    for (number, block) in (0_u32..).zip(directory.blocks()) {
+        let start = block.offset as usize;
+        let mut stored = pack.get(start..start + block.stored_bytes as usize)?.to_vec();
+        directory.open_block(number, &mut stored).ok()?;
+        let encoding =
+            [Encoding::Raw, Encoding::Zstd, Encoding::Delta].iter().position(|e| *e == block.encoding)?;
+        let pages = directory.chunks_of(number).next().map_or(0, |chunk| directory.chunk(chunk).pages.bits());
+        let mut head = vec![encoding as u8];
+        head.extend_from_slice(&block.plain_bytes.to_le_bytes());
+        head.extend_from_slice(&pages.to_le_bytes());
+        head.push(0);
+        blocks.push([head, stored].concat());
+    }
+    Some(([length.to_le_bytes().to_vec(), plain].concat(), blocks))
 }
 
 /// Everything that is asked of a directory when a pack is read.

@@ -89,6 +89,11 @@ impl Layout {
         name.strip_suffix(PACK_SUFFIX)?.parse().ok()
     }
 
+    /// The pack of which a file with this name says why it was set aside.
+    pub(crate) fn parse_reason(name: &str) -> Option<PackId> {
+        name.strip_suffix(REASON_SUFFIX)?.parse().ok()
+    }
+
     /// The snapshot whose manifest's file has this name, if it is a manifest's.
     pub(crate) fn parse_manifest(name: &str) -> Option<SnapshotId> {
         name.strip_suffix(MANIFEST_SUFFIX)?.parse().ok()

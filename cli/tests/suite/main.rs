@@ -22,6 +22,7 @@ mod inspecting;
 mod kills;
 mod mounting;
 mod problems;
+mod scrubbing;
 mod service;
 mod service_refusals;
 mod small_disk;

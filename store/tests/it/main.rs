@@ -8,6 +8,7 @@ mod corruption;
 mod crash;
 mod crashing_property;
 mod following;
+mod format;
 mod index_memory;
 mod keeping;
 mod memory;
