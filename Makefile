@@ -52,6 +52,16 @@ soak-crash: ## Crash the store at every call of its scripts, in its recovery, an
 		cargo test -p sustain-store --test it $(CARGO_FLAGS) -- crash --nocapture
 	SUSTAIN_KILLS=$(or $(KILLS),200) cargo test -p sustain-cli --test suite $(CARGO_FLAGS) -- kills:: --nocapture
 
+.PHONY: fuzz
+fuzz: ## Fuzz every parser with libFuzzer (SECONDS_EACH=60; NAMES="pack manifest" for some; needs a C++ compiler)
+	scripts/fuzz $(or $(SECONDS_EACH),60) $(TARGET_DIR) $(NAMES)
+
+# Writes what a test then expects: for whoever changes a format on purpose, before it is frozen.
+.PHONY: fixture
+fixture: ## Write the stored examples anew: testdata/store-v1, docs/format.md's and the fuzzing corpus
+	SUSTAIN_WRITE_FIXTURE=1 cargo test -p sustain-store --test it $(CARGO_FLAGS) -- format --nocapture
+	SUSTAIN_WRITE_FIXTURE=1 cargo test -p sustain-fuzz --test seeds $(CARGO_FLAGS) -- --nocapture
+
 .PHONY: soak-instant
 soak-instant: setup ## Snapshot and restore a guest 100 times: memory and disk of one instant each time
 	SUSTAIN_INSTANT_ROUNDS=100 cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- one_instant --nocapture

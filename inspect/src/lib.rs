@@ -3,6 +3,8 @@
 //!
 //! Nothing here changes a store. Every byte that is handed out was checked against its chunk's id.
 
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 
 mod cache;

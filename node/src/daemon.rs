@@ -26,7 +26,8 @@ use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
 use crate::run_folder::RunFolder;
-use crate::service::{self, ClientPort, Commands, ServiceHandle, ServiceParts, VmSettings};
+use crate::scrub::{self, ScrubWatch, Scrubber};
+use crate::service::{self, ClientPort, Commands, Mender, ServiceHandle, ServiceParts, VmSettings};
 use sustain_store::error_chain;
 
 /// Why a daemon doesn't start.
@@ -123,12 +124,8 @@ async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
     }
     let keys = config.cluster_keys()?;
     let run = RunFolder::lock(&config.run).map_err(bind_error("take the folder", config.run.display()))?;
-    let options = StoreOptions {
-        key: KeySource::Cluster(keys),
-        create: true,
-        node: true,
-        ..StoreOptions::default()
-    };
+    let options =
+        StoreOptions { key: KeySource::Cluster(keys), create: true, node: true, ..StoreOptions::default() };
     let folder = config.store.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await;
     let store = opened.map_err(io::Error::other).map_err(bind_error("open", config.store.display()))??;
@@ -191,9 +188,22 @@ impl Daemon {
             node.serve_clients(service, handle, listeners, &places);
         }
         node.spread_again(&config, &store);
-        let state = AdminState { config, store, cluster: node.cluster.clone(), services: handles, events };
+        let watch = node.scrub(&config, &store, &events);
+        let cluster = node.cluster.clone();
+        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch };
         node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
         Ok(node)
+    }
+
+    /// Begins to look for bad packs, and to have them sent again.
+    fn scrub(&self, config: &Config, store: &Store, events: &Arc<EventLog>) -> Arc<ScrubWatch> {
+        let (store, watch) = (store.clone(), Arc::<ScrubWatch>::default());
+        let runtime = tokio::runtime::Handle::current();
+        let mender = Mender { store: store.clone(), cluster: self.cluster.clone(), runtime };
+        let (events, cancel) = (events.clone(), self.cancel.clone());
+        let scrubber = Scrubber { store, mender, config: config.scrub, events, watch: watch.clone(), cancel };
+        scrub::start(scrubber, &self.tasks);
+        watch
     }
 
     /// Accepts the clients of a service on all of its ports.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::human::{Size, counted};
-use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
+use sustain_proto::{NodeId, PackId, ServiceName, SnapshotId, Term};
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -132,6 +132,15 @@ pub enum Happening {
         /// Snapshots that were dropped.
         dropped: usize,
     },
+    /// A bad pack was sent again by another node.
+    Mended {
+        /// A service whose snapshots need it.
+        service: Option<ServiceName>,
+        /// The pack.
+        pack: PackId,
+        /// What was wrong with it.
+        reason: String,
+    },
     /// A peer can be reached, or no longer.
     Peer {
         /// The peer.
@@ -164,7 +173,7 @@ impl Happening {
             | Self::Restored { service, .. }
             | Self::Woken { service, .. }
             | Self::Rebased { service, .. } => Some(service),
-            Self::Problem { service, .. } => service.as_ref(),
+            Self::Mended { service, .. } | Self::Problem { service, .. } => service.as_ref(),
             Self::Peer { .. } => None,
         }
     }
@@ -210,6 +219,9 @@ impl Happening {
             Self::Rebased { base, dropped, .. } => {
                 let dropped = counted(*dropped as u64, "snapshot", "snapshots");
                 format!("{} is the base now, {dropped} dropped", base.short())
+            }
+            Self::Mended { pack, reason, .. } => {
+                format!("pack {} was bad ({reason}), and was sent again", pack.short())
             }
             Self::Peer { name, reachable: true, .. } => format!("{name} can be reached"),
             Self::Peer { name, reachable: false, .. } => format!("{name} can't be reached"),

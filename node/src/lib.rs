@@ -9,6 +9,7 @@ pub mod limits;
 pub mod logic;
 pub mod operations;
 pub mod upkeep;
+pub mod verify;
 
 mod changed_list;
 mod daemon;
@@ -18,6 +19,7 @@ mod follow;
 mod handler;
 mod plan;
 mod run_folder;
+mod scrub;
 mod service;
 mod woken;
 
@@ -25,5 +27,6 @@ pub use changed_list::{ChangedListError, parse_changed_list};
 pub use daemon::{Daemon, DaemonError};
 pub use drivers::{driver_of, spec_of};
 pub use plan::{ClusterPlan, NODES_MAX, PlanError, PlannedNode, PlannedService};
+pub use scrub::ScrubStatus;
 pub use service::{Problem, ServiceStatus};
 pub use woken::Woken;

@@ -80,6 +80,20 @@ pub const REST_RETRY_MAX: Duration = Duration::from_secs(30);
 /// of the blocks that it shares pages with. What needs more waits for whole packs. A guess.
 pub const CHUNKS_FETCHED_FOR_ONE: usize = 64;
 
+/// Slowest pace of a pass over the store, in bytes a second: a small store is gone through in minutes. A guess.
+pub const SCRUB_RATE_MIN: u64 = 1 << 20;
+
+/// Longest wait before it is looked again whether a pass is due, and after one that failed.
+pub const SCRUB_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often it is looked for bad packs that are to be sent again. It takes a walk over the manifests in memory.
+pub const SCRUB_MEND_LOOK: Duration = Duration::from_secs(2);
+
+/// First and longest pause before a bad pack is asked for again. A guess.
+pub const SCRUB_MEND_RETRY_MIN: Duration = Duration::from_secs(5);
+/// See [`SCRUB_MEND_RETRY_MIN`].
+pub const SCRUB_MEND_RETRY_MAX: Duration = Duration::from_secs(600);
+
 /// How long a request of a reader of events may wait for the next one.
 pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
 

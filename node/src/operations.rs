@@ -13,7 +13,7 @@ use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
     DirectoryTarget, ErrorKind, FileSource, Progress, PushError, PushLineage, PushReport, PushRequest,
-    RegionSource, SnapshotInfo, Store, VerifyReport,
+    RegionSource, SnapshotInfo, Store,
 };
 
 use crate::{clock, limits, parse_changed_list};
@@ -157,7 +157,9 @@ pub fn push(
         match try_push(store, files, &regions, node, progress) {
             // Another process has rebased the service, or what is pushed was to be the first. Lists of changes count
             // from a snapshot that may not be the newest any more: whoever made them has to look.
-            Err(Trouble::Store(PushError::Overtaken { .. })) if is_whole && tries < limits::PUSH_TRIES_MAX => {
+            Err(Trouble::Store(PushError::Overtaken { .. }))
+                if is_whole && tries < limits::PUSH_TRIES_MAX =>
+            {
                 tries += 1;
             }
             Err(Trouble::Store(error)) => {
@@ -205,11 +207,8 @@ fn try_push(
     let mut push = store.begin_push(request)?;
     if since.is_some() && push.continued() != since {
         return Err(Trouble::Other(
-            Failure::new(
-                2,
-                format!("the lists count from another snapshot than the newest of {service}"),
-            )
-            .with_hint("without lists of changes the files are read whole"),
+            Failure::new(2, format!("the lists count from another snapshot than the newest of {service}"))
+                .with_hint("without lists of changes the files are read whole"),
         ));
     }
     for ((name, source), changed) in regions {
@@ -307,17 +306,6 @@ pub fn log(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotInfo>, Fa
             .with_hint("`snapctl push SERVICE --region NAME=FILE` takes the first one"));
     }
     Ok(list)
-}
-
-/// Reads and checks everything.
-///
-/// # Errors
-/// If the store can't be read at all. What is damaged is in the report.
-pub fn verify(store: &Store, progress: &dyn Progress) -> Result<VerifyReport, Failure> {
-    store.verify(progress).map_err(|error| match error {
-        sustain_store::VerifyError::Cancelled => Failure::new(130, "interrupted"),
-        error => Failure::of(&error, error.kind()),
-    })
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use sustain_proto::ServiceName;
 use sustain_store::{Secret, Secrets};
 
 use crate::config::{
-    Config, DriverKind, Duration, ForwardConfig, NodeConfig, SecretError, ServiceConfig, ServiceType,
-    VmConfig, save_secrets,
+    Config, DriverKind, Duration, ForwardConfig, NodeConfig, ScrubConfig, SecretError, ServiceConfig,
+    ServiceType, VmConfig, save_secrets,
 };
 use crate::logic::Timing;
 
@@ -154,6 +154,7 @@ impl ClusterPlan {
             admin_socket: "admin.sock".into(),
             run: "run".into(),
             timing: Timing::default(),
+            scrub: ScrubConfig::default(),
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }

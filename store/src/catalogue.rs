@@ -102,6 +102,10 @@ impl Catalogue {
     /// Adds packs, leaving out those that can't be read: what they hold is then stored again.
     pub(crate) fn add_readable(&mut self, shared: &Shared, packs: &[PackRef]) {
         for pack in packs {
+            // What is set aside is to be replaced, not relied on.
+            if !shared.state().packs.contains_key(&pack.id) {
+                continue;
+            }
             if let Err(error) = self.add_pack(shared, *pack) {
                 tracing::warn!(pack = %pack.id, %error, "a pack is not used for what it should hold");
             }

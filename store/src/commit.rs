@@ -20,7 +20,7 @@ use crate::{Fault, limits};
 /// Holds the commit lock as long as it lives. What is visible is what was last committed by anybody.
 #[derive(Debug)]
 pub(crate) struct Commit<'a> {
-    shared: &'a Shared,
+    pub(crate) shared: &'a Shared,
     others_pins: Option<OthersPins>,
     // Dropped in this order.
     pub(crate) database: MutexGuard<'a, Database>,
@@ -105,10 +105,7 @@ impl Shared {
         }
     }
 
-    fn read_new_manifests(
-        &self,
-        contents: &Contents,
-    ) -> Result<BTreeMap<SnapshotId, Arc<Snapshot>>, Fault> {
+    fn read_new_manifests(&self, contents: &Contents) -> Result<BTreeMap<SnapshotId, Arc<Snapshot>>, Fault> {
         let new: Vec<(SnapshotId, Option<u32>)> = {
             let state = self.seen();
             let is_new = |(id, _): &(&SnapshotId, &Option<u32>)| !state.snapshots.contains_key(*id);

@@ -88,7 +88,7 @@ pub(crate) struct PackDirectory {
 }
 
 /// What a directory at this offset is sealed as.
-fn directory_context(offset: u64, key: &ServiceKey) -> Vec<u8> {
+pub(crate) fn directory_context(offset: u64, key: &ServiceKey) -> Vec<u8> {
     [b"directory".as_slice(), &offset.to_le_bytes(), key.id().as_bytes()].concat()
 }
 

@@ -112,6 +112,15 @@ impl Fault {
         }
     }
 
+    /// Whether a file can't be read as it is: it does not hold what it should, or the disk has lost a part of it.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Disk { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
+            _ => false,
+        }
+    }
+
     pub(crate) fn damaged(path: &Path, reason: impl ToString) -> Self {
         Self::Damaged { path: path.to_owned(), reason: reason.to_string() }
     }

@@ -154,7 +154,7 @@ fn format(id: KeyId) -> String {
     format!("{body}check {check}\n")
 }
 
-fn parse(text: &str) -> Result<KeyId, &'static str> {
+pub(crate) fn parse(text: &str) -> Result<KeyId, &'static str> {
     let mut lines = text.lines();
     if lines.next() != Some(TITLE) {
         return Err("it is no key of a version that this build reads");

@@ -103,7 +103,8 @@ impl Shared {
         }
         for manifest in snapshots.iter().map(|snapshot| &snapshot.manifest).filter(|m| m.base().is_none()) {
             let secrets = read(self.disk.as_ref(), &self.layout, &manifest.service)?;
-            if !secrets.is_some_and(|secrets| secrets.iter().any(|secret| secret.key().id() == manifest.key)) {
+            if !secrets.is_some_and(|secrets| secrets.iter().any(|secret| secret.key().id() == manifest.key))
+            {
                 return Err(Fault::KeyMissing { key: manifest.key });
             }
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sustain_proto::{PackId, PinName, ServiceName, SnapshotId};
 
 const PACK_SUFFIX: &str = ".pack";
+const REASON_SUFFIX: &str = ".reason";
 const MANIFEST_SUFFIX: &str = ".manifest";
 
 /// The paths of one store, as one of the processes that have it open sees them.
@@ -54,6 +55,25 @@ impl Layout {
         self.root.join("manifests")
     }
 
+    /// What is left of packs that are damaged.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
+    pub(crate) fn aside_pack(&self, id: &PackId) -> PathBuf {
+        self.aside().join(format!("{id}{PACK_SUFFIX}"))
+    }
+
+    /// Why a pack was set aside.
+    pub(crate) fn aside_reason(&self, id: &PackId) -> PathBuf {
+        self.aside().join(format!("{id}{REASON_SUFFIX}"))
+    }
+
+    /// When each pack was checked last.
+    pub(crate) fn checked(&self) -> PathBuf {
+        self.root.join("checked")
+    }
+
     /// Of all processes: a folder for each.
     pub(crate) fn all_temporaries(&self) -> PathBuf {
         self.root.join("tmp")
@@ -99,6 +119,11 @@ impl Layout {
     /// The pack whose file has this name, if it is a pack's.
     pub(crate) fn parse_pack(name: &str) -> Option<PackId> {
         name.strip_suffix(PACK_SUFFIX)?.parse().ok()
+    }
+
+    /// The pack of which a file with this name says why it was set aside.
+    pub(crate) fn parse_reason(name: &str) -> Option<PackId> {
+        name.strip_suffix(REASON_SUFFIX)?.parse().ok()
     }
 
     /// The snapshot whose manifest's file has this name, if it is a manifest's.

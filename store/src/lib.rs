@@ -1,17 +1,22 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, keys/SERVICE, journal, packs/<2 hex>/<id>.pack, manifests/<id>.manifest, pins/NAME, processes/,
-//! tmp/}`. Packs and manifests are the truth; the journal holds only what can be rebuilt from them, and the durable
-//! marks. Order of every change: write to `tmp/`, sync, rename, sync the folder; then one entry of the journal.
+//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack,
+//! manifests/<id>.manifest, pins/NAME, processes/, tmp/}`. Packs and manifests are the truth; the journal holds only
+//! what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync, rename, sync the
+//! folder; then one entry of the journal.
 
 pub mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 
+mod aside;
 mod block;
 mod block_cache;
 mod catalogue;
 mod change_key;
+mod checked;
 mod chunk_reader;
 mod collect;
 mod commit;
@@ -56,6 +61,7 @@ mod push_error;
 mod push_regions;
 mod push_settle;
 mod query;
+mod rate;
 mod read_only;
 mod reader;
 mod reader_chunks;
@@ -68,6 +74,8 @@ mod restore;
 mod retention;
 mod retire;
 mod rewrite;
+mod scrub;
+mod scrub_plan;
 mod secret;
 mod selector;
 mod service_key;
@@ -77,9 +85,13 @@ mod store;
 mod sweep;
 mod target;
 mod verify;
+mod verify_contents;
+mod verify_run;
 mod whole;
 
+pub use aside::BadPack;
 pub use change_key::{ChangeKeyError, KeyInfo, ServiceKeys};
+pub use checked::Scrubbed;
 pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
@@ -102,9 +114,10 @@ pub use receive::PackReceiver;
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;
+pub use scrub_plan::Sample;
 pub use secret::{Secret, Secrets, TooManySecrets};
 pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;
 pub use target::{DirectoryTarget, RestoreTarget};
-pub use verify::{BadFile, VerifyError, VerifyReport};
+pub use verify::{BadFile, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};

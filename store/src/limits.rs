@@ -96,6 +96,21 @@ pub const NAMED_PINS_MAX: usize = 1_024;
 /// Most bytes of a pin's file; a usual one has 200.
 pub const PIN_BYTES_MAX: usize = 1_024;
 
+/// Most bytes of the text that says why a pack was set aside.
+pub const ASIDE_REASON_BYTES_MAX: usize = 1_024;
+
+/// How often it is noted what was checked: a run that is killed loses as much. A guess.
+pub const CHECKED_WRITE_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Most packs whose last check is noted: 4 TiB of usual ones. The others count as never checked.
+pub const CHECKED_PACKS_MAX: usize = 1 << 18;
+
+/// Most bytes of those notes: an entry has at most 42.
+pub const CHECKED_BYTES_MAX: usize = 12 << 20;
+
+/// How long verifying sleeps at most, when it keeps to a rate, before it looks whether it is to stop.
+pub const VERIFY_NAP: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Fewest hexadecimal digits of a snapshot id's prefix.
 pub const PREFIX_DIGITS_MIN: usize = 4;
 

@@ -1,39 +1,11 @@
-//! Getting rid of damaged packs, so that they can be received again.
+//! What a damaged chunk takes to be had again: which packs, and which of them holds it.
 
 use std::collections::BTreeSet;
 
 use sustain_proto::{ChunkId, PackId, PackRef, RegionName};
 
 use crate::catalogue::Place;
-use crate::database::Changes;
-use crate::pack_file::PackFile;
 use crate::reader::SnapshotReader;
-use crate::store::Store;
-use crate::{Fault, limits};
-
-impl Store {
-    /// Reads a pack, and forgets it if its file is missing or damaged: what needs it is then not whole here until
-    /// it is received again. The file itself stays until then. Whether the pack is lacking now.
-    ///
-    /// # Errors
-    /// If the disk fails in a way that says nothing about the pack.
-    pub fn forget_if_damaged(&self, id: PackId) -> Result<bool, Fault> {
-        let shared = &self.shared;
-        let mut scratch = Vec::with_capacity(limits::PACK_BUFFER_BYTES);
-        let read = PackFile::open(shared.disk.as_ref(), &shared.layout, &id)
-            .and_then(|file| file.check_hash(id, &mut scratch, |_| Ok(())));
-        match read {
-            Ok(()) => return Ok(!shared.state().packs.contains_key(&id)),
-            Err(Fault::Damaged { .. }) => {}
-            Err(fault) => return Err(fault),
-        }
-        let mut commit = shared.begin_commit()?;
-        let mut changes = Changes::default();
-        changes.remove.packs.insert(id, 0);
-        commit.apply(&changes, Vec::new())?;
-        Ok(true)
-    }
-}
 
 impl SnapshotReader {
     /// The chunk at a position and the pack that holds it, if it is not zero and can be had by itself.

@@ -98,6 +98,11 @@ fn read_file(disk: &dyn Disk, layout: &Layout, name: &PinName) -> Result<PinFile
     decode(FORMAT, &encoded).map_err(|error| Fault::damaged(&path, error))
 }
 
+/// Reads a pin's bytes as fuzzing has them.
+pub(crate) fn try_decode(bytes: &[u8]) {
+    let _ = decode::<PinFile>(FORMAT, bytes);
+}
+
 /// A pin as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NamedPin {

@@ -1,5 +1,6 @@
 //! Reading packs: all their bytes or, with their key, the directory, indexes and blocks.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sustain_proto::limits::PACK_BYTES_MAX;
@@ -22,9 +23,17 @@ pub(crate) struct PackFile {
 }
 
 impl PackFile {
-    /// Opens a pack of the store.
+    /// Opens a pack of the store, or what is left of one that was set aside: each block that is read is checked.
     pub(crate) fn open(disk: &dyn Disk, layout: &Layout, id: &PackId) -> Result<Self, Fault> {
         let path = layout.pack(id);
+        // Once more in its own place: it may have been received again in between.
+        for path in [path.clone(), layout.aside_pack(id)] {
+            match disk.open(&path, false) {
+                Ok(file) => return Ok(Self { path, file }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Fault::reading(&path, error)),
+            }
+        }
         let file = disk.open(&path, false).map_err(|error| Fault::reading(&path, error))?;
         Ok(Self { path, file })
     }

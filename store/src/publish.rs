@@ -155,5 +155,7 @@ pub(crate) fn add_snapshots(
         remove.received.extend(snapshot.manifest.packs.iter().map(|pack| (pack.id, 0)));
     }
     add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
-    commit.apply(&Changes { remove, add }, snapshots)
+    commit.apply(&Changes { remove, add }, snapshots)?;
+    commit.settle_aside();
+    Ok(())
 }

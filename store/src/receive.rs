@@ -140,6 +140,7 @@ fn register(shared: &Shared, commit: &mut Commit<'_>, pack: PackRef) -> Result<(
     changes.remove.packs.clone_from(&changes.remove.received);
     changes.add.packs.insert(pack.id, pack.bytes);
     commit.apply(&changes, Vec::new())?;
+    commit.settle_aside();
     for id in changes.remove.received.keys() {
         // What can't be removed now is swept at the next opening.
         let _ = commit.remove_pack(*id);

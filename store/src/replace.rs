@@ -44,6 +44,7 @@ pub(crate) fn replace(
     changes.add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
     changes.remove.packs.extend(freed.iter().map(|pack| (pack.id, pack.bytes)));
     commit.apply(&changes, new)?;
+    commit.settle_aside();
     Ok(Freed { packs: freed.len(), bytes: remove_files(shared, commit, old, &freed) })
 }
 
@@ -72,12 +73,7 @@ fn lead(state: &State, renamed: &[(SnapshotId, SnapshotId)], changes: &mut Chang
 
 /// Removes files of dropped snapshots. What can't be removed now is swept at the next opening, so
 /// nothing here is an error.
-fn remove_files(
-    shared: &Shared,
-    commit: &mut Commit<'_>,
-    old: &[Arc<Snapshot>],
-    freed: &[PackRef],
-) -> u64 {
+fn remove_files(shared: &Shared, commit: &mut Commit<'_>, old: &[Arc<Snapshot>], freed: &[PackRef]) -> u64 {
     let mut bytes = 0;
     let mut forgotten = Contents::default();
     for snapshot in old {

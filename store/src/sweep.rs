@@ -12,6 +12,7 @@ use std::sync::Arc;
 use sustain_proto::limits::MANIFEST_BYTES_MAX;
 use sustain_proto::{Manifest, PackId, SnapshotId};
 
+use crate::aside;
 use crate::database::{Changes, Contents, Database, Trust};
 use crate::disk::Disk;
 use crate::error::DiskContext;
@@ -236,8 +237,13 @@ fn settle_packs(
             }
         }
     }
+    settle_aside(disk, layout, &listed, may_sweep, state, report)?;
     for id in listed.keys().filter(|id| !present.contains(id)) {
-        report.bad.push(BadFile { path: layout.pack(id), reason: "the file is missing".to_owned() });
+        let reason = match aside::reason(disk, layout, id) {
+            Some(reason) => format!("it is set aside: {reason}"),
+            None => "the file is missing".to_owned(),
+        };
+        report.bad.push(BadFile { path: layout.pack(id), reason });
     }
     changes.add.received = state.received.clone();
     changes.add.received.retain(|id, order| received.get(id) != Some(order));
@@ -247,6 +253,24 @@ fn settle_packs(
     changes.add.packs.retain(|id, bytes| contents.packs.get(id) != Some(bytes));
     changes.remove.packs = contents.packs.clone();
     changes.remove.packs.retain(|id, _| !state.packs.contains_key(id));
+    Ok(())
+}
+
+/// Removes what is left of damaged packs and nobody needs.
+fn settle_aside(
+    disk: &dyn Disk,
+    layout: &Layout,
+    listed: &BTreeMap<PackId, u64>,
+    may_sweep: bool,
+    state: &State,
+    report: &mut OpenReport,
+) -> Result<(), Fault> {
+    for id in aside::list(disk, layout)? {
+        if state.packs.contains_key(&id) || (may_sweep && !listed.contains_key(&id)) {
+            aside::remove(disk, layout, &id);
+            report.swept += 1;
+        }
+    }
     Ok(())
 }
 

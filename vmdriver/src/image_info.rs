@@ -180,7 +180,7 @@ fn read_up_to(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Reads what decides of a header. For qcow2: `docs/interop/qcow2.txt` of QEMU.
-fn check_header(header: &[u8], path: &Path) -> Result<ImageFormat, ImageError> {
+pub(crate) fn check_header(header: &[u8], path: &Path) -> Result<ImageFormat, ImageError> {
     if let Some((_, format)) = OTHER_FORMATS.iter().find(|(magic, _)| header.starts_with(magic)) {
         return Err(ImageError::Format { path: path.to_owned(), format });
     }

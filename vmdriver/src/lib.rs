@@ -22,6 +22,8 @@
 //! Synchronous throughout: callers with an async runtime use a thread for blocking work. Requirement
 //! numbers (P1–P41) refer to `docs/paper.md`.
 
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 
 mod cgroup;

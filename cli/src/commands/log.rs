@@ -5,6 +5,7 @@ use serde_json::Value;
 use sustain_node::operations::{self, Failure};
 use sustain_proto::ServiceName;
 use sustain_proto::human::counted;
+use sustain_store::Store;
 
 use super::push::to_value;
 use crate::output::Output;
@@ -25,18 +26,27 @@ pub(crate) fn run(args: LogArgs, choice: &Choice, output: &Output) -> Result<u8,
     let value: Value = match choice.place(false)? {
         Place::Folder(store) => {
             let listed = operations::log(&store, &args.service)?;
-            let incomplete = store.snapshots_incomplete(&args.service) as u64;
-            if incomplete > 0 {
-                let more = counted(incomplete, "more snapshot", "more snapshots");
-                output
-                    .message(&format!("warning: {more} can't be read: files are missing (`snapctl verify`)"));
-            }
+            warn_of_damage(&store, &args.service, output);
             to_value(&listed)?
         }
         Place::Daemon(client) => client.get(&format!("/v1/log?service={}", args.service))?,
     };
     output.result(&value, words)?;
     Ok(0)
+}
+
+/// Snapshots that are not whole are not listed.
+fn warn_of_damage(store: &Store, service: &ServiceName, output: &Output) {
+    let incomplete = store.snapshots_incomplete(service) as u64;
+    if incomplete == 0 {
+        return;
+    }
+    let more = counted(incomplete, "more snapshot", "more snapshots");
+    output.message(&format!("warning: {more} can't be read, or only in parts: files are missing or damaged"));
+    for bad in store.bad_packs().iter().filter(|bad| bad.services.contains(service)) {
+        let snapshots = counted(bad.snapshots.len() as u64, "snapshot needs", "snapshots need");
+        output.message(&format!("warning: pack {}: {}; {snapshots} it", bad.id, bad.reason));
+    }
 }
 
 fn words(value: &Value) -> String {

@@ -3,7 +3,7 @@
 use clap::Args;
 use sustain_node::admin::{NodeStatus, PeerView};
 use sustain_node::operations::Failure;
-use sustain_node::{Problem, ServiceStatus};
+use sustain_node::{Problem, ScrubStatus, ServiceStatus};
 use sustain_proto::human::counted;
 
 use crate::output::Output;
@@ -58,6 +58,7 @@ fn words(status: &NodeStatus) -> String {
             text.push_str(&format!("  problem: {what} (for {age})\n"));
         }
     }
+    text.push_str(&scrub_words(&status.scrub));
     for service in &status.services {
         text.push_str(&warnings(service));
         if let Some(left) = service.bytes_left {
@@ -66,6 +67,33 @@ fn words(status: &NodeStatus) -> String {
                 "\n{name}: {left} of the restored disk come later; no snapshots until then\n"
             ));
         }
+    }
+    text
+}
+
+/// When the packs were last checked, and what is wrong with them.
+fn scrub_words(scrub: &ScrubStatus) -> String {
+    let now_ms = sustain_node::clock::wall_ms();
+    let ago = |ms: u64| format!("{} ago", text::seconds(now_ms.saturating_sub(ms) as f64 / 1_000.0));
+    let mut text = match scrub.full_ms {
+        Some(ms) => format!("\nall packs were last checked {}", ago(ms)),
+        None => "\nnot all packs were checked yet".to_owned(),
+    };
+    if scrub.began_ms.is_some() && scrub.bytes_total > 0 {
+        let percent = u128::from(scrub.bytes_done) * 100 / u128::from(scrub.bytes_total);
+        text.push_str(&format!("; {percent}% of a pass are done"));
+    }
+    if !scrub.enabled {
+        text.push_str("; scrubbing is off");
+    }
+    if scrub.mended > 0 {
+        let packs = counted(scrub.mended, "bad pack was", "bad packs were");
+        text.push_str(&format!("; {packs} sent again"));
+    }
+    text.push('\n');
+    for bad in &scrub.bad {
+        let snapshots = counted(bad.snapshots.len() as u64, "snapshot needs", "snapshots need");
+        text.push_str(&format!("bad: pack {}: {}; {snapshots} it\n", bad.id.short(), bad.reason));
     }
     text
 }

@@ -115,6 +115,7 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
         Happening::Woken { report, .. } if report.clock_before_ms.is_none() => return None,
         Happening::Woken { .. } => "woken",
         Happening::Rebased { .. } => "rebased",
+        Happening::Mended { .. } => "mended",
         Happening::Problem { .. } => "problem",
         Happening::Peer { .. } => return None,
     };

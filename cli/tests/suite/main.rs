@@ -23,6 +23,7 @@ mod keys;
 mod kills;
 mod mounting;
 mod problems;
+mod scrubbing;
 mod service;
 mod service_refusals;
 mod small_disk;

@@ -182,7 +182,7 @@ async fn nothing_is_started_while_nobody_has_a_part_of_the_rest() {
     let (id, _) = push(&nodes[0], 50);
     let pack = nodes[0].store.packs_needed(id).unwrap().into_iter().max_by_key(|pack| pack.bytes).unwrap();
     nodes[0].damage_packs();
-    assert!(nodes[0].store.forget_if_damaged(pack.id).unwrap());
+    assert!(nodes[0].store.set_aside_if_damaged(pack.id).unwrap());
     let error = start(&nodes[1].cluster, id).await.unwrap_err();
     assert!(
         matches!(&error, crate::GatherError::Missing { missing, .. } if *missing == [pack.id]),

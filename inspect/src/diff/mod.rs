@@ -13,6 +13,7 @@ use serde::Serialize;
 use sustain_proto::{RegionName, ServiceName};
 use sustain_store::{Progress, ReadError, SnapshotReader};
 
+pub(crate) use self::files::map as fuzz_map;
 pub use self::files::{FileChange, FileKind, FilesDiff};
 use self::pages::Side;
 pub use self::spans::Span;

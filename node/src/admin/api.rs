@@ -8,6 +8,7 @@ use sustain_proto::{NodeId, ServiceName};
 use sustain_store::SnapshotInfo;
 
 use crate::operations::RegionFile;
+use crate::scrub::ScrubStatus;
 use crate::service::ServiceStatus;
 
 /// A push of files.
@@ -106,4 +107,7 @@ pub struct NodeStatus {
     pub peers: Vec<PeerView>,
     /// The services.
     pub services: Vec<ServiceStatus>,
+    /// How the scrubbing of its store stands.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
 }

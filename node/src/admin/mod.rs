@@ -12,7 +12,7 @@
 //! | `POST /v1/unpin` [`UnpinCall`](crate::upkeep::UnpinCall) | nothing |
 //! | `GET /v1/pins` | the pins of this node |
 //! | `GET /v1/log?service=NAME` | the snapshots held here, oldest first |
-//! | `POST /v1/verify` | what was read, and what is damaged |
+//! | `POST /v1/verify` [`VerifyCall`](crate::verify::VerifyCall) | what was read, and what is damaged |
 //!
 //! A failure is a [`Failure`](crate::operations::Failure) with status 400, 404, 409 or 500.
 

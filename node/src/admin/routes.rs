@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{NoProgress, ServiceKeys, SnapshotInfo, Store, VerifyReport};
+use sustain_store::{NoProgress, Pace, ServiceKeys, SnapshotInfo, Store, VerifyReport};
 
 use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
 use super::upkeep;
@@ -19,7 +19,9 @@ use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
 use crate::operations::{self, Failure, GatherOutput, PushFiles, PushOutput};
+use crate::scrub::ScrubWatch;
 use crate::service::ServiceHandle;
+use crate::verify::{self, VerifyCall};
 use sustain_store::error_chain;
 
 /// What the routes work on.
@@ -29,6 +31,7 @@ pub(crate) struct AdminState {
     pub(crate) cluster: Cluster,
     pub(crate) services: Vec<ServiceHandle>,
     pub(crate) events: Arc<EventLog>,
+    pub(crate) scrub: Arc<ScrubWatch>,
 }
 
 pub(super) type Shared = State<Arc<AdminState>>;
@@ -103,6 +106,7 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         pid: std::process::id(),
         peers: state.cluster.peers().into_iter().map(view).collect(),
         services,
+        scrub: state.scrub.status(state.config.scrub.enabled, &state.store),
     }))
 }
 
@@ -204,7 +208,8 @@ async fn keys(State(state): Shared) -> Answer<Vec<ServiceKeys>> {
     blocking(move || Ok(store.all_keys())).await.map(Json)
 }
 
-async fn verify(State(state): Shared) -> Answer<VerifyReport> {
-    let store = state.store.clone();
-    blocking(move || operations::verify(&store, &NoProgress)).await.map(Json)
+/// Services go on beside it. Packs that are set aside are then sent again by other nodes.
+async fn verify(State(state): Shared, call: Result<Json<VerifyCall>, JsonRejection>) -> Answer<VerifyReport> {
+    let (store, call) = (state.store.clone(), body(call)?);
+    blocking(move || verify::verify(&store, &call, Pace::Behind, &NoProgress)).await.map(Json)
 }

@@ -3,6 +3,7 @@
 mod edit;
 mod kind;
 mod load;
+mod scrub;
 mod secret;
 mod service;
 mod units;
@@ -16,6 +17,7 @@ use sustain_proto::NodeId;
 pub use edit::{EditError, add_service, give_secret, remove_service, save};
 pub use kind::{ServiceType, TypeError};
 pub use load::{ConfigError, load, parse};
+pub use scrub::ScrubConfig;
 pub use secret::{SecretError, lacks_secret, load_secrets, replace_secrets, save_secrets};
 pub use service::{CommandConfig, DriverKind, ForwardConfig, ServiceConfig, VmConfig};
 pub use units::{Bytes, Duration, UnitError};
@@ -44,6 +46,9 @@ pub struct Config {
     /// Waits and intervals.
     #[serde(default)]
     pub timing: Timing,
+    /// How the store is scrubbed.
+    #[serde(default)]
+    pub scrub: ScrubConfig,
     /// All nodes of the cluster, this one too.
     pub nodes: Vec<NodeConfig>,
     /// The services.

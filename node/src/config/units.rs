@@ -32,7 +32,8 @@ pub struct Duration(u64);
 #[serde(try_from = "String", into = "String")]
 pub struct Bytes(u64);
 
-const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const BYTES_UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_read_back_as_they_were_written() {
-        for text in ["1ms", "250ms", "1s", "90s", "5m", "2h"] {
+        for text in ["1ms", "250ms", "1s", "90s", "5m", "2h", "7d"] {
             assert_eq!(text.parse::<Duration>().unwrap().to_string(), text);
         }
         for text in ["1B", "512KiB", "256MiB", "3GiB", "2TiB"] {

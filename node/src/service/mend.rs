@@ -12,15 +12,15 @@ use crate::limits;
 
 /// What mending takes. Its functions block: they are for threads that may wait.
 #[derive(Clone)]
-pub(super) struct Mender {
-    pub(super) store: Store,
-    pub(super) cluster: Cluster,
-    pub(super) runtime: Handle,
+pub(crate) struct Mender {
+    pub(crate) store: Store,
+    pub(crate) cluster: Cluster,
+    pub(crate) runtime: Handle,
 }
 
 /// Why a snapshot can't be mended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MendError {
+pub(crate) enum MendError {
     /// This node's store fails.
     #[error("can't look for damaged packs")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -47,7 +47,7 @@ impl Mender {
         };
         let mut damaged = 0;
         for pack in packs {
-            damaged += usize::from(self.forget_if_damaged(pack.id)?);
+            damaged += usize::from(self.set_aside_if_damaged(pack.id)?);
         }
         if damaged == 0 {
             return Ok((0, None));
@@ -58,13 +58,13 @@ impl Mender {
     }
 
     /// Reads one pack of a snapshot, and gets it anew if it is damaged.
-    pub(super) fn pack(&self, snapshot: SnapshotId, pack: PackId) -> Result<(), MendError> {
-        if self.forget_if_damaged(pack)? { self.gather(snapshot) } else { Ok(()) }
+    pub(crate) fn pack(&self, snapshot: SnapshotId, pack: PackId) -> Result<(), MendError> {
+        if self.set_aside_if_damaged(pack)? { self.gather(snapshot) } else { Ok(()) }
     }
 
-    /// Reads a pack, and forgets it if it is damaged: it is gathered again then. Whether it is lacking.
-    pub(super) fn forget_if_damaged(&self, pack: PackId) -> Result<bool, MendError> {
-        self.store.forget_if_damaged(pack).map_err(|error| MendError::Store(error.into()))
+    /// Reads a pack, and sets it aside if it is damaged: it is gathered again then. Whether it is lacking.
+    pub(super) fn set_aside_if_damaged(&self, pack: PackId) -> Result<bool, MendError> {
+        self.store.set_aside_if_damaged(pack).map_err(|error| MendError::Store(error.into()))
     }
 
     fn gather(&self, snapshot: SnapshotId) -> Result<(), MendError> {

@@ -24,6 +24,7 @@ mod vm_running;
 mod vm_thread;
 
 pub(crate) use handle::ServiceHandle;
+pub(crate) use mend::Mender;
 pub use status::ServiceStatus;
 pub use trouble::Problem;
 

@@ -181,7 +181,7 @@ impl RestDisk {
             return Ok(ChunkContent::Data);
         }
         for pack in remote.reader().packs_of(&self.region, chunk) {
-            let damaged = self.mender.forget_if_damaged(pack.id);
+            let damaged = self.mender.set_aside_if_damaged(pack.id);
             damaged.map_err(|error| Unavailable::new(error_chain(&error)))?;
         }
         Err(Unavailable::new(error_chain(error)))

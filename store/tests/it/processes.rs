@@ -210,8 +210,7 @@ fn an_opening_spares_what_others_are_writing_and_have_received() {
     reader.read_at(0, &mut bytes).unwrap();
     let mut receiver = one.receive_pack(pack, reader.len()).unwrap();
     receiver.write(&bytes).unwrap();
-    let options =
-        StoreOptions { key: sustain_store::KeySource::Given([4; 32]), ..StoreOptions::default() };
+    let options = StoreOptions { key: sustain_store::KeySource::Given([4; 32]), ..StoreOptions::default() };
     let other = Store::open(dir.path(), options).unwrap();
     receiver.finish().unwrap();
     assert_eq!(other.remove_unlisted(false).unwrap().packs, 0, "a snapshot may be still to come");

@@ -244,7 +244,7 @@ fn a_snapshot_that_turns_out_damaged_after_its_check_is_not_promoted() {
         .find(|p| p.to_string_lossy().contains(&pack.to_string()));
     let bytes = fs::read(path.as_ref().unwrap()).unwrap();
     fs::write(path.as_ref().unwrap(), &bytes[1..]).unwrap();
-    assert!(store.forget_if_damaged(pack).unwrap());
+    assert!(store.set_aside_if_damaged(pack).unwrap());
     assert_eq!(prepared.commit(Duration::ZERO).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(&restore(&store, kept[1].0.snapshot), kept[1].1);
 }

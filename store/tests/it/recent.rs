@@ -46,7 +46,7 @@ fn what_was_kept_is_not_used_when_a_pack_is_gone() {
         .into_iter()
         .find(|path| path.to_string_lossy().contains(&pack.id.to_string()));
     fs::remove_file(path.unwrap()).unwrap();
-    assert!(store.forget_if_damaged(pack.id).unwrap());
+    assert!(store.set_aside_if_damaged(pack.id).unwrap());
     let again = push(&store, "mail", &content);
     assert_eq!((again.chunks_new, again.packs), (changed.chunks_new, changed.packs));
     assert_eq!(restore(&store, again.snapshot), content);

@@ -47,7 +47,7 @@ fn a_damaged_pack_is_forgotten_and_received_again_under_an_open_reader() {
     let mut chunk = vec![0; 65_536];
     reader.read_chunk(&disk, 7, &mut chunk).unwrap();
     let pack = reader.chunk_of(&disk, 7).unwrap().0;
-    assert!(!to.forget_if_damaged(pack.id).unwrap(), "it is sound");
+    assert!(!to.set_aside_if_damaged(pack.id).unwrap(), "it is sound");
 
     let path = files(b.path()).into_iter().find(|path| path.to_string_lossy().contains(&pack.id.to_string()));
     let path = path.unwrap();
@@ -56,8 +56,8 @@ fn a_damaged_pack_is_forgotten_and_received_again_under_an_open_reader() {
     std::fs::write(&path, &bytes).unwrap();
     // Another chunk: what was read last is still in memory, and sound.
     assert_eq!(reader.read_chunk(&disk, 8, &mut chunk).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(to.forget_if_damaged(pack.id).unwrap());
-    assert!(to.forget_if_damaged(pack.id).unwrap(), "still lacking");
+    assert!(to.set_aside_if_damaged(pack.id).unwrap());
+    assert!(to.set_aside_if_damaged(pack.id).unwrap(), "still lacking");
     assert!(to.restore(id, &DirectoryTarget::new(b.path().join("out")), &NoProgress).is_err());
     assert_eq!(replicate(&from, &to, id), 1, "that pack and no other");
     reader.read_chunk(&disk, 7, &mut chunk).unwrap();

@@ -107,7 +107,7 @@ fn a_node_without_the_key_stores_checks_serves_and_mends_what_it_can_not_read() 
     fs::write(&path, &bytes).unwrap();
     let report = holder.verify(&NoProgress).unwrap();
     assert_eq!(report.bad.iter().map(|bad| &bad.path).collect::<Vec<_>>(), [&path]);
-    assert!(holder.forget_if_damaged(pack.id).unwrap());
+    assert!(holder.set_aside_if_damaged(pack.id).unwrap());
     assert_eq!(replicate(&from, &holder, ids[1]), 1);
     drop(holder);
     let holder = keyless(&b);

@@ -479,7 +479,7 @@ impl World {
     /// Replaces the pack that was damaged on purpose.
     fn heal(&mut self, store: &Store) -> Result<(), Failed> {
         if let Some((id, bytes)) = &self.damaged {
-            if store.forget_if_damaged(*id).map_err(failed)? {
+            if store.set_aside_if_damaged(*id).map_err(failed)? {
                 receive(store, *id, bytes)?;
             }
             self.damaged = None;
@@ -518,8 +518,14 @@ impl World {
     pub(crate) fn check_reopened(&mut self, context: &str) {
         self.close();
         self.open().unwrap_or_else(|error| panic!("{context}: does not open: {error}"));
-        let store = self.store.clone().unwrap();
-        self.heal(&store).unwrap_or_else(|error| panic!("{context}: does not heal: {error}"));
+        let mut store = self.store.clone().unwrap();
+        if self.damaged.is_some() {
+            self.heal(&store).unwrap_or_else(|error| panic!("{context}: does not heal: {error}"));
+            drop(store);
+            self.close();
+            self.open().unwrap_or_else(|error| panic!("{context}: does not open healed: {error}"));
+            store = self.store.clone().unwrap();
+        }
         let opened = store.opened();
         assert_eq!(opened.bad, [], "{context}");
         for name in SERVICES {

@@ -44,6 +44,7 @@ pub use error::DiskError;
 pub(crate) use handle::remove_folder;
 pub use handle::{Disk, DiskOptions, DiskOrigin, FrozenDisk};
 pub use image::raw_image;
+pub(crate) use nbd::converse as fuzz_nbd;
 pub use serve::{ServeError, serve};
 pub use snapshot_blocks::SnapshotBlocks;
 pub(crate) use stamp::Stamp;

@@ -11,6 +11,7 @@
 
 mod budget;
 mod connection;
+mod fuzzing;
 mod handshake;
 mod patient;
 mod places;
@@ -20,5 +21,6 @@ mod serve_request;
 mod server;
 mod wire;
 
+pub(crate) use fuzzing::converse;
 pub(crate) use reply::Extent;
 pub(crate) use server::serve;

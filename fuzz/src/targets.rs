@@ -1,0 +1,75 @@
+//! The targets. Each checks what it can besides that nothing panics: what is read is written again as it was.
+
+use sustain_proto::wire::{Lane, Message, Request, Response};
+use sustain_proto::{FRAME_HEADER_BYTES, FrameHeader, Manifest, SnapshotIndex, decode_frame, encode_frame};
+
+/// A parser and its name, which is that of its folder in the corpus.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// Reads any bytes.
+    pub run: fn(&[u8]),
+}
+
+const fn target(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run }
+}
+
+/// All of them.
+pub const TARGETS: [Target; 12] = [
+    target("pack", sustain_store::fuzzing::pack),
+    target("directory", sustain_store::fuzzing::directory),
+    target("block", sustain_store::fuzzing::block),
+    target("manifest", manifest),
+    target("index", index),
+    target("frame", frame),
+    target("pin", sustain_store::fuzzing::pin),
+    target("checked", sustain_store::fuzzing::checked),
+    target("key-file", sustain_store::fuzzing::key_file),
+    target("ext4", sustain_inspect::fuzzing::ext4),
+    target("nbd", sustain_vmdriver::fuzzing::nbd),
+    target("image-header", sustain_vmdriver::fuzzing::image_header),
+];
+
+fn manifest(bytes: &[u8]) {
+    let Ok((id, manifest)) = Manifest::decode(bytes) else { return };
+    // There is one way to write a manifest, or two nodes would have two ids for it.
+    let (same, encoded) = manifest.encode().expect("what was read can be written");
+    if encoded == bytes {
+        assert_eq!(same, id);
+    }
+    assert!(Manifest::decode(&encoded).is_ok_and(|(_, again)| again == manifest));
+}
+
+fn index(bytes: &[u8]) {
+    let Ok(index) = SnapshotIndex::decode(bytes) else { return };
+    let (_, encoded) = index.encode().expect("what was read can be written");
+    assert!(SnapshotIndex::decode(&encoded).is_ok_and(|again| again == index));
+}
+
+/// A frame as it comes from a stream, of each lane.
+fn frame(bytes: &[u8]) {
+    let Some((header, body)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else { return };
+    for lane in Lane::ALL {
+        let most = lane.frame_bytes_max();
+        let Ok(header) = FrameHeader::decode(header, most) else { continue };
+        let Some(body) = body.get(..header.body_bytes) else { continue };
+        if let Ok(message) = decode_frame::<Message>(body, most) {
+            assert!(encode_frame(&message, most).is_ok());
+        }
+        if let Ok(request) = decode_frame::<Request>(body, most) {
+            if request.check().is_ok() {
+                assert!(encode_frame(&request, most).is_ok());
+            }
+            if let Request::Offer { manifests } | Request::Commit { manifests } = request {
+                manifests.iter().for_each(|bytes| manifest(bytes));
+            }
+        }
+        if let Ok(response) = decode_frame::<Response>(body, most) {
+            if response.check().is_ok() {
+                assert!(encode_frame(&response, most).is_ok());
+            }
+        }
+    }
+}
