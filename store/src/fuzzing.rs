@@ -27,6 +27,10 @@ pub const SECRET: [u8; 32] = [7; 32];
 struct InMemory<'a>(&'a [u8]);
 
 impl DiskFile for InMemory<'_> {
+    fn number(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.len() as u64)
     }

@@ -20,6 +20,7 @@ use crate::pins::Pins;
 use crate::processes::{Others, Registration, new_process};
 use crate::read_only::Lenient;
 use crate::recent::Recents;
+use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
 use crate::{BadFile, ErrorKind, Fault, limits};

@@ -2,7 +2,7 @@
 //! the database are compared with the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use sustain_proto::{KeyId, PackId, PackRef};
 
