@@ -52,6 +52,11 @@ soak-crash: ## Crash the store at every call of its scripts, in its recovery, an
 		cargo test -p sustain-store --test it $(CARGO_FLAGS) -- crash --nocapture
 	SUSTAIN_KILLS=$(or $(KILLS),200) cargo test -p sustain-cli --test suite $(CARGO_FLAGS) -- kills:: --nocapture
 
+.PHONY: soak-concurrency
+soak-concurrency: ## Run all of the store's commands at once on one store, and kill some (2 minutes; SOAK_SECONDS=600 for more)
+	SUSTAIN_CONCURRENCY_SECONDS=$(or $(SOAK_SECONDS),120) \
+		cargo test -p sustain-cli --test suite $(CARGO_FLAGS) -- concurrency::commands_at_once --nocapture
+
 .PHONY: soak-instant
 soak-instant: setup ## Snapshot and restore a guest 100 times: memory and disk of one instant each time
 	SUSTAIN_INSTANT_ROUNDS=100 cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- one_instant --nocapture

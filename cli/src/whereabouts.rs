@@ -152,9 +152,9 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
             sustain_store::OpenError::Fault(sustain_store::Fault::Damaged { path, .. }) => {
                 failure.with_hint(hint_for_damaged(path))
             }
-            sustain_store::OpenError::Fault(sustain_store::Fault::Busy { process: Some(process), .. }) => {
-                failure.with_hint(format!("if it was stopped, `kill -CONT {process}` lets it go on"))
-            }
+            sustain_store::OpenError::Fault(sustain_store::Fault::Busy {
+                process: Some(process), ..
+            }) => failure.with_hint(format!("if it was stopped, `kill -CONT {process}` lets it go on")),
             _ => failure,
         }
     })

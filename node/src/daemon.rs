@@ -123,8 +123,8 @@ async fn bind(config: &Config, own: NodeId) -> Result<Bound, DaemonError> {
     }
     let secret = ClusterSecret::load(&config.secret_file)?;
     let run = RunFolder::lock(&config.run).map_err(bind_error("take the folder", config.run.display()))?;
-    let key = KeySource::Given(*secret.as_bytes());
-    let options = StoreOptions { key, create: true, node: true, ..StoreOptions::default() };
+    let sealed = KeySource::Given(*secret.as_bytes());
+    let options = StoreOptions { key: sealed, create: true, node: true, ..StoreOptions::default() };
     let folder = config.store.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await;
     let store = opened.map_err(io::Error::other).map_err(bind_error("open", config.store.display()))??;

@@ -157,7 +157,9 @@ pub fn push(
         match try_push(store, files, &regions, node, progress) {
             // Another process has rebased the service, or what is pushed was to be the first. Lists of changes count
             // from a snapshot that may not be the newest any more: whoever made them has to look.
-            Err(Trouble::Store(PushError::Overtaken { .. })) if is_whole && tries < limits::PUSH_TRIES_MAX => {
+            Err(Trouble::Store(PushError::Overtaken { .. }))
+                if is_whole && tries < limits::PUSH_TRIES_MAX =>
+            {
                 tries += 1;
             }
             Err(Trouble::Store(error)) => {
@@ -205,11 +207,8 @@ fn try_push(
     let mut push = store.begin_push(request)?;
     if since.is_some() && push.continued() != since {
         return Err(Trouble::Other(
-            Failure::new(
-                2,
-                format!("the lists count from another snapshot than the newest of {service}"),
-            )
-            .with_hint("without lists of changes the files are read whole"),
+            Failure::new(2, format!("the lists count from another snapshot than the newest of {service}"))
+                .with_hint("without lists of changes the files are read whole"),
         ));
     }
     for ((name, source), changed) in regions {

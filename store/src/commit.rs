@@ -107,10 +107,7 @@ impl Shared {
         }
     }
 
-    fn read_new_manifests(
-        &self,
-        contents: &Contents,
-    ) -> Result<BTreeMap<SnapshotId, Arc<Snapshot>>, Fault> {
+    fn read_new_manifests(&self, contents: &Contents) -> Result<BTreeMap<SnapshotId, Arc<Snapshot>>, Fault> {
         let new: Vec<(SnapshotId, Option<u32>)> = {
             let state = self.seen();
             let is_new = |(id, _): &(&SnapshotId, &Option<u32>)| !state.snapshots.contains_key(*id);

@@ -172,8 +172,7 @@ impl Store {
         let shared = &self.shared;
         let given = Given::decode(manifests)?;
         let choose = |state: &State| {
-            let pair =
-                |snapshot: &Arc<Snapshot>| Ok((given.base(state, snapshot)?, snapshot.clone()));
+            let pair = |snapshot: &Arc<Snapshot>| Ok((given.base(state, snapshot)?, snapshot.clone()));
             let pairs = given.in_order().map(pair).collect::<Result<Vec<_>, ImportError>>()?;
             let packs =
                 pairs.iter().flat_map(|(base, s)| base.manifest.packs.iter().chain(&s.manifest.packs));

@@ -43,7 +43,13 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { key: KeySource::Own, create: false, disk: Arc::new(RealDisk), zstd_level: limits::ZSTD_LEVEL, node: false }
+        Self {
+            key: KeySource::Own,
+            create: false,
+            disk: Arc::new(RealDisk),
+            zstd_level: limits::ZSTD_LEVEL,
+            node: false,
+        }
     }
 }
 
@@ -183,7 +189,8 @@ fn settle(
             return Ok((database, state));
         }
     }
-    let (mut others, mut trust) = (Others { living: others.living.clone(), dead: others.dead.clone() }, trust);
+    let (mut others, mut trust) =
+        (Others { living: others.living.clone(), dead: others.dead.clone() }, trust);
     if lock.is_none() {
         lock = Some(lock_folder(disk.as_ref(), layout.root(), limits::COMMIT_LOCK_PATIENCE)?);
         others = Others::look(disk.as_ref(), layout)?;

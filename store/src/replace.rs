@@ -72,12 +72,7 @@ fn lead(state: &State, renamed: &[(SnapshotId, SnapshotId)], changes: &mut Chang
 
 /// Removes files of dropped snapshots. What can't be removed now is swept at the next opening, so
 /// nothing here is an error.
-fn remove_files(
-    shared: &Shared,
-    commit: &mut Commit<'_>,
-    old: &[Arc<Snapshot>],
-    freed: &[PackRef],
-) -> u64 {
+fn remove_files(shared: &Shared, commit: &mut Commit<'_>, old: &[Arc<Snapshot>], freed: &[PackRef]) -> u64 {
     let mut bytes = 0;
     let mut forgotten = Contents::default();
     for snapshot in old {

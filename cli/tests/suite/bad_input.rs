@@ -98,10 +98,7 @@ fn a_folder_in_place_of_the_database_is_named_with_what_to_do_about_it() {
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
     let said = gather_fails(&bench, "s@latest", 13);
-    assert!(
-        said.contains("journal is damaged: this is a folder") && said.contains("hint: move "),
-        "{said}"
-    );
+    assert!(said.contains("journal is damaged: this is a folder") && said.contains("hint: move "), "{said}");
     fs::rename(&index, bench.path("moved")).unwrap();
     assert!(fs::read(bench.gather("s@latest", "out").join("ram")).unwrap() == second);
 }

@@ -80,7 +80,11 @@ pub(super) fn follows<T: DeserializeOwned>(salt: Salt, place: u64, bytes: &[u8])
 
 fn check(salt: Salt, place: u64, body: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&salt.0).update(&place.to_le_bytes()).update(&(body.len() as u64).to_le_bytes()).update(body);
+    hasher
+        .update(&salt.0)
+        .update(&place.to_le_bytes())
+        .update(&(body.len() as u64).to_le_bytes())
+        .update(body);
     let mut check = [0; 16];
     check.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     check

@@ -195,12 +195,13 @@ fn what_one_process_reads_another_does_not_remove_before_it_is_done() {
 #[test]
 fn an_opening_spares_what_others_are_writing_and_have_received() {
     let dir = tempfile::tempdir().unwrap();
-    let [one, offering] = {
-        let elsewhere = tempfile::tempdir().unwrap();
-        let key = sustain_store::KeySource::Given([4; 32]);
-        let options = || StoreOptions { create: true, key: key.clone(), ..StoreOptions::default() };
-        [Store::open(dir.path(), options()).unwrap(), Store::open(elsewhere.path(), options()).unwrap()]
+    let elsewhere = tempfile::tempdir().unwrap();
+    let key = sustain_store::KeySource::Given([4; 32]);
+    let open = |path| {
+        let options = StoreOptions { create: true, key: key.clone(), ..StoreOptions::default() };
+        Store::open(path, options).unwrap()
     };
+    let (one, offering) = (open(dir.path()), open(elsewhere.path()));
     let mut going_on = begin(&one, "mail").unwrap();
     going_on.ingest(&region("ram"), &Bytes(&noise(1, 3 << 20))).unwrap();
     let offered = push(&offering, "web", &state(1));
@@ -210,9 +211,7 @@ fn an_opening_spares_what_others_are_writing_and_have_received() {
     reader.read_at(0, &mut bytes).unwrap();
     let mut receiver = one.receive_pack(pack, reader.len()).unwrap();
     receiver.write(&bytes).unwrap();
-    let options =
-        StoreOptions { key: sustain_store::KeySource::Given([4; 32]), ..StoreOptions::default() };
-    let other = Store::open(dir.path(), options).unwrap();
+    let other = open(dir.path());
     receiver.finish().unwrap();
     assert_eq!(other.remove_unlisted(false).unwrap().packs, 0, "a snapshot may be still to come");
     other.import(&offering.manifests_for(offered.snapshot).unwrap()).unwrap();

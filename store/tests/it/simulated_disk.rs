@@ -447,7 +447,9 @@ impl DiskFile for SimulatedFile {
         let machine = &mut *machine;
         match &outcome {
             Ok(()) => machine.files[self.inode].sync(),
-            Err(_) if !machine.off && !machine.killed.contains(&self.machine.1) => machine.files[self.inode].sync_in_vain(&mut machine.random),
+            Err(_) if !machine.off && !machine.killed.contains(&self.machine.1) => {
+                machine.files[self.inode].sync_in_vain(&mut machine.random)
+            }
             Err(_) => {}
         }
         outcome
