@@ -94,7 +94,7 @@ impl Shared {
         let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
         let has_own_entry = self.keys.with(|ring| ring.services.contains_key(service));
         if self.keys.of_service(service).is_none() && !has_own_entry && note.own {
-            let state = self.state();
+            let state = self.seen();
             if let Some(snapshot) = state.snapshots.values().next() {
                 return Err(Fault::KeyMissing { key: snapshot.manifest.key });
             }

@@ -90,7 +90,8 @@ fn a_push_of_changes_is_overtaken_by_another_push() {
     let dir = tempfile::tempdir().unwrap();
     let [one, other] = pair(dir.path(), 0..1);
     let changes = |push: &mut sustain_store::Push| {
-        push.ingest_changes(&region("ram"), &Bytes(&state(7)["ram"]), &[CHUNK as u64..2 * CHUNK as u64])
+        let (start, end) = (CHUNK as u64, 2 * CHUNK as u64);
+        push.ingest_changes(&region("ram"), &Bytes(&state(7)["ram"]), &[start..start + 9, end - 9..end])
     };
     let mut overtaken = begin(&one, "mail").unwrap();
     changes(&mut overtaken).unwrap();
@@ -276,4 +277,16 @@ fn a_process_that_ends_leaves_no_name() {
     drop(stores);
     assert_eq!(files(&dir.path().join("processes")), Vec::<std::path::PathBuf>::new());
     assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn two_nodes_do_not_share_a_store_which_counts_as_one_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |node| Store::open(dir.path(), StoreOptions { create: true, node, ..StoreOptions::default() });
+    let node = open(true).unwrap();
+    open(false).unwrap();
+    let error = open(true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    drop(node);
+    open(true).unwrap();
 }
