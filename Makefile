@@ -62,6 +62,11 @@ fixture: ## Write the stored examples anew: testdata/store-v1, docs/format.md's 
 	SUSTAIN_WRITE_FIXTURE=1 cargo test -p sustain-store --test it $(CARGO_FLAGS) -- format --nocapture
 	SUSTAIN_WRITE_FIXTURE=1 cargo test -p sustain-fuzz --test seeds $(CARGO_FLAGS) -- --nocapture
 
+.PHONY: soak-concurrency
+soak-concurrency: ## Run all of the store's commands at once on one store, and kill some (2 minutes; SOAK_SECONDS=600 for more)
+	SUSTAIN_CONCURRENCY_SECONDS=$(or $(SOAK_SECONDS),120) \
+		cargo test -p sustain-cli --test suite $(CARGO_FLAGS) -- concurrency::commands_at_once --nocapture
+
 .PHONY: soak-instant
 soak-instant: setup ## Snapshot and restore a guest 100 times: memory and disk of one instant each time
 	SUSTAIN_INSTANT_ROUNDS=100 cargo test -p sustain-vmdriver --test qemu $(CARGO_FLAGS) -- one_instant --nocapture

@@ -329,9 +329,6 @@ fn load(disk: &dyn Disk, path: &Path) -> Result<Loaded, Fault> {
     let file = match disk.open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            return Err(Fault::damaged(path, "this is a folder"));
-        }
         Err(error) => return Err(error).during("open", path),
     };
     let bytes = file.bytes().during("look at", path)?;
@@ -341,6 +338,9 @@ fn load(disk: &dyn Disk, path: &Path) -> Result<Loaded, Fault> {
     let all = match read(file.as_ref(), path, 0..bytes) {
         Err(Fault::Disk { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
             return Ok(Loaded::Damaged("it is cut short".to_owned()));
+        }
+        Err(Fault::Disk { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {
+            return Err(Fault::damaged(path, "this is a folder"));
         }
         other => other?,
     };

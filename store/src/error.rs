@@ -107,8 +107,7 @@ impl Fault {
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::KeyMissing { .. } | Self::ServiceKeyMissing { .. } => ErrorKind::Key,
             Self::Busy { .. } => ErrorKind::Busy,
-            Self::NoLocks { .. } => ErrorKind::Refused,
-            Self::Random { .. } => ErrorKind::Failed,
+            Self::NoLocks { .. } | Self::Random { .. } => ErrorKind::Failed,
         }
     }
 

@@ -139,7 +139,7 @@ impl Store {
             return Err(OpenError::Node { path: dir.to_owned() });
         }
         let registration = Registration::new(&disk, &layout)?;
-        let (database, state) = settle(&disk, &layout, &others, lock, &mut report)?;
+        let (database, state) = settle(&disk, &layout, others, lock, &mut report)?;
         state.services().iter().for_each(|service| ring.learn(service));
         if !note.on_disk {
             compare_keys(&layout, &state, &ring)?;
@@ -178,22 +178,17 @@ impl Store {
 fn settle(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
-    others: &Others,
-    lock: Box<dyn DiskLock>,
+    mut others: Others,
+    mut lock: Box<dyn DiskLock>,
     report: &mut OpenReport,
 ) -> Result<(Database, State), Fault> {
-    let (mut database, trust) = Database::open(disk, layout)?;
-    let mut lock = Some(lock);
+    let (mut database, mut trust) = Database::open(disk, layout)?;
     if !others.living.is_empty() && others.dead.is_empty() && trust == Trust::Whole {
-        drop(lock.take());
+        drop(lock);
         if let Some(state) = join(disk.as_ref(), layout, &mut database)? {
             return Ok((database, state));
         }
-    }
-    let (mut others, mut trust) =
-        (Others { living: others.living.clone(), dead: others.dead.clone() }, trust);
-    if lock.is_none() {
-        lock = Some(lock_folder(disk.as_ref(), layout.root(), limits::COMMIT_LOCK_PATIENCE)?);
+        lock = lock_folder(disk.as_ref(), layout.root(), limits::COMMIT_LOCK_PATIENCE)?;
         others = Others::look(disk.as_ref(), layout)?;
         (database, trust) = Database::open(disk, layout)?;
     }

@@ -5,6 +5,7 @@
 //! what is pinned. So one of the two sees the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -93,8 +94,10 @@ impl Pins {
             }
             let written = self.registration.file.write_at((first * PIN_BYTES) as u64, &bytes);
             // Without it, what is read may be removed by another process, which ends in an error and never in wrong
-            // bytes. A disk on which nothing can be written has nothing removed, either.
-            if let (Err(error), false) = (written, self.warned.swap(true, Ordering::Relaxed)) {
+            // bytes.
+            let Err(error) = written else { continue };
+            if error.kind() != io::ErrorKind::ReadOnlyFilesystem && !self.warned.swap(true, Ordering::Relaxed)
+            {
                 tracing::warn!(%error, "other processes can't be told what is being read");
             }
         }

@@ -53,7 +53,11 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         // What stays is found by the next opening.
-        let _ = self.disk.remove_folder(&self.layout.temporaries());
+        let folder = self.layout.temporaries();
+        for file in self.disk.list(&folder).unwrap_or_default() {
+            let _ = self.disk.remove(&folder.join(file.name));
+        }
+        let _ = self.disk.remove_folder(&folder);
         let _ = self.disk.remove(&self.layout.process_file(self.layout.process()));
     }
 }

@@ -8,6 +8,7 @@ mod bad_input;
 mod changed_lists;
 mod cluster;
 mod command_failover;
+mod concurrency;
 mod daemons;
 mod files;
 mod guest_channel;

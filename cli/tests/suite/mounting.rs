@@ -12,15 +12,15 @@ use serde_json::Value;
 use crate::support::{Bench, noise, snapctl};
 
 /// A process that has a store mounted; it is ended with the test.
-struct Mounted {
+pub(crate) struct Mounted {
     process: Child,
-    point: PathBuf,
+    pub(crate) point: PathBuf,
     event: Value,
 }
 
 impl Mounted {
     /// Mounts; none, and a word about it, where this machine can't.
-    fn start(bench: &Bench, options: &[&str]) -> Option<Self> {
+    pub(crate) fn start(bench: &Bench, options: &[&str]) -> Option<Self> {
         let point = bench.path("mount");
         // It is there already where a mount was killed, and can't be looked at then.
         let _ = fs::create_dir(&point);

@@ -45,17 +45,19 @@ struct Run {
     seed: u64,
     /// Crash again at each call of the recovery.
     recover: bool,
+    /// Two processes do the steps in turn.
+    two: bool,
 }
 
 impl Run {
     /// Whether the script was long enough for the fault to strike.
     fn go(self, script: &[Step]) -> bool {
-        let Self { fault, nth, seed, recover } = self;
+        let Self { fault, nth, seed, recover, two } = self;
         let disk = Simulated::default();
         disk.arm(nth, fault, seed);
         let mut world = World::new(disk.clone());
-        // The embedded database does not survive every power cut in the middle of its own repair; it is made anew then.
-        world.may_lose_marks = fault == Fault::ShortRead || recover;
+        world.two = two;
+        world.may_lose_marks = fault == Fault::ShortRead;
         let mut failed = false;
         for step in script {
             let context = format!("{self:?} {step:?}");
@@ -116,13 +118,17 @@ fn seeds() -> Option<u64> {
 
 /// Runs the script with a fault at many of its calls: at every so manieth with one seed, or at each with all seeds.
 fn sweep(fault: Fault, stride: u64, recover: bool) {
+    sweep_with(fault, stride, (recover, false));
+}
+
+fn sweep_with(fault: Fault, stride: u64, (recover, two): (bool, bool)) {
     let (seeds_all, script) = (seeds(), script());
     let stride = if seeds_all.is_some() { 1 } else { stride };
     let mut last = 0;
     'calls: for nth in (1..).step_by(stride as usize) {
         for seed in 0..seeds_all.unwrap_or(1) {
             let seed = if seeds_all.is_some() { seed } else { nth / stride };
-            if !(Run { fault, nth, seed, recover }).go(&script) {
+            if !(Run { fault, nth, seed, recover, two }).go(&script) {
                 last = nth;
                 break 'calls;
             }
@@ -139,6 +145,16 @@ fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
 #[test]
 fn power_cuts_during_recovery_lose_nothing_acknowledged() {
     sweep(Fault::PowerCut, 41, true);
+}
+
+#[test]
+fn a_power_cut_loses_nothing_acknowledged_to_either_of_two_processes() {
+    sweep_with(Fault::PowerCut, 13, (false, true));
+}
+
+#[test]
+fn a_call_that_fails_once_fails_one_operation_of_one_of_two_processes() {
+    sweep_with(Fault::Fail(EIO), 19, (false, true));
 }
 
 #[test]
@@ -185,7 +201,8 @@ fn what_follows_a_commit_that_failed_does_not_depend_on_whether_it_did() {
         Step::Rebase(0, 0),
     ];
     // The seed says whether the power is cut afterwards.
-    let mut runs = (1..).map(|nth| Run { fault: Fault::Fail(EIO), nth, seed: nth / 2, recover: false });
+    let mut runs =
+        (1..).map(|nth| Run { fault: Fault::Fail(EIO), nth, seed: nth / 2, recover: false, two: false });
     let calls = runs.by_ref().take_while(|run| run.go(&script)).count();
     assert!(calls > 50, "{calls}");
 }

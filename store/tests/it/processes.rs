@@ -90,7 +90,8 @@ fn a_push_of_changes_is_overtaken_by_another_push() {
     let dir = tempfile::tempdir().unwrap();
     let [one, other] = pair(dir.path(), 0..1);
     let changes = |push: &mut sustain_store::Push| {
-        push.ingest_changes(&region("ram"), &Bytes(&state(7)["ram"]), &[CHUNK as u64..2 * CHUNK as u64])
+        let (start, end) = (CHUNK as u64, 2 * CHUNK as u64);
+        push.ingest_changes(&region("ram"), &Bytes(&state(7)["ram"]), &[start..start + 9, end - 9..end])
     };
     let mut overtaken = begin(&one, "mail").unwrap();
     changes(&mut overtaken).unwrap();
@@ -195,12 +196,13 @@ fn what_one_process_reads_another_does_not_remove_before_it_is_done() {
 #[test]
 fn an_opening_spares_what_others_are_writing_and_have_received() {
     let dir = tempfile::tempdir().unwrap();
-    let [one, offering] = {
-        let elsewhere = tempfile::tempdir().unwrap();
-        let key = sustain_store::KeySource::Given([4; 32]);
-        let options = || StoreOptions { create: true, key: key.clone(), ..StoreOptions::default() };
-        [Store::open(dir.path(), options()).unwrap(), Store::open(elsewhere.path(), options()).unwrap()]
+    let elsewhere = tempfile::tempdir().unwrap();
+    let key = sustain_store::KeySource::Given([4; 32]);
+    let open = |path| {
+        let options = StoreOptions { create: true, key: key.clone(), ..StoreOptions::default() };
+        Store::open(path, options).unwrap()
     };
+    let (one, offering) = (open(dir.path()), open(elsewhere.path()));
     let mut going_on = begin(&one, "mail").unwrap();
     going_on.ingest(&region("ram"), &Bytes(&noise(1, 3 << 20))).unwrap();
     let offered = push(&offering, "web", &state(1));
@@ -210,8 +212,7 @@ fn an_opening_spares_what_others_are_writing_and_have_received() {
     reader.read_at(0, &mut bytes).unwrap();
     let mut receiver = one.receive_pack(pack, reader.len()).unwrap();
     receiver.write(&bytes).unwrap();
-    let options = StoreOptions { key: sustain_store::KeySource::Given([4; 32]), ..StoreOptions::default() };
-    let other = Store::open(dir.path(), options).unwrap();
+    let other = open(dir.path());
     receiver.finish().unwrap();
     assert_eq!(other.remove_unlisted(false).unwrap().packs, 0, "a snapshot may be still to come");
     other.import(&offering.manifests_for(offered.snapshot).unwrap()).unwrap();
@@ -276,4 +277,16 @@ fn a_process_that_ends_leaves_no_name() {
     drop(stores);
     assert_eq!(files(&dir.path().join("processes")), Vec::<std::path::PathBuf>::new());
     assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn two_nodes_do_not_share_a_store_which_counts_as_one_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |node| Store::open(dir.path(), StoreOptions { create: true, node, ..StoreOptions::default() });
+    let node = open(true).unwrap();
+    open(false).unwrap();
+    let error = open(true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    drop(node);
+    open(true).unwrap();
 }

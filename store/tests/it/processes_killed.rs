@@ -1,9 +1,10 @@
 //! One of several processes is killed at any of its calls: what it had been told is there, the others work on, and
 //! whoever opens the store next finds nothing of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use sustain_store::{NoProgress, Store};
+use sustain_store::{NoProgress, SnapshotInfo, Store};
 
 use crate::common::*;
 use crate::simulated_disk::{Fault, Simulated};
@@ -59,8 +60,10 @@ fn run(nth: u64) -> bool {
     }
     assert_eq!((inside(&disk, "processes"), inside(&disk, "tmp")), (2, 0), "{nth}");
     next.rebase(&service("mail"), None).unwrap();
-    let listed = living.packs_needed(living.resolve("mail@latest").unwrap()).unwrap().len();
-    assert_eq!(inside(&disk, "packs"), listed, "{nth}: packs are left");
+    let needed = |info: &SnapshotInfo| living.packs_needed(info.id).unwrap();
+    let listed: BTreeSet<_> =
+        living.snapshots(None).unwrap().iter().flat_map(needed).map(|pack| pack.id).collect();
+    assert_eq!(inside(&disk, "packs"), listed.len(), "{nth}: packs are left");
     push(&living, "mail", &state(5));
     disk.cut();
     drop((living, next));

@@ -131,7 +131,7 @@ fn a_broken_transfer_leaves_nothing() {
     let manifests = from.manifests_for(report.snapshot).unwrap();
     assert!(matches!(to.import(&manifests), Err(ImportError::PackMissing { id }) if id == pack.id));
     assert_eq!(to.snapshots(None).unwrap(), []);
-    assert_eq!(std::fs::read_dir(b.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(files(&b.path().join("tmp")), Vec::<std::path::PathBuf>::new());
 }
 
 #[test]

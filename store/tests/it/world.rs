@@ -203,6 +203,10 @@ impl Line {
 pub(crate) struct World {
     pub(crate) disk: Simulated,
     store: Option<Store>,
+    /// The same store in another process, which does every other step.
+    beside: Option<Store>,
+    /// Whether there is such a process.
+    pub(crate) two: bool,
     lines: BTreeMap<&'static str, Line>,
     /// Packs of the other store that came, or may have.
     received: BTreeSet<PackId>,
@@ -233,6 +237,8 @@ impl World {
         Self {
             disk,
             store: None,
+            beside: None,
+            two: false,
             lines,
             received: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -266,16 +272,22 @@ impl World {
             }
             self.store = Some(store);
         }
+        if self.two && self.beside.is_none() {
+            self.beside = Some(open(&self.disk).map_err(failed)?);
+        }
         Ok(())
     }
 
     pub(crate) fn close(&mut self) {
-        self.store = None;
+        (self.store, self.beside) = (None, None);
     }
 
     /// Does a step. One that has nothing to work on does nothing.
     pub(crate) fn step(&mut self, step: &Step) -> Result<(), Failed> {
         self.open()?;
+        if self.two {
+            std::mem::swap(&mut self.store, &mut self.beside);
+        }
         let store = self.store.clone().unwrap();
         self.heal(&store)?;
         match *step {
@@ -306,7 +318,7 @@ impl World {
             Step::Mend(service) => self.mend(&store, SERVICES[service]),
             Step::Reopen => {
                 drop(store);
-                self.close();
+                self.store = None;
                 self.open()
             }
         }
