@@ -99,7 +99,7 @@ impl Choice {
             })?),
             [path] => load(path.clone()),
             _ => Err(Failure::new(2, "several configurations given")
-                .with_hint("only `service add`, `rm` and `check` take several nodes at once")),
+                .with_hint("only `service add`, `rm` and `check` and `key change` take several nodes at once")),
         }
     }
 

@@ -97,6 +97,8 @@ impl Store {
     /// If the keys are a cluster's, if nothing of the service is here, if its key is lost, or if the disk fails.
     pub fn change_key(&self, service: &ServiceName) -> Result<KeyId, ChangeKeyError> {
         let shared = &self.shared;
+        // Nobody else decides meanwhile which secrets are needed.
+        let _commit = shared.database();
         let note = shared.key_note.lock().unwrap_or_else(PoisonError::into_inner);
         if !note.own {
             return Err(ChangeKeyError::Given);
@@ -191,6 +193,7 @@ fn used_keys(shared: &Shared, service: &ServiceName) -> BTreeSet<KeyId> {
 }
 
 fn forget(shared: &Shared, service: &ServiceName) -> Result<(), Fault> {
+    let _commit = shared.database();
     let note = shared.key_note.lock().unwrap_or_else(PoisonError::into_inner);
     let is_single = shared.keys.with(|ring| !ring.with_several_own().contains(service));
     // A manifest that can't be read may name any key.

@@ -58,9 +58,9 @@ pub(crate) fn write(
 }
 
 impl Shared {
-    /// Makes a service's first secret, unless there is something that needs one which is lost. The caller holds the
-    /// key's note.
-    pub(crate) fn begin_own_key(&self, service: &ServiceName) -> Result<(), Fault> {
+    /// Reads a service's secrets: what is sealed under one that has left the file meanwhile could not be read later. Makes
+    /// the first one, unless there is something that needs one which is lost. The caller holds the key's note.
+    pub(crate) fn read_own_key(&self, service: &ServiceName) -> Result<(), Fault> {
         let secrets = match read(self.disk.as_ref(), &self.layout, service)? {
             Some(secrets) => secrets,
             None => {

@@ -135,12 +135,13 @@ impl Store {
             tracing::warn!(path = %bad.path.display(), reason = bad.reason, "a file of the store is bad");
         }
         lenient.seal();
+        let keys = Keys::new(ring, note.own.then(|| (disk.clone(), layout.clone())));
         let pins = Arc::new(Pins::new(disk.clone(), layout.clone()));
         let shared = Shared {
             disk,
             layout,
             zstd_level,
-            keys: Keys::new(ring),
+            keys,
             key_note: Mutex::new(note),
             database: Mutex::new(database),
             state: RwLock::new(state),

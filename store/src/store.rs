@@ -107,8 +107,8 @@ impl Shared {
     /// folder says whose secret it was given.
     pub(crate) fn key_to_write(&self, service: &ServiceName) -> Result<ServiceKey, Fault> {
         let mut note = self.key_note.lock().unwrap_or_else(PoisonError::into_inner);
-        if note.own && self.keys.of_service(service).is_none() {
-            self.begin_own_key(service)?;
+        if note.own {
+            self.read_own_key(service)?;
         }
         self.note_key(&mut note)?;
         let key = self.keys.of_service(service);
