@@ -17,16 +17,16 @@ use crate::commands;
 #[command(name = "snapctl", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Work on the store in this folder, without a daemon: push, gather, rebase, gc, pin, pins, unpin, log,
-    /// verify, mount, cat and diff
+    /// verify, mount, cat, diff and key
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config", help_heading = GLOBAL)]
     pub(crate) store: Option<PathBuf>,
 
-    /// Talk to the daemon with this configuration; service add, rm and check take several [default: $SUSTAIN_CONFIG,
-    /// ~/.config/sustain/config.toml, /etc/sustain/config.toml]
+    /// Talk to the daemon with this configuration; service add, rm and check and key change take several [default:
+    /// $SUSTAIN_CONFIG, ~/.config/sustain/config.toml, /etc/sustain/config.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Vec<PathBuf>,
 
-    /// Print JSON: one object; an array by log, pins, service ls and service check; one object a line by demo
+    /// Print JSON: one object; an array by log, pins, key list, service ls and check; one object a line by demo
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
 

@@ -98,8 +98,9 @@ impl Choice {
                     .with_hint("name a node's configuration with --config FILE, or in SUSTAIN_CONFIG")
             })?),
             [path] => load(path.clone()),
-            _ => Err(Failure::new(2, "several configurations given")
-                .with_hint("only `service add`, `rm` and `check` take several nodes at once")),
+            _ => Err(Failure::new(2, "several configurations given").with_hint(
+                "only `service add`, `rm` and `check` and `key change` take several nodes at once",
+            )),
         }
     }
 

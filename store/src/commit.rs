@@ -87,7 +87,7 @@ impl Shared {
             }
             match self.read_new_manifests(database.contents()) {
                 Ok(new) => {
-                    self.adopt_keys(&new);
+                    new.values().for_each(|snapshot| self.keys.learn(&snapshot.manifest.service));
                     let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                     if let News::Changes(all) = database.news() {
                         all.iter().for_each(|changes| self.change(&mut state, changes, &new));

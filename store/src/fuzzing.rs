@@ -62,7 +62,7 @@ pub fn pack(bytes: &[u8]) {
         ring.set(&service, Some(&Secrets::one(Secret::from_bytes(SECRET))));
     }
     let file = InMemory(bytes);
-    let Ok(directory) = read_directory(Path::new("pack"), &file, &Keys::new(ring)) else { return };
+    let Ok(directory) = read_directory(Path::new("pack"), &file, &Keys::new(ring, None)) else { return };
     walk(&directory, bytes);
 }
 

@@ -1,10 +1,9 @@
 //! The secrets of a store that is used by itself: a file `keys/SERVICE` for each service, made on its first push.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use sustain_proto::{ServiceName, SnapshotId};
+use sustain_proto::ServiceName;
 
 use crate::Fault;
 use crate::disk::Disk;
@@ -64,35 +63,17 @@ impl Shared {
     /// which is lost. Under the commit lock: two processes must not both make one.
     pub(crate) fn begin_own_key(&self, service: &ServiceName) -> Result<(), Fault> {
         let _commit = self.begin_commit()?;
-        if self.read_own_keys(service)? {
-            return Ok(());
-        }
-        self.refuse_lost_key(service)?;
-        let secrets = Secrets::one(Secret::generate()?);
-        write(&self.disk, &self.layout, service, &secrets)?;
+        let secrets = match read(self.disk.as_ref(), &self.layout, service)? {
+            Some(secrets) => secrets,
+            None => {
+                self.refuse_lost_key(service)?;
+                let secrets = Secrets::one(Secret::generate()?);
+                write(&self.disk, &self.layout, service, &secrets)?;
+                secrets
+            }
+        };
         self.keys.change(|ring| ring.set(service, Some(&secrets)));
         Ok(())
-    }
-
-    /// Reads a service's secrets again: other processes make and change them, too. Whether there are any.
-    fn read_own_keys(&self, service: &ServiceName) -> Result<bool, Fault> {
-        let found = read(self.disk.as_ref(), &self.layout, service)?;
-        if let Some(secrets) = &found {
-            self.keys.change(|ring| ring.set(service, Some(secrets)));
-        }
-        Ok(found.is_some())
-    }
-
-    /// Another process has committed these: their keys may be new.
-    pub(crate) fn adopt_keys(&self, snapshots: &BTreeMap<SnapshotId, Arc<Snapshot>>) {
-        for manifest in snapshots.values().map(|snapshot| &snapshot.manifest) {
-            self.keys.learn(&manifest.service);
-            if self.keys.find(manifest.key).is_err() && self.makes_keys() {
-                if let Err(error) = self.read_own_keys(&manifest.service) {
-                    tracing::warn!(%error, "the key that another process has made can't be read");
-                }
-            }
-        }
     }
 
     /// Refuses new bases whose key was changed, and forgotten, while they were made: nobody could ever read them. The

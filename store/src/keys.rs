@@ -1,19 +1,23 @@
 //! The keys that a store has: those that open what is here, and the one that a new base is sealed under.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sustain_proto::{KeyId, ServiceName};
 
+use crate::disk::Disk;
 use crate::key::ClusterKeys;
+use crate::layout::Layout;
 use crate::secret::Secrets;
 use crate::service_key::ServiceKey;
-use crate::{Fault, limits};
+use crate::{Fault, key_files, limits};
 
 /// Keys by what they are for, and by id. Its lock is one of the small ones: nothing is taken while it is held.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
     ring: RwLock<Ring>,
+    /// Where the store's own secrets are, if it has its own.
+    files: Option<(Arc<dyn Disk>, Layout)>,
 }
 
 /// What a store was given, or has in its folder.
@@ -104,12 +108,21 @@ impl Ring {
 }
 
 impl Keys {
-    pub(crate) fn new(ring: Ring) -> Self {
-        Self { ring: RwLock::new(ring) }
+    pub(crate) fn new(ring: Ring, files: Option<(Arc<dyn Disk>, Layout)>) -> Self {
+        Self { ring: RwLock::new(ring), files }
     }
 
     /// The key with this id.
     pub(crate) fn find(&self, id: KeyId) -> Result<ServiceKey, Fault> {
+        if let Some(key) = self.with(|ring| ring.find(id).cloned()) {
+            return Ok(key);
+        }
+        if let Some((disk, layout)) = &self.files {
+            // Whoever else has the store open may have changed a key.
+            for (service, secrets) in key_files::read_all(disk.as_ref(), layout)? {
+                self.change(|ring| ring.set(&service, Some(&secrets)));
+            }
+        }
         self.with(|ring| ring.find(id).cloned()).ok_or(Fault::KeyMissing { key: id })
     }
 

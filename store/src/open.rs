@@ -151,11 +151,12 @@ impl Store {
             tracing::warn!(path = %bad.path.display(), reason = bad.reason, "a file of the store is bad");
         }
         lenient.seal();
+        let keys = Keys::new(ring, note.own.then(|| (disk.clone(), layout.clone())));
         let shared = Shared {
             disk,
             layout,
             zstd_level,
-            keys: Keys::new(ring),
+            keys,
             key_note: Mutex::new(note),
             committing: Mutex::default(),
             database: Mutex::new(database),

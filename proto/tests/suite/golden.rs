@@ -226,10 +226,10 @@ fn hashes() {
         ("key", key.id().to_string()),
     ];
     let expected = [
-        ("snapshot", "c709dcecf24c5f71f25d025f3e8c7950ec221c50245edeaff4a661be4a618c91"),
+        ("snapshot", "0e94e94d141f49ec478b77427c1e97db9ffbdc30f57ee930f308eb76c2f09731"),
         ("index", "3a713329d7f30591d766fd06673cfc9d68b475920866e14987b41460c115826d"),
         ("contents", "5a11db41a2c66dcf72f017dd27588cf8e9e83fbea3320a8ff8b788d2662ca0dd"),
-        ("pack", "c709dcecf24c5f71f25d025f3e8c7950ec221c50245edeaff4a661be4a618c91"),
+        ("pack", "0e94e94d141f49ec478b77427c1e97db9ffbdc30f57ee930f308eb76c2f09731"),
         ("chunk", "364082d43c6d620b09b133978fe134542d5f121cc8fad9de4bec69ff2187713b"),
         ("key", "85ea4d0532e635c2"),
     ];

@@ -279,6 +279,6 @@ fn a_crash_at_any_call_of_a_change_loses_nothing_acknowledged() {
     for (fault, stride) in faults {
         let calls = (1..).step_by(if all { 1 } else { stride });
         let last = calls.take_while(|nth| crash(fault, *nth)).last().unwrap_or_default();
-        assert!(last > 60, "{fault:?}: {last}");
+        assert!(last > 30, "{fault:?}: {last}");
     }
 }
