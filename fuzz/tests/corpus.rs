@@ -35,7 +35,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = HELD.try_with(|held| {
-            held.set(held.get().wrapping_add(layout.size()));
+            held.set(held.get().saturating_add(layout.size()));
             let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
         });
         // SAFETY: the caller keeps the contract of `alloc`.
@@ -43,7 +43,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        let _ = HELD.try_with(|held| held.set(held.get().wrapping_sub(layout.size())));
+        let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(layout.size())));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(place, layout) }
     }

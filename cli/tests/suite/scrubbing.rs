@@ -51,7 +51,8 @@ fn a_damaged_pack_is_set_aside_and_what_needs_it_is_told() {
 
     let (code, _, warned) = said(&bench.run(&["log", "mail"]));
     assert_eq!(code, Some(13), "{warned}");
-    let (code, ..) = said(&bench.run(&["gather", "mail@latest", "--to", bench.path("out").to_str().unwrap()]));
+    let (code, ..) =
+        said(&bench.run(&["gather", "mail@latest", "--to", bench.path("out").to_str().unwrap()]));
     assert_eq!(code, Some(13));
     let words = snapctl().arg("--store").arg(bench.store()).arg("verify").output().unwrap();
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
@@ -86,7 +87,11 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     assert!(number("packs_left_out") > 0 && number("packs") > 0, "{report}");
     assert_eq!(number("packs_left_out") + number("packs"), 12);
     assert_eq!(bench.json(&["verify"])["packs"], 12, "without --resume nothing is left out");
-    for wrong in [&["verify", "--sample", "0%"][..], &["verify", "--sample", "5%", "--resume"], &["verify", "--rate", "0"]] {
+    for wrong in [
+        &["verify", "--sample", "0%"][..],
+        &["verify", "--sample", "5%", "--resume"],
+        &["verify", "--rate", "0"],
+    ] {
         assert_eq!(bench.run(wrong).status.code(), Some(2), "{wrong:?}");
     }
     assert_eq!(bench.run(&["verify", "nobody@latest"]).status.code(), Some(10));
@@ -128,7 +133,10 @@ fn a_nodes_scrub_finds_a_damaged_pack_and_has_it_sent_again() {
     let (pack, good) = rot(1);
     mended(1, 1);
     assert_eq!(fs::read(&pack).unwrap(), good);
-    assert_eq!(files_below(&pack.parent().unwrap().parent().unwrap().with_file_name("aside")), Vec::<PathBuf>::new());
+    assert_eq!(
+        files_below(&pack.parent().unwrap().parent().unwrap().with_file_name("aside")),
+        Vec::<PathBuf>::new()
+    );
     assert!(cluster.log(1).contains("was sent again"), "{}", cluster.log(1));
     cluster.wait("the snapshot again", || holds(1));
 
@@ -137,10 +145,17 @@ fn a_nodes_scrub_finds_a_damaged_pack_and_has_it_sent_again() {
     let mut verify = snapctl();
     let verified = verify.args(["--json", "verify", "--config"]).arg(cluster.config(2)).output().unwrap();
     let (code, report, warned) = said(&verified);
-    assert_eq!((code, report["set_aside"].as_array().map(Vec::len)), (Some(13), Some(1)), "{report} {warned}");
+    assert_eq!(
+        (code, report["set_aside"].as_array().map(Vec::len)),
+        (Some(13), Some(1)),
+        "{report} {warned}"
+    );
     mended(2, 1);
     assert_eq!(fs::read(&pack).unwrap(), good);
     let shown = snapctl().args(["status", "--config"]).arg(cluster.config(2)).output().unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("all packs were last checked") && shown.contains("1 bad pack was sent again"), "{shown}");
+    assert!(
+        shown.contains("all packs were last checked") && shown.contains("1 bad pack was sent again"),
+        "{shown}"
+    );
 }

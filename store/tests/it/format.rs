@@ -7,9 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sustain_proto::{Manifest, NodeId, PinName, SnapshotKind};
-use sustain_store::{
-    KeySource, PushLineage, PushRequest, Store, StoreOptions, fuzzing,
-};
+use sustain_store::{KeySource, PushLineage, PushRequest, Store, StoreOptions, fuzzing};
 
 use crate::common::*;
 
@@ -138,7 +136,10 @@ fn the_examples_of_the_document_are_what_is_written() {
         if writes() {
             document.replace_range(place, &example);
         } else {
-            assert!(document[place.clone()] == example, "{name} is now\n{example}\n(`make fixture` writes it)");
+            assert!(
+                document[place.clone()] == example,
+                "{name} is now\n{example}\n(`make fixture` writes it)"
+            );
         }
     }
     if writes() {
