@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sustain_fuzz::{Mutations, TARGETS, Target};
 
 /// Mutations of each target's corpus, unless `SUSTAIN_FUZZ_MUTATIONS` says otherwise.
-const MUTATIONS: usize = 3_000;
+const MUTATIONS: usize = 10_000;
 
 /// Most bytes that a target may ask for at a time, in all: what an index expands to, and the directory of a full pack.
 const MEMORY_BYTES_MAX: usize = 512 << 20;
