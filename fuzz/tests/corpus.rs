@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sustain_fuzz::{Mutations, TARGETS, Target};
 
 /// Mutations of each target's corpus, unless `SUSTAIN_FUZZ_MUTATIONS` says otherwise.
-const MUTATIONS: usize = 3_000;
+const MUTATIONS: usize = 10_000;
 
 /// Most bytes that a target may ask for at a time, in all: what an index expands to, and the directory of a full pack.
 const MEMORY_BYTES_MAX: usize = 512 << 20;
@@ -35,7 +35,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = HELD.try_with(|held| {
-            held.set(held.get().wrapping_add(layout.size()));
+            held.set(held.get().saturating_add(layout.size()));
             let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
         });
         // SAFETY: the caller keeps the contract of `alloc`.
@@ -43,7 +43,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        let _ = HELD.try_with(|held| held.set(held.get().wrapping_sub(layout.size())));
+        let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(layout.size())));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(place, layout) }
     }

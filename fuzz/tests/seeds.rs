@@ -1,5 +1,5 @@
-//! Inputs from real files: a small store, messages, a file system. `make fixture` writes them to the corpus; otherwise it
-//! is only checked that every target takes them.
+//! Inputs from real files: a small store, messages, a file system. `make fixture` writes them to the corpus; otherwise
+//! it is only checked that every target takes them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

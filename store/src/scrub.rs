@@ -1,5 +1,5 @@
-//! Scrubbing: packs are compared with their ids, one after the other, and damaged ones are set aside at once. Nothing is
-//! kept from being dropped meanwhile but the pack that is being read, so it may go on for days.
+//! Scrubbing: packs are compared with their ids, one after the other, and damaged ones are set aside at once. Nothing
+//! is kept from being dropped meanwhile but the pack that is being read, so it may go on for days.
 
 use sustain_proto::PackId;
 

@@ -77,10 +77,10 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Packs that were read.
     pub packs: u64,
-    /// Packs of the scope that were left out: they are not in the sample, or were found good before the run was resumed.
-    pub packs_left_out: u64,
     /// Those of them that could only be compared with their ids, as the key that they are sealed under is not here.
     pub packs_sealed: u64,
+    /// Packs of the scope that were left out: not in the sample, or found good before the run was resumed.
+    pub packs_left_out: u64,
     /// Chunks that were decoded and compared with their ids.
     pub chunks: u64,
     /// Bytes of files that were read.

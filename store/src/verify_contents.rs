@@ -1,5 +1,5 @@
-//! Verifying contents: every chunk of every pack is decoded, every snapshot's index put together, and the key's file and
-//! the database are compared with the rest.
+//! Verifying contents: every chunk of every pack is decoded, every snapshot's index put together, and the key's file
+//! and the database are compared with the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};

@@ -1,7 +1,6 @@
 //! Arrows between crates go one way: proto ← store ← gossip ← node ← cli, and vmdriver and inspect know proto and
-//! store only. seal knows nobody, and only store knows it. fuzz calls what parses, and nobody
-//! knows it. preload knows nobody, and nobody it: vmdriver's build
-//! script compiles it on its own.
+//! store only. seal knows nobody, and only store knows it. fuzz calls what parses, and no crate here knows it. preload
+//! knows nobody, and nobody it: vmdriver's build script compiles it on its own.
 
 use toml::{Table, Value};
 

@@ -1,5 +1,5 @@
-//! The parsers of what clients of a disk and images' headers say, as fuzzing calls them: bytes in, nothing out, no panic.
-//! No interface for others.
+//! The parsers of what clients of a disk and images' headers say, as fuzzing calls them: bytes in, nothing out, no
+//! panic. No interface for others.
 
 /// An NBD client's bytes, from its flags on.
 pub fn nbd(bytes: &[u8]) {

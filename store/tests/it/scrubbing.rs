@@ -3,12 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{PackId, PackRef, SnapshotId};
+use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock, RealDisk};
 use sustain_store::{
     Depth, ErrorKind, NoProgress, Progress, Sample, Scope, Store, StoreOptions, VerifyError, VerifyOptions,
 };
@@ -165,6 +169,99 @@ fn what_is_set_aside_goes_when_nothing_lists_it_any_more() {
     let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
     assert_eq!(aside(dir.path()).len(), 2 * listed);
     assert_eq!(restore(&store, store.resolve("mail@latest").unwrap()), content);
+}
+
+/// A disk that can't read a place of one pack, wherever its file is.
+#[derive(Debug)]
+struct BadSector {
+    pack: String,
+    place: Range<u64>,
+}
+
+#[derive(Debug)]
+struct WithSector(Box<dyn DiskFile>, Range<u64>);
+
+impl Disk for BadSector {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_folder(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<DiskEntry>> {
+        RealDisk.list(folder)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn DiskFile>> {
+        let file = RealDisk.open(path, write)?;
+        let is_bad = path.ends_with(&self.pack);
+        Ok(if is_bad { Box::new(WithSector(file, self.place.clone())) } else { file })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_folder(path)
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>> {
+        RealDisk.lock(folder)
+    }
+}
+
+impl DiskFile for WithSector {
+    fn bytes(&self) -> io::Result<u64> {
+        self.0.bytes()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if offset < self.1.end && offset + buf.len() as u64 > self.1.start {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.0.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, buf)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_bytes(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// A place that the disk can't read any more ended the whole run, and was found again by each.
+#[test]
+fn a_bad_sector_costs_its_block_and_neither_the_pack_nor_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = regions(&[("ram", noise(1, 32 * CHUNK_BYTES))]);
+    let store = create(dir.path());
+    let base = push(&store, "mail", &content);
+    push(&store, "other", &regions(&[("ram", noise(2, 70_000))]));
+    drop(store);
+    let place = 900_000..904_096;
+    let disk = Arc::new(BadSector { pack: format!("{}.pack", base.packs[0].id), place });
+    let store = Store::open(dir.path(), StoreOptions { disk, ..StoreOptions::default() }).unwrap();
+    let report = store.verify_with(&scrub(Depth::Packs), &NoProgress).unwrap();
+    assert_eq!((report.set_aside.as_slice(), report.packs), (&[base.packs[0].id][..], 1), "{report:?}");
+    assert!(store.bad_packs()[0].set_aside);
+    let reader = store.open_snapshot(base.snapshot).unwrap();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut read = |position| reader.read_chunk(&region("ram"), position, &mut chunk).is_ok();
+    let good = (0..32).filter(|position| read(*position)).count();
+    assert!((24..32).contains(&good), "{good} of 32 chunks can be read");
 }
 
 /// Stops after so many bytes.
