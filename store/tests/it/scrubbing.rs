@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{PackId, PackRef, SnapshotId};
-use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock, RealDisk};
+use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock, DiskStamp, RealDisk};
 use sustain_store::{
     Depth, ErrorKind, NoProgress, Progress, Sample, Scope, Store, StoreOptions, VerifyError, VerifyOptions,
 };
@@ -212,12 +212,28 @@ impl Disk for BadSector {
         RealDisk.sync_folder(path)
     }
 
-    fn lock(&self, folder: &Path) -> io::Result<Box<dyn DiskLock>> {
-        RealDisk.lock(folder)
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_folder(path)
+    }
+
+    fn stamp(&self, path: &Path) -> io::Result<DiskStamp> {
+        RealDisk.stamp(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        RealDisk.lock(path)
+    }
+
+    fn lock_holder(&self, path: &Path) -> Option<u32> {
+        RealDisk.lock_holder(path)
     }
 }
 
 impl DiskFile for WithSector {
+    fn number(&self) -> io::Result<u64> {
+        self.0.number()
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         self.0.bytes()
     }
