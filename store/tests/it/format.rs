@@ -174,7 +174,7 @@ fn build(dir: &Path) {
     store.pin(store.resolve("mail@-2").unwrap(), &PinName::new("kept").unwrap()).unwrap();
     drop(store);
     // No part of the format: it is made anew.
-    fs::remove_file(dir.join("index.redb")).unwrap();
+    fs::remove_file(dir.join("journal")).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {
