@@ -2,7 +2,8 @@
 //! reads on where others have appended.
 //!
 //! It holds nothing that can't be made anew from packs and manifests, but for the durable marks. Only who holds the
-//! commit lock writes. One appends; a journal that has grown far beyond what it says is written anew, in place of the old.
+//! commit lock writes. One appends; a journal that has grown far beyond what it says is written anew, in place of the
+//! old.
 
 mod contents;
 mod frames;

@@ -14,8 +14,8 @@ use crate::{Fault, limits};
 
 /// What is pinned: a pack that is read, or the base of a generation that is pushed into.
 pub(crate) type Pinned = [u8; PIN_BYTES];
-/// Bytes of a pin in a process's file. Each has a place of its own, which is zero when it is free: a reader may meet the
-/// file while it is written, and finds each pin whole or a writer that has not begun to rely on it.
+/// Bytes of a pin in a process's file. Each has a place of its own, which is zero when it is free: a reader may meet
+/// the file while it is written, and finds each pin whole or a writer that has not begun to rely on it.
 pub(crate) const PIN_BYTES: usize = 32;
 
 /// How the names of nodes' files begin.

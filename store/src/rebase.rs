@@ -265,14 +265,16 @@ impl PreparedRebase {
         let busy = || RebaseError::Busy { service: self.service.clone() };
         let change = shared.gates.wait(Work::Change, &self.service, patience);
         let _change = change.ok_or_else(busy)?;
-        for _ in 0..limits::REBASE_LOOKS_MAX {
+        for look in 0..limits::REBASE_LOOKS_MAX {
             // What takes long is done before the lock is taken.
             let (state, promoted, fate) = self.look()?;
             self.describe(&state, &promoted, &fate)?;
             let mut commit = shared.begin_commit()?;
             let (state, promoted, fate) = self.look()?;
             if self.goal == Goal::NewGeneration && commit.others_pin(promoted.generation().as_bytes()) {
-                if let Some(rest) = patience.checked_sub(started.elapsed()) {
+                // Pushes that follow each other without a pause are overtaken, too.
+                let rest = patience.checked_sub(started.elapsed());
+                if let Some(rest) = rest.filter(|_| look < limits::REBASE_LOOKS_MAX / 2) {
                     drop(commit);
                     wait_for_push(&shared, &promoted, rest)?;
                     continue;

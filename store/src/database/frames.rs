@@ -1,4 +1,5 @@
-//! Logic: the journal's bytes. A header, then frames: each is what one commit changed, and names its place by a checksum.
+//! Logic: the journal's bytes. A header, then frames: each is what one commit changed, with a checksum over its place
+//! too.
 //!
 //! A frame that was not written to its end is no frame, and ends the journal: it was never acknowledged. One after
 //! which another follows was, so that its loss is damage.

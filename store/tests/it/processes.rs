@@ -1,6 +1,7 @@
 //! Several processes on one store. Each `Store::open` is one: nothing but files is between them.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sustain_proto::{PackId, PinName};
@@ -138,6 +139,26 @@ fn a_rebase_waits_for_another_ones_push_and_takes_it_in() {
     assert_eq!((seqs(&one), newest(&one)), (vec![2, 3], state(2)));
     assert_eq!(restore(&other, other.resolve("mail@-1").unwrap()), state(1));
     verify_good(&other);
+}
+
+/// Each look of the rebase found another push, until there were no looks left.
+#[test]
+fn pushes_that_follow_each_other_do_not_hold_up_a_rebase() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, other] = pair(dir.path(), 0..2);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(begin(&one, "mail"));
+            }
+        });
+        let prepared = other.prepare_rebase(&service("mail"), None, &NoProgress).unwrap();
+        let outcome = prepared.commit(Duration::from_secs(60));
+        done.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
+    assert_eq!((seqs(&one), newest(&one)), (vec![2], state(1)));
 }
 
 #[test]
