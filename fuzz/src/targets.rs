@@ -17,7 +17,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     target("pack", sustain_store::fuzzing::pack),
     target("directory", sustain_store::fuzzing::directory),
     target("block", sustain_store::fuzzing::block),
@@ -27,6 +27,7 @@ pub const TARGETS: [Target; 12] = [
     target("pin", sustain_store::fuzzing::pin),
     target("checked", sustain_store::fuzzing::checked),
     target("key-file", sustain_store::fuzzing::key_file),
+    target("journal", sustain_store::fuzzing::journal),
     target("ext4", sustain_inspect::fuzzing::ext4),
     target("nbd", sustain_vmdriver::fuzzing::nbd),
     target("image-header", sustain_vmdriver::fuzzing::image_header),

@@ -121,6 +121,7 @@ targets! {
     pin "pin"
     checked "checked"
     key_file "key-file"
+    journal "journal"
     ext4 "ext4"
     nbd "nbd"
     image_header "image-header"

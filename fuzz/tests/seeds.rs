@@ -89,7 +89,8 @@ fn of_a_store(seeds: &mut Seeds) {
     let mut push = store.begin_push(PushRequest { service: service(), lineage, time_ms: 1 }).unwrap();
     push.ingest(&RegionName::new("ram").unwrap(), &Bytes(b"hello")).unwrap();
     push.commit().unwrap();
-    seeds.insert("key-file", vec![fs::read(own.path().join("key")).unwrap(), read("key").remove(0)]);
+    seeds.insert("key-file", vec![fs::read(own.path().join("keys/mail")).unwrap(), read("key").remove(0)]);
+    seeds.insert("journal", read("journal"));
 }
 
 fn of_messages(seeds: &mut Seeds) {

@@ -317,6 +317,17 @@ impl Database {
     }
 }
 
+/// Reads a journal's bytes as fuzzing has them.
+pub(crate) fn try_read(bytes: &[u8]) {
+    let Ok(salt) = frames::read_header(bytes) else { return };
+    let (mut contents, mut at) = (Contents::default(), HEADER_BYTES);
+    while let Some((changes, length)) = frames::read_frame::<Changes>(salt, at as u64, &bytes[at..]) {
+        contents.change(&changes);
+        at += length;
+    }
+    frames::follows::<Changes>(salt, at as u64, &bytes[at..]);
+}
+
 enum Loaded {
     Missing,
     Damaged(String),

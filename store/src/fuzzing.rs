@@ -9,6 +9,7 @@ use sustain_seal::NONCE_BYTES;
 
 use crate::block::{BLOCK_BYTES_MAX, Decoder, Encoding};
 use crate::checked::{self, Checked};
+use crate::database;
 use crate::directory::{PackDirectory, directory_context};
 use crate::disk::DiskFile;
 use crate::key;
@@ -20,8 +21,20 @@ use crate::pages::PageMap;
 use crate::secret::{Secret, Secrets};
 use crate::service_key::ServiceKey;
 
-/// What the packs of the corpus are sealed under.
+/// What the key is derived from that the packs of the corpus are sealed under, those of [`SERVICE`].
 pub const SECRET: [u8; 32] = [7; 32];
+/// Whose packs the corpus has.
+pub const SERVICE: &str = "mail";
+
+fn secrets() -> Option<(ServiceName, Secrets)> {
+    let service = ServiceName::new(SERVICE).ok()?;
+    let secrets = Secrets::one(Secret::from_bytes(SECRET)).of_service(&service);
+    Some((service, secrets))
+}
+
+fn key() -> Option<ServiceKey> {
+    secrets().map(|(_, secrets)| secrets.newest().key())
+}
 
 #[derive(Debug)]
 struct InMemory<'a>(&'a [u8]);
@@ -58,8 +71,8 @@ impl DiskFile for InMemory<'_> {
 /// A pack's file: its ends, its directory, every block.
 pub fn pack(bytes: &[u8]) {
     let mut ring = Ring::default();
-    if let Ok(service) = ServiceName::new("fuzz") {
-        ring.set(&service, Some(&Secrets::one(Secret::from_bytes(SECRET))));
+    if let Some((service, secrets)) = secrets() {
+        ring.set(&service, Some(&secrets));
     }
     let file = InMemory(bytes);
     let Ok(directory) = read_directory(Path::new("pack"), &file, &Keys::new(ring, None)) else { return };
@@ -68,7 +81,7 @@ pub fn pack(bytes: &[u8]) {
 
 /// A directory as it is before it is sealed: what whoever has the key may have written.
 pub fn directory(plain: &[u8]) {
-    let key = ServiceKey::derive(&SECRET);
+    let Some(key) = key() else { return };
     // The blocks are as long as the entries say that they are, which only the directory knows.
     let Some((length, plain)) = plain.split_first_chunk::<4>() else { return };
     let offset = HEADER_BYTES as u64 + u64::from(u32::from_le_bytes(*length) % (1 << 27));
@@ -87,7 +100,7 @@ pub fn directory(plain: &[u8]) {
 /// Inputs of [`directory`] and [`block`] that a pack of [`SECRET`] holds.
 #[must_use]
 pub fn opened(pack: &[u8]) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
-    let key = ServiceKey::derive(&SECRET);
+    let key = key()?;
     let file = InMemory(pack);
     let trailer = read_ends(Path::new("pack"), &file).ok()?;
     let start = usize::try_from(trailer.offset).ok()?;
@@ -173,6 +186,11 @@ pub fn checked(bytes: &[u8]) {
     if let Ok(again) = encode(checked::FORMAT, &read) {
         assert!(decode::<Checked>(checked::FORMAT, &again).is_ok_and(|twice| twice == read));
     }
+}
+
+/// The database.
+pub fn journal(bytes: &[u8]) {
+    database::try_read(bytes);
 }
 
 /// A file of secrets, and the note of whose secret a store was given.

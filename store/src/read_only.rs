@@ -89,8 +89,7 @@ impl Disk for Lenient {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let in_memory = path.parent().is_some_and(|folder| self.shadow().folders.contains(folder));
-        let outcome =
-            if in_memory { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { self.below.create(path) };
+        let outcome = if in_memory { Err(rustix::io::Errno::ROFS.into()) } else { self.below.create(path) };
         if self.refused(&outcome) { Ok(self.keep(path, Vec::new())) } else { outcome }
     }
 

@@ -128,7 +128,7 @@ fn the_examples_of_the_document_are_what_is_written() {
     reader.read_at(0, &mut pack).unwrap();
     let path = root().join("docs/format.md");
     let mut document = fs::read_to_string(&path).unwrap();
-    let secret = format!("The secret is 32 bytes of {}.\n", fuzzing::SECRET[0]);
+    let secret = format!("The secret is made of 32 bytes of {}, as that of `mail`.\n", fuzzing::SECRET[0]);
     for (name, example) in [
         ("manifest", manifest_example(&encoded, &manifest)),
         ("pack", format!("{secret}\n{}", pack_example(&pack))),
@@ -176,7 +176,7 @@ fn build(dir: &Path) {
     store.pin(store.resolve("mail@-2").unwrap(), &PinName::new("kept").unwrap()).unwrap();
     drop(store);
     // No part of the format: it is made anew.
-    fs::remove_file(dir.join("index.redb")).unwrap();
+    fs::remove_file(dir.join("journal")).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {
