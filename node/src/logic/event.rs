@@ -42,8 +42,8 @@ pub enum Event {
     },
     /// The snapshots of the service in this node's own store, oldest first.
     Known(Vec<SnapshotSummary>),
-    /// Whether the key is here that the newest snapshot in this node's own store is sealed under. Without it the service
-    /// can't be run here.
+    /// Whether the key is here that the newest snapshot in this node's own store is sealed under. Without it the
+    /// service can't be run here.
     Readable(bool),
     /// What restoring the snapshot takes is in this node's store.
     Gathered {

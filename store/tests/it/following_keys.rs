@@ -1,4 +1,4 @@
-//! A key changes in a cluster: with followers that have the new one, that lack it, and that keep snapshots of their own.
+//! A key changes in a cluster: followers that have the new one, that lack it, and that keep snapshots of their own.
 
 use std::collections::BTreeMap;
 

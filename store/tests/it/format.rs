@@ -47,7 +47,8 @@ fn trimmed(text: &str) -> String {
 }
 
 /// Bytes of the example's manifest before the last number.
-const MANIFEST_BYTES_BEFORE: usize = 6 + 5 + 8 + 1 + 32 + 1 + 1 + 1 + 6 + 3 + 1 + 6 + 1 + 32 + 32 + 1 + 32;
+const MANIFEST_BYTES_BEFORE: usize =
+    6 + 5 + 8 + 1 + 32 + 1 + 1 + 1 + 6 + 3 + 1 + 6 + 1 + 32 + 32 + 1 + 1 + 32;
 
 /// The parts of a manifest, which are its bytes put together.
 fn manifest_example(encoded: &[u8], manifest: &Manifest) -> String {
@@ -74,6 +75,7 @@ fn manifest_example(encoded: &[u8], manifest: &Manifest) -> String {
     take("indexes: 1", 1);
     take("its root", 32);
     take("content", 32);
+    take("first content: none", 1);
     take("packs: 1", 1);
     take("its id", 32);
     let bytes = manifest.packs[0].bytes;
