@@ -187,6 +187,24 @@ fn a_read_that_comes_short_loses_nothing_acknowledged() {
     sweep(Fault::ShortRead, 41, false);
 }
 
+/// A manifest that could not be read at an opening, and could at the next, had lost packs: what was retired in between
+/// was taken for the last to list them.
+#[test]
+fn a_manifest_that_could_not_be_read_once_keeps_its_packs() {
+    let script = script();
+    let reopened = 1 + script.iter().position(|step| matches!(step, Step::Reopen)).unwrap();
+    let reads = |steps: &[Step]| {
+        let disk = Simulated::default();
+        let mut world = World::new(disk.clone());
+        steps.iter().for_each(|step| world.step(step).unwrap());
+        disk.reads()
+    };
+    for nth in reads(&script[..reopened - 1]) + 1..=reads(&script[..reopened]) {
+        let run = Run { fault: Fault::ShortRead, nth, seed: nth, recover: false, two: false };
+        assert!(run.go(&script), "the script has so many reads");
+    }
+}
+
 /// The database was opened again after a write that had failed, and held what nobody had been told: a rebase that had
 /// "failed" was in it, so that the base of everything that was pushed next was removed at the next opening, and what
 /// the next rebase dropped came back. And what a failed sync had lost, a later one was taken to have saved.

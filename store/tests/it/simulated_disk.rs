@@ -188,6 +188,11 @@ impl Simulated {
         }
     }
 
+    /// How many calls have read something.
+    pub(crate) fn reads(&self) -> u64 {
+        self.machine().reads
+    }
+
     /// The same disk in another process.
     pub(crate) fn process(&self, number: u32) -> Self {
         Self(self.0.clone(), number)
