@@ -8,10 +8,9 @@ use sustain_proto::{ChunkId, Held, IndexRoot, PackId, PackRef, SnapshotId, Snaps
 
 use crate::generation::{Whole, with_base};
 use crate::pack_writer::FinishedPack;
-use crate::policy::RebasePolicy;
 use crate::publish::sync_packs;
 use crate::rebase::RebaseError;
-use crate::rewrite::{chunks_of, write_base_packs};
+use crate::rewrite::{Effort, chunks_of, write_base_packs};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::{Fault, Progress};
@@ -53,12 +52,11 @@ impl Draft {
         state: &State,
         promoted: &Arc<Snapshot>,
         held: Vec<Held>,
-        policy: &RebasePolicy,
-        progress: &dyn Progress,
+        effort: &Effort<'_>,
     ) -> Result<Self, RebaseError> {
         let (base, snapshot) = with_base(state, promoted)?;
         let whole = Whole::load(shared, &base, &snapshot)?;
-        let (mut listed, packs) = write_base_packs(shared, &whole, policy, progress)?;
+        let (mut listed, packs) = write_base_packs(shared, &whole, effort)?;
         listed.extend(packs.iter().map(|pack| pack.reference));
         let base = describe_base(&whole, listed, held)?;
         let described = BTreeMap::from([(promoted.id, base.clone())]);
@@ -72,7 +70,7 @@ impl Draft {
 
     fn against(whole: Whole, base: Arc<Snapshot>) -> Self {
         Self {
-            in_base: chunks_of(&whole.index),
+            in_base: chunks_of(&whole),
             whole,
             base,
             described: BTreeMap::new(),
@@ -133,7 +131,7 @@ fn describe_base(whole: &Whole, packs: Vec<PackRef>, held: Vec<Held>) -> Result<
     let mut came_from = vec![old.id];
     came_from.extend(old.came_from());
     came_from.truncate(CAME_FROM_MAX);
-    let (index_root, _) = whole.index.encode().map_err(RebaseError::Index)?;
+    let (index_root, _) = whole.index().encode().map_err(RebaseError::Index)?;
     let mut manifest = old.manifest.clone();
     manifest.kind = SnapshotKind::Base { came_from, held };
     manifest.indexes = vec![index_root];

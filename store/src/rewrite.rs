@@ -2,63 +2,86 @@
 //! are described by it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::{
-    ChunkId, IndexRoot, PackId, PackRef, RegionName, SnapshotId, SnapshotIndex, SnapshotKind,
+    ChunkId, IndexRoot, PackId, PackRef, Region, RegionIndex, RegionName, SnapshotId, SnapshotIndex,
+    SnapshotKind,
 };
 
 use crate::block::Encoder;
+use crate::block_cache::BlockCache;
 use crate::catalogue::{Catalogue, Place};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::Whole;
 use crate::listing::append_index;
 use crate::pack_writer::{FinishedPack, PackSink};
+use crate::parallel::{Pace, for_each_batch};
 use crate::policy::RebasePolicy;
 use crate::promote::Draft;
 use crate::rebase::RebaseError;
+use crate::service_key::ServiceKey;
 use crate::state::Snapshot;
 use crate::store::Shared;
 use crate::whole::difference;
 use crate::{Fault, Progress, ReadError, limits};
 
-/// Keeps the packs that are alive enough, and copies what lives in the others.
+/// How a new base is written: how much of the machine that takes, and who may stop it.
+pub(crate) struct Effort<'a> {
+    pub(crate) policy: &'a RebasePolicy,
+    pub(crate) pace: Pace,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// What becomes of a chunk of a snapshot that becomes a base.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    place: Place,
+    /// Whether it is written anew. Else its pack stays.
+    moves: bool,
+}
+
+/// The packs that are alive enough to be kept, and each chunk once, in the order of the positions: what they refer to,
+/// and the chunks of their blocks, are then needed at about the same time, so that each block is decoded about once.
+fn sort(whole: &Whole, policy: &RebasePolicy) -> (Vec<PackRef>, Vec<Job>) {
+    let catalogue = &whole.catalogue;
+    let mut seen = HashSet::new();
+    let places: Vec<Place> = whole.located.places(catalogue).filter(|place| seen.insert(*place)).collect();
+    let mut alive = vec![0; catalogue.packs().len()];
+    for place in places.iter().filter(|place| catalogue.is_alone(**place)) {
+        alive[place.pack as usize] += share_of_block(catalogue, *place);
+    }
+    let keeps: Vec<bool> = catalogue
+        .packs()
+        .iter()
+        .zip(&alive)
+        .map(|((pack, _), alive)| policy.keeps(*alive, pack.bytes))
+        .collect();
+    // A base's chunks are read by themselves: those that are not are written anew in any case.
+    let moves = |place: &Place| !keeps[place.pack as usize] || !catalogue.is_alone(*place);
+    let jobs = places.iter().map(|place| Job { place: *place, moves: moves(place) }).collect();
+    let packs = catalogue.packs().iter().zip(&keeps);
+    (packs.filter(|(_, keeps)| **keeps).map(|((pack, _), _)| *pack).collect(), jobs)
+}
+
+/// Keeps the packs that are alive enough, and copies what lives in the others. Every chunk is read once, so that all of
+/// the new base has been checked when the old one goes.
 pub(crate) fn write_base_packs(
     shared: &Shared,
     whole: &Whole,
-    policy: &RebasePolicy,
-    progress: &dyn Progress,
+    effort: &Effort<'_>,
 ) -> Result<(Vec<PackRef>, Vec<FinishedPack>), RebaseError> {
-    let live: BTreeSet<Place> = whole
-        .index
-        .regions
-        .values()
-        .flat_map(|chunks| chunks.values())
-        .flatten()
-        .filter_map(|chunk| whole.catalogue.chunk(chunk))
-        .collect();
     let catalogue = &whole.catalogue;
-    let mut kept = Vec::new();
-    let mut moved = Vec::new();
-    for (number, (pack, _)) in catalogue.packs().iter().enumerate() {
-        let first = Place { pack: number as u32, chunk: 0 };
-        let last = Place { pack: number as u32, chunk: u32::MAX };
-        // A base's chunks are read by themselves: those that are not are written anew in any case.
-        let (alone, blocked): (Vec<Place>, Vec<Place>) =
-            live.range(first..=last).copied().partition(|place| catalogue.is_alone(*place));
-        let bytes: u64 = alone.iter().map(|place| share_of_block(catalogue, *place)).sum();
-        moved.extend(blocked);
-        if policy.keeps(bytes, pack.bytes) {
-            kept.push(*pack);
-        } else {
-            moved.extend(alone);
-        }
-    }
-    moved.sort_unstable();
+    let (kept, jobs) = sort(whole, effort.policy);
+    effort.progress.total(jobs.iter().map(|job| u64::from(catalogue.plain_bytes(job.place))).sum());
     let key = shared.keys.find(whole.snapshot.manifest.key)?;
     let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
-    write_whole(shared, catalogue, &moved, &mut sink, progress)?;
-    let (root, encoded) = whole.index.encode().map_err(RebaseError::Index)?;
+    // What is on the disk counts, and not what somebody has read from it before.
+    let cache = BlockCache::default();
+    let from = Chunks { cache: &cache, ..Chunks::new(shared, catalogue) };
+    check_and_move(from, &jobs, &mut sink, effort)?;
+    let (root, encoded) = whole.index().encode().map_err(RebaseError::Index)?;
     // If a kept pack holds this very index already, listing that pack is enough.
     let stored = catalogue.index(&root).map(|place| catalogue.pack(place.pack));
     if !stored.is_some_and(|pack| kept.contains(&pack)) {
@@ -74,28 +97,44 @@ fn share_of_block(catalogue: &Catalogue, place: Place) -> u64 {
     u64::from(block.stored_bytes) * data / all
 }
 
-/// Writes chunks as a base has them, in blocks that need no others.
-fn write_whole(
-    shared: &Shared,
-    catalogue: &Catalogue,
-    places: &[Place],
+/// Reads chunks, which compares them with their ids, and writes those that move as a base has them, in blocks that need
+/// no others.
+fn check_and_move(
+    from: Chunks<'_>,
+    jobs: &[Job],
     sink: &mut PackSink,
-    progress: &dyn Progress,
+    effort: &Effort<'_>,
 ) -> Result<(), RebaseError> {
-    let from = Chunks::new(shared, catalogue);
-    let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared, sink)?);
-    for place in places {
-        stop_if_wanted(progress)?;
-        encoder.add(catalogue.entry(*place).id, reader.chunk(from, *place)?, None, None);
-        if encoder.chunk_count() == limits::BASE_BLOCK_CHUNKS {
-            append(&mut encoder, sink)?;
+    let key = sink.key().clone();
+    let sink = Mutex::new(sink);
+    let append = |encoder: &mut Encoder| -> Result<(), Fault> {
+        if let Some(block) = encoder.finish()? {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).append(&block)?;
         }
-    }
-    Ok(append(&mut encoder, sink)?)
+        encoder.clear();
+        Ok(())
+    };
+    let make = || Ok::<_, RebaseError>((ChunkReader::new()?, encoder(from.shared, &key)?));
+    let work = |(reader, encoder): &mut (ChunkReader, Encoder), batch: Range<u64>| {
+        for job in &jobs[batch.start as usize..batch.end as usize] {
+            stop_if_wanted(effort.progress)?;
+            let plain = reader.chunk(from, job.place)?;
+            effort.progress.advance(plain.len() as u64);
+            if job.moves {
+                encoder.add(from.catalogue.id_at(job.place), plain, None, None);
+                if encoder.chunk_count() == limits::BASE_BLOCK_CHUNKS {
+                    append(encoder)?;
+                }
+            }
+        }
+        Ok(append(encoder)?)
+    };
+    for_each_batch(effort.pace, jobs.len() as u64, limits::BATCH_JOBS as u64, make, work)?;
+    Ok(())
 }
 
-fn encoder(shared: &Shared, sink: &PackSink) -> Result<Encoder, Fault> {
-    let encoder = Encoder::new(sink.key(), shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
+fn encoder(shared: &Shared, key: &ServiceKey) -> Result<Encoder, Fault> {
+    let encoder = Encoder::new(key, shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
     encoder.map_err(crate::ingest::no_memory)
 }
 
@@ -116,14 +155,17 @@ impl Draft {
         old: &Whole,
         progress: &dyn Progress,
     ) -> Result<Arc<Snapshot>, RebaseError> {
-        let mut delta = difference(&self.whole.index, &old.index, &old.snapshot.manifest.regions);
+        let base = |region: &Region| self.whole.located.named(&region.name, &self.whole.catalogue);
+        let base = old.snapshot.manifest.regions.iter().map(|region| (region, base(region)));
+        let mut delta = difference(base, &old.index());
         let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
         for chunks in delta.regions.values_mut() {
             chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !self.in_base.contains(&chunk)));
         }
         self.write(shared, old, (&delta, index_root, &encoded), progress)?;
-        let chunks = delta.regions.values().flat_map(|chunks| chunks.values()).flatten();
-        let packs = chunks.filter_map(|chunk| self.written.get(chunk)).chain(self.indexes.get(&index_root));
+        let chunks = delta.regions.values().flat_map(RegionIndex::chunks);
+        let packs =
+            chunks.filter_map(|(_, chunk)| self.written.get(&chunk)).chain(self.indexes.get(&index_root));
         let packs: BTreeMap<PackId, PackRef> = packs.map(|pack| (pack.id, *pack)).collect();
         let mut manifest = old.snapshot.manifest.clone();
         manifest.kind = SnapshotKind::Delta { base: self.base.id };
@@ -145,19 +187,18 @@ impl Draft {
     ) -> Result<(), RebaseError> {
         let key = shared.keys.find(self.base.manifest.key)?;
         let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
-        let mut encoder = encoder(shared, &sink)?;
+        let mut encoder = encoder(shared, sink.key())?;
         let base = Chunks::new(shared, &self.whole.catalogue);
         let from = Chunks::new(shared, &old.catalogue);
         let (mut reader, mut references) = (ChunkReader::new()?, ChunkReader::new()?);
         let mut new = BTreeSet::new();
         for (name, chunks) in &delta.regions {
-            for (position, chunk) in chunks {
-                let Some(chunk) = chunk.filter(|chunk| !self.written.contains_key(chunk)) else { continue };
-                if !new.insert(chunk) {
+            for (position, chunk) in chunks.chunks() {
+                if self.written.contains_key(&chunk) || !new.insert(chunk) {
                     continue;
                 }
                 stop_if_wanted(progress)?;
-                let reference = self.reference(base, &mut references, name, *position)?;
+                let reference = self.reference(base, &mut references, name, position)?;
                 let place = old.catalogue.chunk(&chunk).ok_or_else(|| missing(&old.snapshot, chunk))?;
                 let plain = reader.chunk(from, place)?;
                 encoder.add(chunk, plain, reference, None);
@@ -186,10 +227,10 @@ impl Draft {
         name: &RegionName,
         position: u64,
     ) -> Result<Option<(ChunkId, &'r [u8])>, ReadError> {
-        let chunk = self.whole.index.regions.get(name).and_then(|chunks| chunks.get(&position));
-        let Some(chunk) = chunk.copied().flatten() else { return Ok(None) };
-        let Some(place) = self.whole.catalogue.chunk(&chunk) else { return Ok(None) };
-        Ok(Some((chunk, reader.chunk(base, place)?)))
+        let chunk = self.whole.located.region(name).and_then(|chunks| chunks.get(position));
+        let Some(chunk) = chunk else { return Ok(None) };
+        let catalogue = &self.whole.catalogue;
+        Ok(Some((catalogue.id(chunk), reader.chunk(base, catalogue.place(chunk))?)))
     }
 }
 
@@ -199,9 +240,9 @@ fn missing(snapshot: &Snapshot, chunk: ChunkId) -> Fault {
     Fault::damaged(std::path::Path::new(&snapshot.id.to_string()), reason)
 }
 
-/// All chunks that an index names.
-pub(crate) fn chunks_of(index: &SnapshotIndex) -> HashSet<ChunkId> {
-    index.regions.values().flat_map(|chunks| chunks.values()).flatten().copied().collect()
+/// All chunks that a snapshot is made of.
+pub(crate) fn chunks_of(whole: &Whole) -> HashSet<ChunkId> {
+    whole.located.places(&whole.catalogue).map(|place| whole.catalogue.id_at(place)).collect()
 }
 
 fn stop_if_wanted(progress: &dyn Progress) -> Result<(), RebaseError> {

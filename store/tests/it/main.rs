@@ -19,6 +19,7 @@ mod recent;
 mod replication;
 mod round_trip;
 mod sealed;
+mod several_packs;
 mod simulated_disk;
 mod space;
 mod threads;
