@@ -72,21 +72,19 @@ impl Whole {
         let read = |of: &Snapshot| {
             read_parts(shared, &catalogue, &of.manifest).map_err(|error| error.in_read(inconsistent))
         };
-        let locate = |index: &SnapshotIndex| {
-            let located = Located::new(index, &catalogue);
-            located.map(Arc::new).map_err(|(region, chunk)| inconsistent(absent(&region, &chunk)))
-        };
         let base_index = whole_of_base(&together(&read(base)?), &base.manifest.regions);
         if base.id == snapshot.id {
-            check_whole(&snapshot.manifest, &base_index, &catalogue).map_err(inconsistent)?;
-            let located = locate(&base_index)?;
-            let (base, parts) = (located.clone(), Vec::new());
-            return Ok(Self { snapshot: snapshot.clone(), base, located, parts, catalogue });
+            let located = check_whole(&snapshot.manifest, &base_index, &catalogue).map_err(inconsistent)?;
+            let (located, parts) = (Arc::new(located), Vec::new());
+            return Ok(Self { snapshot: snapshot.clone(), base: located.clone(), located, parts, catalogue });
         }
         let parts = read(snapshot)?;
         let index = overlay(&base_index, &together(&parts), &snapshot.manifest.regions);
-        check_whole(&snapshot.manifest, &index, &catalogue).map_err(inconsistent)?;
-        let (base, located) = (locate(&base_index)?, locate(&index)?);
+        let located = check_whole(&snapshot.manifest, &index, &catalogue).map_err(inconsistent)?;
+        let find = |name: &RegionName, _, chunk: &ChunkId| {
+            catalogue.number(chunk).ok_or_else(|| inconsistent(absent(name, chunk)))
+        };
+        let (base, located) = (Arc::new(Located::new(&base_index, find)?), Arc::new(located));
         Ok(Self { snapshot: snapshot.clone(), base, located, parts, catalogue })
     }
 
@@ -163,33 +161,30 @@ fn read_index(shared: &Shared, catalogue: &Catalogue, root: &IndexRoot) -> Resul
 }
 
 /// Checks that an index is the manifest's, and that every chunk is in a listed pack with the length that
-/// its position asks for.
+/// its position asks for. Where the chunks are.
 pub(crate) fn check_whole(
     manifest: &Manifest,
     index: &SnapshotIndex,
     catalogue: &Catalogue,
-) -> Result<(), String> {
+) -> Result<Located, String> {
     if index.content_hash(&manifest.regions) != manifest.content {
         return Err("its index does not yield the contents that it says".to_owned());
     }
     let mut blocks = HashSet::new();
-    for region in &manifest.regions {
-        for (position, chunk) in index.regions.get(&region.name).into_iter().flat_map(RegionIndex::chunks) {
-            let place = catalogue.chunk(&chunk).ok_or_else(|| absent(&region.name, &chunk))?;
-            let expected = chunk_bytes_at(region.bytes, position);
-            if catalogue.plain_bytes(place) as usize != expected {
-                return Err(format!(
-                    "chunk {position} of region {} does not have {expected} bytes",
-                    region.name
-                ));
-            }
-            // What stands alone needs nothing.
-            if !catalogue.is_alone(place) {
-                check_references(catalogue, catalogue.block_of(place), &mut blocks)?;
-            }
+    let region_of = |name: &RegionName| manifest.regions.iter().find(|region| region.name == *name);
+    Located::new(index, |name, position, chunk| {
+        let number = catalogue.number(chunk).ok_or_else(|| absent(name, chunk))?;
+        let place = catalogue.place(number);
+        let expected = region_of(name).map_or(0, |region| chunk_bytes_at(region.bytes, position));
+        if catalogue.plain_bytes(place) as usize != expected {
+            return Err(format!("chunk {position} of region {name} does not have {expected} bytes"));
         }
-    }
-    Ok(())
+        // What stands alone needs nothing.
+        if !catalogue.is_alone(place) {
+            check_references(catalogue, catalogue.block_of(place), &mut blocks)?;
+        }
+        Ok(number)
+    })
 }
 
 /// Checks that what a block's chunks refer to is in a listed pack and stands alone, and that what they share is

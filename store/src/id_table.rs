@@ -4,16 +4,25 @@ use std::hash::{BuildHasher, RandomState};
 
 use sustain_proto::ChunkId;
 
+/// Bits of a slot that say what the id's hash ends in, so that few ids are compared in vain.
+const TAG_BITS: u32 = 4;
+const NUMBER_BITS: u32 = u32::BITS - TAG_BITS;
 const EMPTY: u32 = u32::MAX;
+/// The greatest number: of 16 TiB in chunks. What comes behind it is not found.
+const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 2;
 /// Slots that it begins with.
 const SLOTS_MIN: usize = 16;
 
-/// Numbers by the ids of what they number: about five bytes each. Of an open addressing with linear probing.
+/// Numbers by the ids of what they number, by open addressing with linear probing: about five bytes each.
 #[derive(Debug, Default)]
 pub(crate) struct IdTable {
     slots: Vec<u32>,
     used: usize,
     hashes: RandomState,
+}
+
+fn number_in(slot: u32) -> u32 {
+    slot & ((1 << NUMBER_BITS) - 1)
 }
 
 impl IdTable {
@@ -29,21 +38,26 @@ impl IdTable {
         }
         let slots = ((self.used + more) * 5 / 4).max(SLOTS_MIN);
         let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
-        for number in old.into_iter().filter(|number| *number != EMPTY) {
+        for slot in old.into_iter().filter(|slot| *slot != EMPTY) {
             // Each is there once.
-            let slot = self.slot(&id_of(number), |_| false);
-            self.slots[slot] = number;
+            let (at, _) = self.find(&id_of(number_in(slot)), |_| false);
+            self.slots[at] = slot;
         }
     }
 
-    /// Where an id is, or else the slot where it would be. There are empty slots.
-    fn slot(&self, id: &ChunkId, is_it: impl Fn(u32) -> bool) -> usize {
+    /// Where an id is, or else the slot where it would be; and its tag. There are empty slots.
+    fn find(&self, id: &ChunkId, is_it: impl Fn(u32) -> bool) -> (usize, u32) {
         let hash = self.hashes.hash_one(id);
-        let mut slot = ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize;
-        while self.slots[slot] != EMPTY && !is_it(self.slots[slot]) {
-            slot = if slot + 1 == self.slots.len() { 0 } else { slot + 1 };
+        let tag = (hash as u32) << NUMBER_BITS;
+        let mut at = ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize;
+        loop {
+            let slot = self.slots[at];
+            let is_alike = slot >> NUMBER_BITS == tag >> NUMBER_BITS;
+            if slot == EMPTY || is_alike && is_it(number_in(slot)) {
+                return (at, tag);
+            }
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
-        slot
     }
 
     /// The number of an id.
@@ -51,11 +65,12 @@ impl IdTable {
         if self.slots.is_empty() {
             return None;
         }
-        let found = self.slots[self.slot(id, |number| id_of(number) == *id)];
-        (found != EMPTY).then_some(found)
+        let (at, _) = self.find(id, |number| id_of(number) == *id);
+        let slot = self.slots[at];
+        (slot != EMPTY).then(|| number_in(slot))
     }
 
-    /// Numbers an id; if it has a number already, that is what `replaces` says yes to giving up.
+    /// Numbers an id; if it has a number already, that stays unless `replaces` says yes to giving it up.
     pub(crate) fn insert(
         &mut self,
         id: &ChunkId,
@@ -63,14 +78,17 @@ impl IdTable {
         id_of: impl Fn(u32) -> ChunkId,
         replaces: impl Fn(u32) -> bool,
     ) {
+        if number > NUMBER_MAX {
+            return;
+        }
         self.reserve(1, &id_of);
-        let slot = self.slot(id, |number| id_of(number) == *id);
-        let old = self.slots[slot];
+        let (at, tag) = self.find(id, |number| id_of(number) == *id);
+        let old = self.slots[at];
         if old == EMPTY {
             self.used += 1;
         }
-        if old == EMPTY || replaces(old) {
-            self.slots[slot] = number;
+        if old == EMPTY || replaces(number_in(old)) {
+            self.slots[at] = tag | number;
         }
     }
 }

@@ -36,17 +36,19 @@ pub(crate) struct Located {
 }
 
 impl Located {
-    /// Those of a whole index.
+    /// Those of a whole index, given how a chunk is found.
     ///
     /// # Errors
-    /// The region and the chunk that the catalogue lacks.
-    pub(crate) fn new(index: &SnapshotIndex, catalogue: &Catalogue) -> Result<Self, (RegionName, ChunkId)> {
+    /// As that says.
+    pub(crate) fn new<E>(
+        index: &SnapshotIndex,
+        mut find: impl FnMut(&RegionName, u64, &ChunkId) -> Result<ChunkNumber, E>,
+    ) -> Result<Self, E> {
         let mut regions = BTreeMap::new();
         for (name, chunks) in &index.regions {
             let mut entries = Vec::with_capacity(chunks.len());
             for (position, chunk) in chunks.chunks() {
-                let number = catalogue.number(&chunk).ok_or_else(|| (name.clone(), chunk))?;
-                entries.push((position as u32, number));
+                entries.push((position as u32, find(name, position, &chunk)?));
             }
             regions.insert(name.clone(), LocatedRegion { entries });
         }

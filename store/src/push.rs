@@ -308,7 +308,7 @@ impl Push {
         if catalogue.add(&shared, new).is_err() {
             return;
         }
-        if let Ok(located) = Located::new(&index, &catalogue) {
+        if let Ok(located) = Located::new(&index, |_, _, chunk| catalogue.number(chunk).ok_or(())) {
             let parent = Parent { located: Arc::new(located), parts, regions, ..parent };
             shared.recents.put(service, Recent { snapshot, parent, catalogue });
         }
