@@ -281,25 +281,32 @@ impl Cluster {
     /// Leaves the cluster: tells the peers, ends all tasks, and closes the socket. Work with the disk that
     /// is under way is waited for, for a while. What is asked of the cluster afterwards fails.
     pub async fn shutdown(&self) {
-        let endpoint = self.member.links.close();
+        let endpoint = self.say_goodbye();
         if let Some(endpoint) = &endpoint {
             endpoint.close(quic::CLOSE_LEAVING, b"leaving");
         }
         if !self.member.tasks.stop(limits::SHUTDOWN_TIMEOUT).await {
             tracing::warn!(cluster = self.member.cluster, "some work with the store is still going on");
         }
-        self.member.served.clear();
-        self.member.links.close();
+        // What was dialled or admitted meanwhile.
+        self.say_goodbye();
         if let Some(endpoint) = endpoint {
             // Until the peers have heard; those that are gone never will.
             drop(tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, endpoint.wait_idle()).await);
         }
     }
 
+    /// Tells the peers, and lets nobody dial any more. The endpoint is the first caller's.
+    pub(crate) fn say_goodbye(&self) -> Option<quinn::Endpoint> {
+        let endpoint = self.member.links.leave();
+        self.member.served.leave();
+        endpoint
+    }
+
     /// Ends all connections at once, as if the node had died right here.
     #[cfg(test)]
     pub(crate) fn break_off(&self) {
-        if let Some(endpoint) = self.member.links.close() {
+        if let Some(endpoint) = self.say_goodbye() {
             endpoint.close(quic::CLOSE_LEAVING, b"broken off");
         }
     }

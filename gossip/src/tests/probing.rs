@@ -70,6 +70,21 @@ async fn a_peer_that_leaves_is_lost_and_found_again() {
     harness::stop(&nodes).await;
 }
 
+/// A goodbye that only the endpoint said was lost now and then: its tasks were late, and the last handle of a connection
+/// went first, which ends it with another code. The peer then took the silence for a fault and waited for it to pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_does_not_wait_for_the_endpoints_tasks() {
+    let tuning = Tuning { probe_timeout_ms: 600_000, idle_timeout_ms: 600_000, ..Tuning::default() };
+    let nodes = harness::start(2, &tuning).await;
+    // Held, so that the endpoint itself does not end: nothing but the goodbye is there to be seen.
+    let endpoint = nodes[1].cluster.say_goodbye();
+    assert!(endpoint.is_some());
+    nodes[0].recorder.wait_for(Event::Changed(nodes[1].id(), false)).await;
+    nodes[0].cluster.shutdown().await;
+    endpoint.unwrap().close(0_u32.into(), b"");
+    nodes[1].cluster.shutdown().await;
+}
+
 #[test]
 fn a_killed_peer_that_comes_back_is_known_at_once_as_another_run() {
     let main = tokio::runtime::Runtime::new().unwrap();

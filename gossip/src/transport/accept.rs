@@ -37,9 +37,12 @@ impl Served {
         }
     }
 
-    /// Forgets all connections.
-    pub(crate) fn clear(&self) {
-        lock(&self.connections).clear();
+    /// Says on all connections that the node leaves, and forgets them. Said here and not by the endpoint alone, which
+    /// leaves it to tasks that may be late: a connection of which the last handle goes first ends without a word.
+    pub(crate) fn leave(&self) {
+        for connection in std::mem::take(&mut *lock(&self.connections)).into_values() {
+            connection.close(quic::CLOSE_LEAVING, b"leaving");
+        }
     }
 }
 

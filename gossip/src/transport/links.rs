@@ -120,11 +120,14 @@ impl Links {
         }
     }
 
-    /// Takes the endpoint away, so that nobody dials any more, and forgets all connections.
-    pub(crate) fn close(&self) -> Option<Endpoint> {
+    /// Takes the endpoint away, so that nobody dials any more, says on all connections that the node leaves, and
+    /// forgets them.
+    pub(crate) fn leave(&self) -> Option<Endpoint> {
         let endpoint = lock(&self.endpoint).take();
         for link in self.links.values() {
-            lock(&link.state).current = None;
+            if let Some((connection, _)) = lock(&link.state).current.take() {
+                connection.close(quic::CLOSE_LEAVING, b"leaving");
+            }
         }
         endpoint
     }
