@@ -25,7 +25,8 @@ impl Push {
         self.parents.first().copied()
     }
 
-    /// Reads, hashes, compresses and writes a region; syncs nothing, so it is quick.
+    /// Reads, hashes, compresses and writes a region. Packs that are full are synced behind it, for which it waits only
+    /// if the disk does not keep up.
     ///
     /// # Errors
     /// If the source can't be read, or the disk is full or fails. The push is then broken.
