@@ -19,8 +19,8 @@ pub const CORES_LEFT_BEHIND: usize = 1;
 /// too: enough to get done on a machine that is always busy.
 pub const NICE_BEHIND: i32 = 10;
 
-/// Level of zstd for bases, and the shortest match that it looks for there, which at this level is 6 by default. Against
-/// level 2 this takes 1.6 % more of a guest's state, at 1.3 times the speed; 6 would take 4.4 % more
+/// Level of zstd for bases, and the shortest match that it looks for there, which at this level is 6 by default.
+/// Against level 2 this takes 1.6 % more of a guest's state, at 1.3 times the speed; 6 would take 4.4 % more
 /// (docs/benchmarks.md).
 pub const ZSTD_LEVEL: i32 = 1;
 /// See [`ZSTD_LEVEL`]; in bytes.

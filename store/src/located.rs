@@ -1,5 +1,5 @@
-//! Which chunks a snapshot is made of, by their numbers in a catalogue: ids are long, and each is in memory once, in its
-//! pack's directory.
+//! Which chunks a snapshot is made of, by their numbers in a catalogue: ids are long, and each is in memory once, in
+//! its pack's directory.
 
 use std::collections::BTreeMap;
 

@@ -51,8 +51,8 @@ pub(crate) fn differing(
     })
 }
 
-/// What to note against a base so that [`overlay`] yields the whole index again: given the regions, and the base's chunks
-/// of each.
+/// What to note against a base so that [`overlay`] yields the whole index again: given the regions, and the base's
+/// chunks of each.
 pub(crate) fn difference<'a>(
     base: impl Iterator<Item = (&'a Region, impl Iterator<Item = (u64, ChunkId)>)>,
     whole: &SnapshotIndex,
