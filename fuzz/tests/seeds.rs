@@ -145,7 +145,7 @@ fn of_an_index(seeds: &mut Seeds) {
     let mut index = SnapshotIndex::default();
     let chunks = (0..20_u64).map(|at| (at * 3, (at % 4 != 0).then(|| ChunkId::from_bytes([at as u8; 32]))));
     index.regions.insert(RegionName::new("ram").unwrap(), chunks.collect());
-    index.regions.insert(RegionName::new("disk0").unwrap(), BTreeMap::from([(1 << 20, None)]));
+    index.regions.insert(RegionName::new("disk0").unwrap(), [(1 << 20, None)].into_iter().collect());
     seeds.entry("index").or_default().push(index.encode().unwrap().1);
 }
 

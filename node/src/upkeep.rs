@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use sustain_proto::{PinName, ServiceName};
 use sustain_store::{
-    GcReport, Growth, NamedPin, Progress, RebaseError, RebaseOptions, RebasePolicy, RebaseReport, Retention,
-    Store, Trigger, UnlistedReport, limits,
+    GcReport, Growth, NamedPin, Pace, Progress, RebaseError, RebaseOptions, RebasePolicy, RebaseReport,
+    Retention, Store, Trigger, UnlistedReport, limits,
 };
 
 use crate::clock;
@@ -94,9 +94,14 @@ pub struct GcOutput {
 ///
 /// # Errors
 /// If there is none, or the store can't be written.
-pub fn rebase(store: &Store, call: &RebaseCall, progress: &dyn Progress) -> Result<RebaseOutput, Failure> {
+pub fn rebase(
+    store: &Store,
+    call: &RebaseCall,
+    pace: Pace,
+    progress: &dyn Progress,
+) -> Result<RebaseOutput, Failure> {
     let RebaseCall { service, if_due, dry_run } = call;
-    let options = RebaseOptions { now_ms: clock::wall_ms(), ..RebaseOptions::default() };
+    let options = RebaseOptions { now_ms: clock::wall_ms(), pace, ..RebaseOptions::default() };
     if *if_due {
         let growth = store.growth(service, &options).map_err(|error| Failure::of(&error, error.kind()))?;
         if due(&growth).is_none() {
@@ -129,10 +134,10 @@ pub fn collect(
     store: &Store,
     service: &ServiceName,
     (retention, policy): (Retention, RebasePolicy),
-    dry_run: bool,
+    (dry_run, pace): (bool, Pace),
     progress: &dyn Progress,
 ) -> Result<GcReport, Failure> {
-    let options = RebaseOptions { promote: None, retention, now_ms: clock::wall_ms(), policy };
+    let options = RebaseOptions { promote: None, retention, now_ms: clock::wall_ms(), policy, pace };
     let prepared = store.prepare_gc(service, options, progress).map_err(failed)?;
     let report = if dry_run { prepared.preview() } else { prepared.commit(limits::REBASE_PATIENCE) };
     report.map_err(failed)
@@ -151,7 +156,7 @@ pub fn gc(store: &Store, call: &GcCall, progress: &dyn Progress) -> Result<GcOut
     let mut output = GcOutput { dry_run: call.dry_run, unlisted: Some(unlisted), ..GcOutput::default() };
     for service in services {
         let rules = (call.keep.retention(), RebasePolicy::default());
-        output.services.push(collect(store, &service, rules, call.dry_run, progress)?);
+        output.services.push(collect(store, &service, rules, (call.dry_run, Pace::Full), progress)?);
     }
     Ok(output)
 }

@@ -7,19 +7,16 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Format};
-use crate::{ChunkId, ContentHash, IndexRoot, RegionName, chunk_count, limits};
+use crate::{ChunkId, ContentHash, IndexRoot, RegionIndex, RegionName, chunk_count, limits};
 
 const FORMAT: Format =
     Format { name: "index", magic: *b"SUSi", version: 1, bytes_max: limits::INDEX_BYTES_MAX };
 
+/// Bytes that are hashed at a time.
+const HASH_BUFFER_BYTES: usize = 16 * 1024;
+
 /// Grid positions that the largest region has.
 const POSITIONS_MAX: u64 = chunk_count(limits::REGION_BYTES_MAX);
-
-/// Grid positions of one region, each with its chunk.
-///
-/// In a base, a position that is absent is all zero. In a delta, a position that is absent is as in the
-/// base, and `None` says that it is all zero now.
-pub type RegionIndex = BTreeMap<u64, Option<ChunkId>>;
 
 /// What a snapshot's regions hold: for a base, all its chunks; for a delta, what differs from its base.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,10 +52,10 @@ impl SnapshotIndex {
         if self.regions.len() > limits::REGIONS_MAX {
             return Err(too_many("regions", limits::REGIONS_MAX));
         }
-        if self.regions.values().map(BTreeMap::len).sum::<usize>() > limits::INDEX_ENTRIES_MAX {
+        if self.regions.values().map(RegionIndex::len).sum::<usize>() > limits::INDEX_ENTRIES_MAX {
             return Err(too_many("entries", limits::INDEX_ENTRIES_MAX));
         }
-        let last = self.regions.values().filter_map(BTreeMap::last_key_value).map(|(last, _)| *last).max();
+        let last = self.regions.values().filter_map(RegionIndex::last_position).max();
         if last.is_some_and(|last| last >= POSITIONS_MAX) {
             return Err(too_many("grid positions in a region", POSITIONS_MAX as usize));
         }
@@ -70,19 +67,24 @@ impl SnapshotIndex {
     pub fn content_hash(&self, regions: &[crate::Region]) -> ContentHash {
         let mut hasher = blake3::Hasher::new_derive_key("sustain 2026 snapshot contents v1");
         let none = RegionIndex::new();
+        // Hashing is quick from buffers of some KiB on.
+        let mut bytes = Vec::new();
         for region in regions {
             let name = region.name.as_str().as_bytes();
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name);
-            hasher.update(&region.bytes.to_le_bytes());
-            for (position, chunk) in self.regions.get(&region.name).unwrap_or(&none) {
-                if let Some(chunk) = chunk {
-                    hasher.update(&position.to_le_bytes());
-                    hasher.update(chunk.as_bytes());
+            bytes.extend_from_slice(&(name.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(&region.bytes.to_le_bytes());
+            for (position, chunk) in self.regions.get(&region.name).unwrap_or(&none).chunks() {
+                bytes.extend_from_slice(&position.to_le_bytes());
+                bytes.extend_from_slice(chunk.as_bytes());
+                if bytes.len() >= HASH_BUFFER_BYTES {
+                    hasher.update(&bytes);
+                    bytes.clear();
                 }
             }
-            hasher.update(&u64::MAX.to_le_bytes());
+            bytes.extend_from_slice(&u64::MAX.to_le_bytes());
         }
+        hasher.update(&bytes);
         ContentHash::from_bytes(*hasher.finalize().as_bytes())
     }
 }
@@ -144,7 +146,7 @@ impl<'de> Visitor<'de> for EntriesSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RegionIndex, A::Error> {
         let mut entries = RegionIndex::new();
         while let Some((position, chunk)) = map.next_entry::<u64, Option<ChunkId>>()? {
-            let ascends = entries.last_key_value().is_none_or(|(last, _)| *last < position);
+            let ascends = entries.last_position().is_none_or(|last| last < position);
             if !ascends || position >= POSITIONS_MAX {
                 return Err(A::Error::custom("grid position out of order or past the end"));
             }

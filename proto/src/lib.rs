@@ -17,6 +17,7 @@ mod index;
 mod lineage;
 mod manifest;
 mod name;
+mod region_index;
 mod term;
 pub mod wire;
 
@@ -25,9 +26,10 @@ pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encod
 pub use grid::{chunk_bytes_at, chunk_count, is_zero};
 pub use hex::HexError;
 pub use ids::{ChunkId, ChunkKey, ContentHash, IndexRoot, KeyId, NodeId, PackId, SnapshotId};
-pub use index::{RegionIndex, SnapshotIndex};
+pub use index::SnapshotIndex;
 pub use lineage::Lineage;
 pub use manifest::{Held, Manifest, ManifestError, PackRef, Region, SnapshotKind};
 pub use name::{NameError, PinName, RegionName, ServiceName};
+pub use region_index::RegionIndex;
 pub use term::{Term, TermOrigin};
 pub use wire::WireError;

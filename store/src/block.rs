@@ -11,7 +11,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::entries::block_context;
-use crate::limits::BLOCK_CHUNKS_MAX;
+use crate::limits::{self, BLOCK_CHUNKS_MAX};
 use crate::pages::{PageMap, Previous, SharedPage};
 use crate::service_key::ServiceKey;
 
@@ -82,9 +82,13 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// Whole chunks and indexes are compressed at the one level, what has a dictionary at the other.
     pub(crate) fn new(key: &ServiceKey, level: i32, delta_level: i32) -> std::io::Result<Self> {
+        let mut zstd = Compressor::new(level)?;
+        if level == limits::ZSTD_LEVEL {
+            zstd.set_parameter(CParameter::MinMatch(limits::ZSTD_MATCH_BYTES))?;
+        }
         Ok(Self {
             key: key.clone(),
-            zstd: Compressor::new(level)?,
+            zstd,
             delta_level,
             chunks: Vec::new(),
             data: Vec::new(),

@@ -1,6 +1,5 @@
 //! Catalogues: where each chunk and index of a set of packs is; and the cache of packs' directories behind them.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -8,6 +7,7 @@ use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef};
 
 use crate::block::StoredChunk;
 use crate::directory::{Block, PackDirectory};
+use crate::id_table::IdTable;
 use crate::pack_file::PackFile;
 use crate::store::Shared;
 use crate::{Fault, limits};
@@ -66,11 +66,15 @@ impl DirectoryCache {
 type Owners = Box<[Box<[BlockPlace]>]>;
 
 /// A chunk's pack and its number there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) pack: u32,
     pub(crate) chunk: u32,
 }
+
+/// A chunk's number among all those of a catalogue's packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkNumber(u32);
 
 /// A block's pack and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,36 +93,51 @@ pub(crate) struct Catalogue {
     known: BTreeMap<PackId, u32>,
     /// Packs that were not here when they were added.
     foreign: BTreeSet<u32>,
-    chunks: HashMap<ChunkId, Place>,
+    /// The number of each pack's first chunk.
+    firsts: Vec<u32>,
+    chunks_total: u32,
+    chunks: IdTable,
     indexes: HashMap<IndexRoot, BlockPlace>,
 }
 
 impl Catalogue {
     /// Adds packs, all of which must be readable.
     pub(crate) fn add(&mut self, shared: &Shared, packs: &[PackRef]) -> Result<(), Fault> {
-        packs.iter().try_for_each(|pack| self.add_pack(shared, *pack))
+        let new = packs.iter().filter(|pack| !self.known.contains_key(&pack.id));
+        let found = new.map(|pack| Ok((*pack, shared.directory(pack)?)));
+        let found = found.collect::<Result<Vec<_>, Fault>>()?;
+        self.insert_all(found);
+        Ok(())
     }
 
     /// Adds packs, leaving out those that can't be read: what they hold is then stored again.
     pub(crate) fn add_readable(&mut self, shared: &Shared, packs: &[PackRef]) {
-        for pack in packs {
-            // What is set aside is to be replaced, not relied on.
-            if !shared.state().packs.contains_key(&pack.id) {
-                continue;
-            }
-            if let Err(error) = self.add_pack(shared, *pack) {
+        let new: Vec<&PackRef> = packs.iter().filter(|pack| !self.known.contains_key(&pack.id)).collect();
+        // What is set aside is to be replaced, not relied on.
+        let is_here = |pack: &&PackRef| shared.state().packs.contains_key(&pack.id);
+        let readable = |pack: &PackRef| match shared.directory(pack) {
+            Ok(directory) => Some((*pack, directory)),
+            Err(error) => {
                 tracing::warn!(pack = %pack.id, %error, "a pack is not used for what it should hold");
+                None
+            }
+        };
+        self.insert_all(new.into_iter().filter(is_here).filter_map(readable).collect());
+    }
+
+    fn insert_all(&mut self, packs: Vec<(PackRef, Arc<PackDirectory>)>) {
+        self.reserve(packs.iter().map(|(_, directory)| directory.chunk_count()).sum());
+        for (pack, directory) in packs {
+            if !self.known.contains_key(&pack.id) {
+                self.insert(pack, directory);
             }
         }
     }
 
-    fn add_pack(&mut self, shared: &Shared, pack: PackRef) -> Result<(), Fault> {
-        if self.known.contains_key(&pack.id) {
-            return Ok(());
-        }
-        let directory = shared.directory(&pack)?;
-        self.insert(pack, directory);
-        Ok(())
+    fn reserve(&mut self, chunks: usize) {
+        let mut table = std::mem::take(&mut self.chunks);
+        table.reserve(chunks, |number| self.id(ChunkNumber(number)));
+        self.chunks = table;
     }
 
     /// Adds a pack that is not here, by a directory that nobody has compared with it.
@@ -140,22 +159,19 @@ impl Catalogue {
     }
 
     fn insert(&mut self, pack: PackRef, directory: Arc<PackDirectory>) -> u32 {
-        // A store of more than 2^32 packs can't be listed by manifests.
-        let number = self.packs.len() as u32;
+        // A generation's packs are bounded by manifests: their chunks are far fewer than 2^32.
+        let (number, first) = (self.packs.len() as u32, self.chunks_total);
         self.packs.push((pack, directory.clone()));
+        self.firsts.push(first);
+        self.chunks_total += directory.chunk_count() as u32;
         self.owners.push(OnceLock::new());
-        for (chunk, id) in (0..).zip(directory.chunk_ids()) {
-            let place = Place { pack: number, chunk };
-            match self.chunks.entry(id) {
-                Entry::Vacant(vacant) => drop(vacant.insert(place)),
-                Entry::Occupied(mut occupied) => {
-                    let is_alone = |place| is_alone(&self.packs, place);
-                    if is_alone(place) && !is_alone(*occupied.get()) {
-                        occupied.insert(place);
-                    }
-                }
-            }
+        let mut table = std::mem::take(&mut self.chunks);
+        for (new, id) in (first..).zip(directory.chunk_ids()) {
+            let is_alone = |number| self.is_alone(self.place(ChunkNumber(number)));
+            let replaces = |old| is_alone(new) && !is_alone(old);
+            table.insert(&id, new, |number| self.id(ChunkNumber(number)), replaces);
         }
+        self.chunks = table;
         for (root, block) in directory.indexes() {
             self.indexes.entry(*root).or_insert(BlockPlace { pack: number, block: *block });
         }
@@ -163,8 +179,29 @@ impl Catalogue {
         number
     }
 
+    /// The number of a chunk.
+    pub(crate) fn number(&self, id: &ChunkId) -> Option<ChunkNumber> {
+        self.chunks.get(id, |number| self.id(ChunkNumber(number))).map(ChunkNumber)
+    }
+
+    /// Where a chunk is, by its number.
+    pub(crate) fn place(&self, ChunkNumber(number): ChunkNumber) -> Place {
+        let pack = self.firsts.partition_point(|first| *first <= number) - 1;
+        Place { pack: pack as u32, chunk: number - self.firsts[pack] }
+    }
+
+    /// A chunk's id, by its number.
+    pub(crate) fn id(&self, number: ChunkNumber) -> ChunkId {
+        self.id_at(self.place(number))
+    }
+
+    /// A chunk's id, by its place.
+    pub(crate) fn id_at(&self, Place { pack, chunk }: Place) -> ChunkId {
+        self.packs[pack as usize].1.id(chunk)
+    }
+
     pub(crate) fn chunk(&self, id: &ChunkId) -> Option<Place> {
-        self.chunks.get(id).copied()
+        self.number(id).map(|number| self.place(number))
     }
 
     pub(crate) fn index(&self, root: &IndexRoot) -> Option<BlockPlace> {
@@ -179,6 +216,11 @@ impl Catalogue {
     /// A pack, by its number here.
     pub(crate) fn pack(&self, number: u32) -> PackRef {
         self.packs[number as usize].0
+    }
+
+    /// How many plain bytes a chunk has.
+    pub(crate) fn plain_bytes(&self, place: Place) -> u32 {
+        self.packs[place.pack as usize].1.plain_bytes(place.chunk)
     }
 
     pub(crate) fn entry(&self, place: Place) -> StoredChunk {
@@ -208,7 +250,7 @@ impl Catalogue {
 
     /// Whether a chunk's block can be read by itself. Bases' chunks are in such.
     pub(crate) fn is_alone(&self, place: Place) -> bool {
-        is_alone(&self.packs, place)
+        self.packs[place.pack as usize].1.is_alone(place.chunk)
     }
 
     /// Whether a block can be read by itself.
@@ -269,10 +311,6 @@ impl Catalogue {
     pub(crate) fn packs(&self) -> &[(PackRef, Arc<PackDirectory>)] {
         &self.packs
     }
-}
-
-fn is_alone(packs: &[(PackRef, Arc<PackDirectory>)], place: Place) -> bool {
-    packs[place.pack as usize].1.is_alone(place.chunk)
 }
 
 impl Shared {

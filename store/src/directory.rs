@@ -19,23 +19,26 @@
 //! A chunk whose flags say so has 64 KiB, or nothing but data pages, and then the field is left out; likewise for what
 //! it refers to, and the chunks that its shared pages are stored with.
 
-use sustain_proto::limits::{INDEX_BYTES_MAX, PACK_RECORDS_MAX};
+use sustain_proto::limits::{CHUNK_BYTES, PACK_RECORDS_MAX};
 use sustain_proto::{ChunkId, IndexRoot};
 use sustain_seal::{TAG_BYTES, TooLong};
 
-use crate::block::{BLOCK_BYTES_MAX, BlockContent, Encoding, NewBlock, StoredChunk};
+use crate::block::{BlockContent, Encoding, NewBlock, StoredChunk};
 use crate::entries::{
-    BLOCK_BYTES, INDEX_ENTRY_BYTES, KIND_INDEX, block_context, chunk_entry_bytes, decode_chunk, encode_chunk,
-    encode_index, encoded_bytes_max, encoding_code,
+    BLOCK_BYTES, INDEX_ENTRY_BYTES, KIND_INDEX, block_context, chunk_entry_bytes, encode_chunk, encode_index,
+    encoded_bytes_max, encoding_code,
 };
-use crate::limits::BLOCK_CHUNKS_MAX;
 use crate::pack_ends::{HEADER_BYTES, Reader, TRAILER_BYTES, Trailer};
 use crate::pages::{Page, PageMap, SharedPage};
 use crate::service_key::ServiceKey;
 
 /// Bytes of a directory before its entries.
 const COUNTS_BYTES: usize = 8;
-const NO_REFERENCE: u32 = u32::MAX;
+
+/// What is said of a chunk, in a list of those of which something is said.
+fn said<T: Copy>(list: &[(u32, T)], chunk: u32) -> Option<T> {
+    list.binary_search_by_key(&chunk, |(chunk, _)| *chunk).ok().map(|found| list[found].1)
+}
 
 /// Most bytes of a directory, sealed.
 pub(crate) const SEALED_BYTES_MAX: u64 =
@@ -54,21 +57,16 @@ pub(crate) struct Block {
     /// Number of its first chunk in the pack.
     first: u32,
     /// How many chunks it has; none if it is an index.
-    chunks: u32,
+    chunks: u8,
     /// None of its chunks refers to another, or shares pages that are stored with another.
     alone: bool,
 }
 
-/// A chunk, packed: packs may have a million of them.
+/// What there is to say of any chunk: packs may have many, and of most there is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PackedChunk {
     id: ChunkId,
-    plain_bytes: u32,
     pages: PageMap,
-    reference: u32,
-    /// Number of its first shared page in the pack.
-    shared: u32,
-    block: u32,
 }
 
 /// All blocks of a pack, in the order of the file.
@@ -78,7 +76,12 @@ pub(crate) struct PackDirectory {
     key: ServiceKey,
     blocks: Vec<Block>,
     chunks: Vec<PackedChunk>,
-    references: Vec<ChunkId>,
+    /// The chunks of less than [`CHUNK_BYTES`], and how many they have.
+    short: Vec<(u32, u32)>,
+    /// The chunks that refer to others.
+    references: Vec<(u32, ChunkId)>,
+    /// The chunks that share pages, and where these begin among those of all chunks.
+    sharing: Vec<(u32, u32)>,
     /// The shared pages of all chunks, one after the other.
     shared: Vec<SharedPage>,
     /// The indexes, with their blocks' numbers.
@@ -99,7 +102,9 @@ impl PackDirectory {
             key,
             blocks: Vec::new(),
             chunks: Vec::new(),
+            short: Vec::new(),
             references: Vec::new(),
+            sharing: Vec::new(),
             shared: Vec::new(),
             indexes: Vec::new(),
             encoded_bytes: 0,
@@ -145,7 +150,8 @@ impl PackDirectory {
                 self.push_index(noted, root);
             }
             BlockContent::Chunks(chunks) => {
-                noted.chunks = chunks.len() as u32;
+                // At most BLOCK_CHUNKS_MAX.
+                noted.chunks = chunks.len() as u8;
                 noted.plain_bytes = chunks.iter().map(StoredChunk::data_bytes).sum::<usize>() as u32;
                 self.push_chunks(noted, chunks);
             }
@@ -163,17 +169,16 @@ impl PackDirectory {
         self.encoded_bytes += BLOCK_BYTES;
         for chunk in chunks {
             self.encoded_bytes += chunk_entry_bytes(chunk);
-            let reference = match chunk.reference {
-                None => NO_REFERENCE,
-                Some(id) => {
-                    self.references.push(id);
-                    self.references.len() as u32 - 1
-                }
-            };
-            let StoredChunk { id, plain_bytes, pages, .. } = *chunk;
-            let (block, shared) = (self.blocks.len() as u32, self.shared.len() as u32);
-            self.shared.extend_from_slice(&chunk.shared);
-            self.chunks.push(PackedChunk { id, plain_bytes, pages, reference, shared, block });
+            let number = self.chunks.len() as u32;
+            if chunk.plain_bytes as usize != CHUNK_BYTES {
+                self.short.push((number, chunk.plain_bytes));
+            }
+            self.references.extend(chunk.reference.map(|reference| (number, reference)));
+            if !chunk.shared.is_empty() {
+                self.sharing.push((number, self.shared.len() as u32));
+                self.shared.extend_from_slice(&chunk.shared);
+            }
+            self.chunks.push(PackedChunk { id: chunk.id, pages: chunk.pages });
         }
         self.blocks.push(block);
     }
@@ -195,12 +200,38 @@ impl PackDirectory {
         self.chunks.iter().map(|chunk| chunk.id)
     }
 
+    /// A chunk's id, by its number.
+    pub(crate) fn id(&self, chunk: u32) -> ChunkId {
+        self.chunks[chunk as usize].id
+    }
+
+    /// How many plain bytes a chunk has.
+    pub(crate) fn plain_bytes(&self, chunk: u32) -> u32 {
+        said(&self.short, chunk).unwrap_or(CHUNK_BYTES as u32)
+    }
+
     /// A chunk, by its number.
     pub(crate) fn chunk(&self, number: u32) -> StoredChunk {
-        let PackedChunk { id, plain_bytes, pages, reference, shared, .. } = self.chunks[number as usize];
-        let reference = self.references.get(reference as usize).copied();
-        let shared = &self.shared[shared as usize..][..pages.count(Page::Shared)];
-        StoredChunk { id, plain_bytes, pages, reference, shared: shared.to_vec() }
+        let PackedChunk { id, pages } = self.chunks[number as usize];
+        let shared = said(&self.sharing, number)
+            .map(|start| self.shared[start as usize..][..pages.count(Page::Shared)].to_vec());
+        StoredChunk {
+            id,
+            plain_bytes: self.plain_bytes(number),
+            pages,
+            reference: said(&self.references, number),
+            shared: shared.unwrap_or_default(),
+        }
+    }
+
+    /// Gives back memory that was set aside for more.
+    pub(crate) fn shrink(&mut self) {
+        self.blocks.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+        self.short.shrink_to_fit();
+        self.references.shrink_to_fit();
+        self.sharing.shrink_to_fit();
+        self.shared.shrink_to_fit();
     }
 
     /// Whether a block can be read by itself: its chunks need no others.
@@ -220,20 +251,21 @@ impl PackDirectory {
 
     /// The number of the block that holds a chunk.
     pub(crate) fn block_of(&self, chunk: u32) -> u32 {
-        self.chunks[chunk as usize].block
+        // An index has no chunks, so it begins where the next block does.
+        self.blocks.partition_point(|block| block.first <= chunk) as u32 - 1
     }
 
     /// Where a chunk's bytes begin among those that its block expands to.
     pub(crate) fn start_of(&self, chunk: u32) -> usize {
         let first = self.blocks[self.block_of(chunk) as usize].first;
-        let before = &self.chunks[first as usize..chunk as usize];
-        before.iter().map(|chunk| chunk.pages.data_bytes(chunk.plain_bytes as usize)).sum()
+        let data = |chunk| self.chunks[chunk as usize].pages.data_bytes(self.plain_bytes(chunk) as usize);
+        (first..chunk).map(data).sum()
     }
 
     /// The numbers of a block's chunks; none if it is an index.
     pub(crate) fn chunks_of(&self, block: u32) -> std::ops::Range<u32> {
         let block = self.blocks[block as usize];
-        block.first..block.first + block.chunks
+        block.first..block.first + u32::from(block.chunks)
     }
 
     /// The chunks with which this pack's share pages.
@@ -243,11 +275,12 @@ impl PackDirectory {
 
     /// The chunks with which a block's share pages.
     pub(crate) fn owners_of(&self, block: u32) -> impl Iterator<Item = ChunkId> + '_ {
-        let start =
-            |chunk: u32| self.chunks.get(chunk as usize).map_or(self.shared.len(), |c| c.shared as usize);
+        let start = |chunk: u32| {
+            let next = self.sharing.partition_point(|(sharing, _)| *sharing < chunk);
+            self.sharing.get(next).map_or(self.shared.len(), |(_, start)| *start as usize)
+        };
         let chunks = self.chunks_of(block);
-        let shared = if chunks.is_empty() { 0..0 } else { start(chunks.start)..start(chunks.end) };
-        self.shared[shared].iter().map(|page| page.chunk)
+        self.shared[start(chunks.start)..start(chunks.end)].iter().map(|page| page.chunk)
     }
 
     /// What counts against the limit on a pack's records.
@@ -286,7 +319,7 @@ impl PackDirectory {
             offset += u64::from(block.stored_bytes);
             let kind = if block.chunks == 0 { KIND_INDEX } else { 0 };
             bytes.push(kind | encoding_code(block.encoding));
-            bytes.push(block.chunks as u8);
+            bytes.push(block.chunks);
             bytes.extend_from_slice(&block.stored_bytes.to_le_bytes());
             for chunk in self.chunks_of(number as u32) {
                 encode_chunk(&self.chunk(chunk), &mut bytes);
@@ -318,62 +351,19 @@ impl PackDirectory {
             if offset > trailer.offset || directory.records() > PACK_RECORDS_MAX {
                 return Err("it has more records than it says".to_owned());
             }
-            offset += decode_block(&mut reader, &mut directory, offset as u32)?;
+            offset += block::decode(&mut reader, &mut directory, offset as u32)?;
         }
         let counts = (directory.blocks.len() as u64, directory.chunks.len() as u64);
         if offset != trailer.offset || counts != (blocks.into(), chunks.into()) {
             return Err("its blocks do not fill it".to_owned());
         }
+        directory.shrink();
         Ok(directory)
     }
 }
 
-/// Reads a block's entry, and returns how many bytes the block has in the file.
-fn decode_block(reader: &mut Reader<'_>, directory: &mut PackDirectory, offset: u32) -> Result<u64, String> {
-    let [code, count] = reader.take()?;
-    let encoding = match code & !KIND_INDEX {
-        0 => Encoding::Raw,
-        1 => Encoding::Zstd,
-        2 => Encoding::Delta,
-        _ => return Err(format!("a block is of the unknown kind {code}")),
-    };
-    let stored_bytes = reader.number()?;
-    let first = directory.chunks.len() as u32;
-    let chunks = count.into();
-    let mut block = Block { encoding, offset, stored_bytes, plain_bytes: 0, first, chunks, alone: true };
-    let mut refers = false;
-    if code & KIND_INDEX != 0 {
-        let root = IndexRoot::from_bytes(reader.take()?);
-        block.plain_bytes = reader.number()?;
-        check_lengths(&block, INDEX_BYTES_MAX)?;
-        if count != 0 {
-            return Err("an index has chunks".to_owned());
-        }
-        directory.push_index(block, root);
-    } else {
-        if !(1..=BLOCK_CHUNKS_MAX).contains(&count.into()) {
-            return Err(format!("a block has {count} chunks, at most {BLOCK_CHUNKS_MAX} are allowed"));
-        }
-        let chunks = (0..count).map(|_| decode_chunk(reader)).collect::<Result<Vec<_>, _>>()?;
-        block.plain_bytes = chunks.iter().map(StoredChunk::data_bytes).sum::<usize>() as u32;
-        check_lengths(&block, BLOCK_BYTES_MAX)?;
-        refers = chunks.iter().any(|chunk| chunk.reference.is_some());
-        directory.push_chunks(block, &chunks);
-    }
-    if encoding == Encoding::Delta && !refers {
-        return Err("a block has a dictionary of nothing".to_owned());
-    }
-    Ok(stored_bytes.into())
-}
-
-fn check_lengths(block: &Block, plain_bytes_max: usize) -> Result<(), String> {
-    let Block { plain_bytes, stored_bytes, .. } = *block;
-    let sealed = stored_bytes.checked_sub(TAG_BYTES as u32);
-    if plain_bytes as usize > plain_bytes_max || sealed.is_none_or(|bytes| bytes > plain_bytes) {
-        return Err("a block has an impossible length".to_owned());
-    }
-    Ok(())
-}
+#[path = "directory_block.rs"]
+mod block;
 
 #[cfg(test)]
 #[path = "directory_tests.rs"]

@@ -1,7 +1,7 @@
 //! Tests of directories.
 
 use proptest::prelude::*;
-use sustain_proto::limits::CHUNK_BYTES;
+use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
 
 use super::*;
 

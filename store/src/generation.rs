@@ -1,15 +1,18 @@
 //! Reading a snapshot's index together with its base's: what is where, checked against the manifest.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sustain_proto::limits::INDEX_ENTRIES_MAX;
-use sustain_proto::{ChunkId, IndexRoot, Manifest, RegionIndex, SnapshotId, SnapshotIndex, chunk_bytes_at};
+use sustain_proto::{
+    ChunkId, IndexRoot, Manifest, RegionIndex, RegionName, SnapshotId, SnapshotIndex, chunk_bytes_at,
+};
 
 use crate::ReadError;
 use crate::catalogue::{BlockPlace, Catalogue};
 use crate::error::Fault;
 use crate::index_parts::{IndexPart, merged};
+use crate::located::Located;
 use crate::pack_file::PackFile;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
@@ -20,9 +23,9 @@ use crate::whole::{overlay, whole_of_base};
 pub(crate) struct Whole {
     pub(crate) snapshot: Arc<Snapshot>,
     /// What its base's restore would yield; for a base, its own.
-    pub(crate) base_index: SnapshotIndex,
+    pub(crate) base: Arc<Located>,
     /// What its restore yields.
-    pub(crate) index: SnapshotIndex,
+    pub(crate) located: Arc<Located>,
     /// A delta's index as it is stored.
     pub(crate) parts: Vec<IndexPart>,
     /// The base's packs come first, so that a chunk found in both is the base's.
@@ -69,17 +72,30 @@ impl Whole {
         let read = |of: &Snapshot| {
             read_parts(shared, &catalogue, &of.manifest).map_err(|error| error.in_read(inconsistent))
         };
-        let raw = together(&read(base)?);
-        let base_index = whole_of_base(&raw, &base.manifest.regions);
-        let (index, parts) = if base.id == snapshot.id {
-            (base_index.clone(), Vec::new())
-        } else {
-            let parts = read(snapshot)?;
-            (overlay(&base_index, &together(&parts), &snapshot.manifest.regions), parts)
+        let base_index = whole_of_base(&together(&read(base)?), &base.manifest.regions);
+        if base.id == snapshot.id {
+            let located = check_whole(&snapshot.manifest, &base_index, &catalogue).map_err(inconsistent)?;
+            let (located, parts) = (Arc::new(located), Vec::new());
+            return Ok(Self { snapshot: snapshot.clone(), base: located.clone(), located, parts, catalogue });
+        }
+        let parts = read(snapshot)?;
+        let index = overlay(&base_index, &together(&parts), &snapshot.manifest.regions);
+        let located = check_whole(&snapshot.manifest, &index, &catalogue).map_err(inconsistent)?;
+        let find = |name: &RegionName, _, chunk: &ChunkId| {
+            catalogue.number(chunk).ok_or_else(|| inconsistent(absent(name, chunk)))
         };
-        check_whole(&snapshot.manifest, &index, &catalogue).map_err(inconsistent)?;
-        Ok(Self { snapshot: snapshot.clone(), base_index, index, parts, catalogue })
+        let (base, located) = (Arc::new(Located::new(&base_index, find)?), Arc::new(located));
+        Ok(Self { snapshot: snapshot.clone(), base, located, parts, catalogue })
     }
+
+    /// The whole index.
+    pub(crate) fn index(&self) -> SnapshotIndex {
+        self.located.index(&self.catalogue)
+    }
+}
+
+fn absent(region: &RegionName, chunk: &ChunkId) -> String {
+    format!("no listed pack holds chunk {} of region {region}", chunk.short())
 }
 
 /// Why an index can't be read.
@@ -145,42 +161,30 @@ fn read_index(shared: &Shared, catalogue: &Catalogue, root: &IndexRoot) -> Resul
 }
 
 /// Checks that an index is the manifest's, and that every chunk is in a listed pack with the length that
-/// its position asks for.
+/// its position asks for. Where the chunks are.
 pub(crate) fn check_whole(
     manifest: &Manifest,
     index: &SnapshotIndex,
     catalogue: &Catalogue,
-) -> Result<(), String> {
+) -> Result<Located, String> {
     if index.content_hash(&manifest.regions) != manifest.content {
         return Err("its index does not yield the contents that it says".to_owned());
     }
-    let mut blocks = BTreeSet::new();
-    for region in &manifest.regions {
-        let Some(chunks) = index.regions.get(&region.name) else {
-            continue;
-        };
-        for (position, chunk) in chunks {
-            let Some(chunk) = chunk else {
-                continue;
-            };
-            let Some(place) = catalogue.chunk(chunk) else {
-                return Err(format!(
-                    "no listed pack holds chunk {} of region {}",
-                    chunk.short(),
-                    region.name
-                ));
-            };
-            let expected = chunk_bytes_at(region.bytes, *position);
-            if catalogue.entry(place).plain_bytes as usize != expected {
-                return Err(format!(
-                    "chunk {position} of region {} does not have {expected} bytes",
-                    region.name
-                ));
-            }
+    let mut blocks = HashSet::new();
+    let region_of = |name: &RegionName| manifest.regions.iter().find(|region| region.name == *name);
+    Located::new(index, |name, position, chunk| {
+        let number = catalogue.number(chunk).ok_or_else(|| absent(name, chunk))?;
+        let place = catalogue.place(number);
+        let expected = region_of(name).map_or(0, |region| chunk_bytes_at(region.bytes, position));
+        if catalogue.plain_bytes(place) as usize != expected {
+            return Err(format!("chunk {position} of region {name} does not have {expected} bytes"));
+        }
+        // What stands alone needs nothing.
+        if !catalogue.is_alone(place) {
             check_references(catalogue, catalogue.block_of(place), &mut blocks)?;
         }
-    }
-    Ok(())
+        Ok(number)
+    })
 }
 
 /// Checks that what a block's chunks refer to is in a listed pack and stands alone, and that what they share is
@@ -188,7 +192,7 @@ pub(crate) fn check_whole(
 fn check_references(
     catalogue: &Catalogue,
     block: BlockPlace,
-    blocks: &mut BTreeSet<BlockPlace>,
+    blocks: &mut HashSet<BlockPlace>,
 ) -> Result<(), String> {
     let absent = |id: &ChunkId| format!("no listed pack holds chunk {}, which is needed", id.short());
     let mut waiting = vec![block];

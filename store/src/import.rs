@@ -258,5 +258,6 @@ fn check(shared: &Shared, base: &Arc<Snapshot>, snapshot: &Arc<Snapshot>) -> Res
     } else {
         overlay(&base_index, &load(snapshot)?, &snapshot.manifest.regions)
     };
-    check_whole(&snapshot.manifest, &index, &catalogue).map_err(contradiction)
+    check_whole(&snapshot.manifest, &index, &catalogue).map_err(contradiction)?;
+    Ok(())
 }

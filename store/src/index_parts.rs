@@ -26,9 +26,7 @@ fn entries(index: &SnapshotIndex) -> usize {
 fn take_in(newer: &mut SnapshotIndex, older: &SnapshotIndex) {
     for (name, chunks) in &older.regions {
         let newer = newer.regions.entry(name.clone()).or_default();
-        for (position, chunk) in chunks {
-            newer.entry(*position).or_insert(*chunk);
-        }
+        *newer = chunks.overlaid_by(newer);
     }
 }
 

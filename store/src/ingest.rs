@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
-use sustain_proto::{ChunkId, Region, RegionIndex, chunk_bytes_at, chunk_count, is_zero};
+use sustain_proto::{ChunkId, Region, RegionIndex, chunk_bytes_at, is_zero};
 
 use crate::block::{Encoder, StoredChunk};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Place};
 use crate::chunk_reader::{ChunkReader, Chunks};
+use crate::located::LocatedRegion;
 use crate::pack_writer::PackSink;
 use crate::pages::{PAGES_MAX, Page, Previous, SharedPage};
 use crate::parallel::{Pace, for_each_batch};
@@ -31,9 +32,9 @@ pub(crate) struct Known<'a> {
     pub(crate) catalogue: &'a Catalogue,
     pub(crate) key: &'a ServiceKey,
     /// What the base has of the region, to be referred to; none if the push makes a base itself.
-    pub(crate) base: Option<&'a RegionIndex>,
+    pub(crate) base: Option<&'a LocatedRegion>,
     /// What the parent has of it, whose pages need not be stored again.
-    pub(crate) parent: Option<&'a RegionIndex>,
+    pub(crate) parent: Option<&'a LocatedRegion>,
     pub(crate) pace: Pace,
 }
 
@@ -42,10 +43,10 @@ pub(crate) struct Ingested {
     pub(crate) chunks: RegionIndex,
 }
 
-/// New chunks: which there are, and the pack that they go to.
+/// New chunks: which there are, and the pack that they go to. Who looks for a chunk does not wait for who writes.
 struct Output<'a> {
-    sink: &'a mut PackSink,
-    new: &'a mut HashSet<ChunkId>,
+    sink: Mutex<&'a mut PackSink>,
+    new: Mutex<&'a mut HashSet<ChunkId>>,
 }
 
 /// Reads what the base and the parent have.
@@ -72,7 +73,7 @@ pub(crate) fn ingest(
     new: &mut HashSet<ChunkId>,
 ) -> Result<Ingested, PushError> {
     let source_error = |source| PushError::Source { region: region.name.clone(), source };
-    let output = Mutex::new(Output { sink, new });
+    let output = Output { sink: Mutex::new(sink), new: Mutex::new(new) };
     let found_count = AtomicU64::new(0);
     let make = || {
         let encoder = Encoder::new(known.key, known.shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
@@ -120,14 +121,14 @@ pub(crate) fn ingest(
     Ok(Ingested { chunks })
 }
 
-fn lock<'l, 'a>(output: &'l Mutex<Output<'a>>) -> MutexGuard<'l, Output<'a>> {
-    output.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds a chunk to the block that the worker fills.
 fn add_chunk(
     known: &Known<'_>,
-    output: &Mutex<Output<'_>>,
+    output: &Output<'_>,
     encoder: &mut Encoder,
     readers: &mut Readers,
     position: u64,
@@ -135,17 +136,17 @@ fn add_chunk(
     plain: &[u8],
 ) -> Result<(), Fault> {
     // Claimed before it is compressed, so that two workers don't compress the same chunk.
-    if !lock(output).new.insert(id) {
+    if !lock(&output.new).insert(id) {
         return Ok(());
     }
-    let at = |index: &RegionIndex| index.get(&position).copied().flatten();
-    let alone = |id: &ChunkId| known.catalogue.chunk(id).is_some_and(|place| known.catalogue.is_alone(place));
+    let at = |region: &LocatedRegion| region.get(position).map(|chunk| known.catalogue.place(chunk));
     // What a base holds refers to nothing.
-    let base = known.base.and_then(at).filter(alone);
+    let base = known.base.and_then(at).filter(|place| known.catalogue.is_alone(*place));
     // What is in the base is referred to as that.
     let parent = known.parent.and_then(at).filter(|parent| Some(*parent) != base);
-    let reference = base.and_then(|id| Some((id, read(known, &mut readers.base, id)?.1)));
-    let previous = parent.and_then(|id| read(known, &mut readers.parent, id));
+    let reference = base.and_then(|place| read(known, &mut readers.base, place));
+    let reference = reference.map(|(chunk, plain)| (chunk.id, plain));
+    let previous = parent.and_then(|place| read(known, &mut readers.parent, place));
     let previous = previous.map(|(chunk, plain)| Previous { plain, stored: stored_pages(&chunk) });
     encoder.add(id, plain, reference, previous.as_ref());
     let most = if known.base.is_some() { limits::BLOCK_CHUNKS_MAX } else { limits::BASE_BLOCK_CHUNKS };
@@ -153,13 +154,13 @@ fn add_chunk(
 }
 
 /// A chunk that is here. Where it can't be read, the new one is stored as if there were none.
-fn read<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, id: ChunkId) -> Option<(StoredChunk, &'r [u8])> {
+fn read<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, place: Place) -> Option<(StoredChunk, &'r [u8])> {
     let Known { shared, catalogue, .. } = *known;
-    let place = catalogue.chunk(&id)?;
+    let chunk = catalogue.entry(place);
     match reader.chunk(Chunks::new(shared, catalogue), place) {
-        Ok(plain) => Some((catalogue.entry(place), plain)),
+        Ok(plain) => Some((chunk, plain)),
         Err(error) => {
-            tracing::warn!(chunk = %id.short(), %error, "a chunk that was stored before is not made use of");
+            tracing::warn!(chunk = %chunk.id.short(), %error, "a chunk that was stored before is not made use of");
             None
         }
     }
@@ -175,22 +176,12 @@ fn stored_pages(chunk: &StoredChunk) -> [Option<SharedPage>; PAGES_MAX] {
     })
 }
 
-fn store_block(output: &Mutex<Output<'_>>, encoder: &mut Encoder) -> Result<(), Fault> {
+fn store_block(output: &Output<'_>, encoder: &mut Encoder) -> Result<(), Fault> {
     if let Some(block) = encoder.finish()? {
-        lock(output).sink.append(&block)?;
+        lock(&output.sink).append(&block)?;
     }
     encoder.clear();
     Ok(())
-}
-
-/// How many positions differ from before.
-pub(crate) fn count_changed(before: Option<&RegionIndex>, now: &RegionIndex, region_bytes: u64) -> u64 {
-    let none = RegionIndex::new();
-    let before = before.unwrap_or(&none);
-    let differing = now.iter().filter(|(position, chunk)| before.get(position) != Some(chunk)).count();
-    let cleared =
-        before.range(..chunk_count(region_bytes)).filter(|(position, _)| !now.contains_key(position));
-    differing as u64 + cleared.count() as u64
 }
 
 /// For a compressor that can't be made.
@@ -270,15 +261,5 @@ mod tests {
     fn nothing_has_no_spans() {
         assert_eq!(Spans::of(&[], 100).total, 0);
         assert_eq!(Spans::of(&[0..100, 3..3], 0).total, 0);
-    }
-
-    #[test]
-    fn changes_are_counted_both_ways() {
-        let id = |n| Some(ChunkId::from_bytes([n; 32]));
-        let before = RegionIndex::from([(0, id(1)), (1, id(2)), (9, id(3))]);
-        let now = RegionIndex::from([(0, id(1)), (2, id(5))]);
-        // 1 became zero, 2 is new, 9 is outside of the region now.
-        assert_eq!(count_changed(Some(&before), &now, 3 * CHUNK), 2);
-        assert_eq!(count_changed(None, &now, 3 * CHUNK), 2);
     }
 }

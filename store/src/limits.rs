@@ -5,7 +5,7 @@
 pub const BATCH_POSITIONS: u64 = 16;
 
 /// Chunks that a worker restores at a time: some blocks, so that few of them are decoded by two workers.
-pub const BATCH_JOBS: u64 = 4 * BATCH_POSITIONS;
+pub const BATCH_JOBS: usize = 4 * BATCH_POSITIONS as usize;
 
 /// Most worker threads of one operation. Each holds about 3 MiB of buffers, so memory stays bounded on
 /// machines with many cores.
@@ -19,9 +19,12 @@ pub const CORES_LEFT_BEHIND: usize = 1;
 /// too: enough to get done on a machine that is always busy.
 pub const NICE_BEHIND: i32 = 10;
 
-/// Level of zstd for bases: against level 1 it saves 4 % of a mail guest's state, at nine tenths of the speed
+/// Level of zstd for bases, and the shortest match that it looks for there, which at this level is 6 by default.
+/// Against level 2 this takes 1.6 % more of a guest's state, at 1.3 times the speed; 6 would take 4.4 % more
 /// (docs/benchmarks.md).
-pub const ZSTD_LEVEL: i32 = 2;
+pub const ZSTD_LEVEL: i32 = 1;
+/// See [`ZSTD_LEVEL`]; in bytes.
+pub const ZSTD_MATCH_BYTES: u32 = 5;
 
 /// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
 /// at four fifths of the speed (docs/benchmarks.md).
@@ -60,6 +63,13 @@ pub const REBASE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(
 
 /// Bytes gathered before a pack's file is written to.
 pub const PACK_BUFFER_BYTES: usize = 1 << 20;
+
+/// Packs that are synced while the next one is written; past it the disk is waited for. A guess: it evens out what the
+/// disk does in bursts, and bounds what a sync at the end may take.
+pub const SYNCS_BEHIND_MAX: usize = 3;
+
+/// How often files that are being restored are synced before they are complete. A guess: some tens of MiB at a time.
+pub const WRITE_BACK_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Most records whose directory entries are kept in memory between operations: about 64 MiB. A guess:
 /// the directories of a 32 GiB memory of which half is in use.

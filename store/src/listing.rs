@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef, SnapshotIndex};
+use sustain_proto::{ChunkId, IndexRoot, PackId, PackRef, RegionIndex, SnapshotIndex};
 
 use crate::Fault;
 use crate::block::Encoder;
@@ -32,8 +32,8 @@ pub(crate) fn list_packs(
     new: &[PackRef],
     shared: &BTreeSet<ChunkId>,
 ) -> Vec<PackRef> {
-    let chunks = stored.regions.values().flat_map(|chunks| chunks.values()).flatten();
-    let places = chunks.chain(shared).filter_map(|chunk| catalogue.chunk(chunk));
+    let chunks = stored.regions.values().flat_map(RegionIndex::chunks).map(|(_, chunk)| chunk);
+    let places = chunks.chain(shared.iter().copied()).filter_map(|chunk| catalogue.chunk(&chunk));
     let mut numbers = catalogue.packs_sharing(places.map(|place| catalogue.block_of(place)));
     numbers.extend(roots.iter().filter_map(|root| catalogue.index(root)).map(|place| place.pack));
     let old = numbers.into_iter().map(|number| catalogue.packs()[number as usize].0);

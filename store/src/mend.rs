@@ -33,8 +33,8 @@ impl SnapshotReader {
     }
 
     fn place_of(&self, region: &RegionName, position: u64) -> Option<(ChunkId, Place)> {
-        let chunk = (*self.whole.index.regions.get(region)?.get(&position)?)?;
-        Some((chunk, self.whole.catalogue.chunk(&chunk)?))
+        let chunk = self.whole.located.region(region)?.get(position)?;
+        Some((self.whole.catalogue.id(chunk), self.whole.catalogue.place(chunk)))
     }
 
     /// The packs that were here when the snapshot was opened.

@@ -1,7 +1,7 @@
 //! What chunks are called under another key. A chunk's id is keyed, so whatever is sealed anew is named anew too.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::{ChunkId, KeyId, Manifest, RegionIndex, SnapshotIndex};
 
@@ -18,12 +18,12 @@ use crate::{Fault, Progress};
 #[derive(Debug)]
 pub(crate) struct NewNames {
     key: ServiceKey,
-    names: HashMap<ChunkId, ChunkId>,
+    names: Mutex<HashMap<ChunkId, ChunkId>>,
 }
 
 impl NewNames {
     pub(crate) fn under(key: ServiceKey) -> Self {
-        Self { key, names: HashMap::new() }
+        Self { key, names: Mutex::default() }
     }
 
     pub(crate) fn key(&self) -> &ServiceKey {
@@ -35,54 +35,68 @@ impl NewNames {
         manifest.key != self.key.id()
     }
 
+    fn names(&self) -> MutexGuard<'_, HashMap<ChunkId, ChunkId>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The name of a chunk with these bytes, which its id from before was compared with.
-    pub(crate) fn name(&mut self, former: ChunkId, plain: &[u8]) -> ChunkId {
-        *self.names.entry(former).or_insert_with(|| self.key.chunk_id(plain))
+    pub(crate) fn name(&self, former: ChunkId, plain: &[u8]) -> ChunkId {
+        if let Some(name) = self.names().get(&former) {
+            return *name;
+        }
+        // Not under the lock: others look names up meanwhile.
+        let name = self.key.chunk_id(plain);
+        self.names().insert(former, name);
+        name
+    }
+
+    /// The name of a chunk that was named, or that is sealed under the key already.
+    pub(crate) fn now(&self, chunk: ChunkId) -> ChunkId {
+        self.names().get(&chunk).copied().unwrap_or(chunk)
     }
 
     /// A snapshot's index under the key. Chunks whose names are not known yet are read for it.
-    pub(crate) fn index<'w>(
-        &mut self,
+    pub(crate) fn index(
+        &self,
         shared: &Shared,
-        whole: &'w Whole,
+        whole: &Whole,
         progress: &dyn Progress,
-    ) -> Result<Cow<'w, SnapshotIndex>, RebaseError> {
+    ) -> Result<SnapshotIndex, RebaseError> {
+        let mut index = whole.index();
         if !self.differ_from(&whole.snapshot.manifest) {
-            return Ok(Cow::Borrowed(&whole.index));
+            return Ok(index);
         }
         self.read_unknown(shared, whole, progress)?;
-        let mut index = SnapshotIndex::default();
-        for (name, chunks) in &whole.index.regions {
-            let renamed = chunks.iter().map(|(position, former)| {
-                let new = former.map(|former| self.names.get(&former).copied().ok_or(former)).transpose();
-                new.map(|new| (*position, new))
+        let names = self.names();
+        for chunks in index.regions.values_mut() {
+            let renamed = chunks.chunks().map(|(position, former)| {
+                let new = names.get(&former).ok_or_else(|| absent(whole, former))?;
+                Ok((position, Some(*new)))
             });
-            let renamed: Result<RegionIndex, ChunkId> = renamed.collect();
-            index.regions.insert(name.clone(), renamed.map_err(|chunk| absent(whole, chunk))?);
+            *chunks = renamed.collect::<Result<RegionIndex, Fault>>()?;
         }
-        Ok(Cow::Owned(index))
+        drop(names);
+        Ok(index)
     }
 
     /// Reads chunks in the order in which they lie in the packs: those of a block then come together.
     fn read_unknown(
-        &mut self,
+        &self,
         shared: &Shared,
         whole: &Whole,
         progress: &dyn Progress,
     ) -> Result<(), RebaseError> {
-        let mut unknown: BTreeMap<Place, ChunkId> = BTreeMap::new();
-        for chunk in whole.index.regions.values().flat_map(|chunks| chunks.values()).flatten() {
-            if !self.names.contains_key(chunk) {
-                let place = whole.catalogue.chunk(chunk).ok_or_else(|| absent(whole, *chunk))?;
-                unknown.insert(place, *chunk);
-            }
+        let mut unknown: BTreeSet<Place> = whole.located.places(&whole.catalogue).collect();
+        {
+            let names = self.names();
+            unknown.retain(|place| !names.contains_key(&whole.catalogue.id_at(*place)));
         }
         let from = Chunks::new(shared, &whole.catalogue);
         let mut reader = ChunkReader::new()?;
-        for (place, chunk) in unknown {
+        for place in unknown {
             stop_if_wanted(progress)?;
             let plain = reader.chunk(from, place)?;
-            self.name(chunk, plain);
+            self.name(whole.catalogue.id_at(place), plain);
         }
         Ok(())
     }

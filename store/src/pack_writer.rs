@@ -13,14 +13,24 @@ use crate::error::DiskContext;
 use crate::pack_ends;
 use crate::publish::{TemporaryFile, new_name};
 use crate::service_key::ServiceKey;
+use crate::syncing::Syncing;
 use crate::{Fault, limits};
 
-/// A pack that is written but neither synced nor named.
+/// A pack that is written but has no name yet, nor was it waited for that it is synced.
 #[derive(Debug)]
 pub(crate) struct FinishedPack {
     pub(crate) reference: PackRef,
     pub(crate) directory: PackDirectory,
+    // Before the file, so that nothing of it is left to do when it is removed.
+    syncing: Syncing,
     pub(crate) file: TemporaryFile,
+}
+
+impl FinishedPack {
+    /// Waits until it is synced.
+    pub(crate) fn sync(&self) -> Result<(), Fault> {
+        self.syncing.wait().during("sync", self.file.path())
+    }
 }
 
 /// Takes blocks and cuts them into packs.
@@ -59,6 +69,7 @@ impl PackSink {
         self.records += (writer.directory.records() - before) as u64;
         if writer.is_full() {
             self.close()?;
+            self.sync_behind()?;
         }
         Ok(())
     }
@@ -69,6 +80,15 @@ impl PackSink {
             self.finished.push(writer.finish()?);
         }
         Ok(())
+    }
+
+    /// Has the last pack synced while the next one is written. A disk that does not keep up is waited for.
+    fn sync_behind(&self) -> Result<(), Fault> {
+        if let Some(pack) = self.finished.last() {
+            pack.syncing.begin();
+        }
+        let last = self.finished.len().checked_sub(limits::SYNCS_BEHIND_MAX + 1);
+        last.and_then(|last| self.finished.get(last)).map_or(Ok(()), FinishedPack::sync)
     }
 
     /// Chunks and indexes that were added.
@@ -144,6 +164,8 @@ impl PackWriter {
         self.flush()?;
         let id = PackId::from_bytes(*self.hasher.finalize().as_bytes());
         let reference = PackRef { id, bytes: self.flushed };
-        Ok(FinishedPack { reference, directory: self.directory, file: self.file })
+        self.directory.shrink();
+        let syncing = Syncing::new(self.file.share());
+        Ok(FinishedPack { reference, directory: self.directory, syncing, file: self.file })
     }
 }

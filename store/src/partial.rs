@@ -99,8 +99,10 @@ fn lacking_for_indexes(
 fn lacking_for_regions(whole: &Whole, lazy: &[RegionName]) -> Vec<PackRef> {
     let catalogue = &whole.catalogue;
     let places = |may_wait: bool| {
-        let regions = whole.index.regions.iter().filter(move |(name, _)| lazy.contains(name) == may_wait);
-        regions.flat_map(|(_, chunks)| chunks.values().flatten()).filter_map(|id| catalogue.chunk(id))
+        let regions = whole.snapshot.manifest.regions.iter().map(|region| &region.name);
+        let regions = regions.filter(move |name| lazy.contains(name) == may_wait);
+        let chunks = regions.flat_map(|name| whole.located.chunks_from(name, 0));
+        chunks.map(|(_, chunk)| catalogue.place(chunk))
     };
     let mut blocks = catalogue.blocks_needed(places(false).map(|place| catalogue.block_of(place)));
     // What stands alone can be had one by one, whether it is wanted or another chunk refers to it.

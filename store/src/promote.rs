@@ -11,10 +11,9 @@ use sustain_proto::{
 use crate::generation::{Whole, with_base};
 use crate::new_names::{NewNames, change_key};
 use crate::pack_writer::FinishedPack;
-use crate::policy::RebasePolicy;
 use crate::publish::sync_packs;
 use crate::rebase::RebaseError;
-use crate::rewrite::{BasePacks, chunks_of, write_base_packs};
+use crate::rewrite::{BasePacks, Effort, chunks_of, write_base_packs};
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
@@ -38,8 +37,7 @@ pub(crate) struct Plan {
 pub(crate) struct Draft {
     /// The snapshot whose chunks are the base's: the promoted one as it was, or the base itself if that is there.
     pub(crate) whole: Whole,
-    /// The index of that under the generation's key, if it is sealed under another one.
-    renamed: Option<SnapshotIndex>,
+    /// What its chunks are called under the generation's key.
     pub(crate) names: NewNames,
     pub(crate) base: Arc<Snapshot>,
     pub(crate) in_base: HashSet<ChunkId>,
@@ -61,32 +59,28 @@ impl Draft {
         promoted: &Arc<Snapshot>,
         key: ServiceKey,
         held: Vec<Held>,
-        policy: &RebasePolicy,
-        progress: &dyn Progress,
+        effort: &Effort<'_>,
     ) -> Result<Self, RebaseError> {
         let (base, snapshot) = with_base(state, promoted)?;
         let whole = Whole::load(shared, &base, &snapshot)?;
-        let mut names = NewNames::under(key);
-        let BasePacks { mut listed, packs, renamed } =
-            write_base_packs(shared, &whole, &mut names, policy, progress)?;
+        let names = NewNames::under(key);
+        let BasePacks { mut listed, packs, index } = write_base_packs(shared, &whole, &names, effort)?;
         listed.extend(packs.iter().map(|pack| pack.reference));
-        let index = renamed.as_ref().unwrap_or(&whole.index);
-        let base = describe_base(&whole, index, names.key().id(), listed, held)?;
+        let base = describe_base(&whole, &index, names.key().id(), listed, held)?;
         let described = BTreeMap::from([(promoted.id, base.clone())]);
-        Ok(Self { described, packs, ..Self::against(whole, renamed, names, base) })
+        Ok(Self { described, packs, ..Self::against(whole, names, base) })
     }
 
     /// For adding to the generation of a base that is here.
     pub(crate) fn onto(shared: &Shared, base: &Arc<Snapshot>) -> Result<Self, RebaseError> {
         let names = NewNames::under(shared.keys.find(base.manifest.key)?);
-        Ok(Self::against(Whole::load(shared, base, base)?, None, names, base.clone()))
+        Ok(Self::against(Whole::load(shared, base, base)?, names, base.clone()))
     }
 
-    fn against(whole: Whole, renamed: Option<SnapshotIndex>, names: NewNames, base: Arc<Snapshot>) -> Self {
+    fn against(whole: Whole, names: NewNames, base: Arc<Snapshot>) -> Self {
         Self {
-            in_base: chunks_of(renamed.as_ref().unwrap_or(&whole.index)),
+            in_base: chunks_of(&whole, &names),
             whole,
-            renamed,
             names,
             base,
             described: BTreeMap::new(),
@@ -95,11 +89,6 @@ impl Draft {
             packs: Vec::new(),
             synced: 0,
         }
-    }
-
-    /// The base's index, under the generation's key.
-    pub(crate) fn base_index(&self) -> &SnapshotIndex {
-        self.renamed.as_ref().unwrap_or(&self.whole.index)
     }
 
     /// Describes snapshots that were not yet, oldest first, against the base.

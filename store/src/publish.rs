@@ -1,5 +1,6 @@
 //! How files come into being: under a unique temporary name, synced, renamed, folder synced.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,14 +27,14 @@ pub(crate) fn new_name(prefix: &str) -> Result<String, Fault> {
 pub(crate) struct TemporaryFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: Box<dyn DiskFile>,
+    file: Arc<dyn DiskFile>,
     armed: bool,
 }
 
 impl TemporaryFile {
     pub(crate) fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
         let file = disk.create(&path).during("create", &path)?;
-        Ok(Self { disk: disk.clone(), path, file, armed: true })
+        Ok(Self { disk: disk.clone(), path, file: file.into(), armed: true })
     }
 
     pub(crate) fn file(&self) -> &dyn DiskFile {
@@ -42,6 +43,11 @@ impl TemporaryFile {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file, for a thread that syncs it.
+    pub(crate) fn share(&self) -> Arc<dyn DiskFile> {
+        self.file.clone()
     }
 
     /// Gives the file its final name. The caller syncs the folder.
@@ -88,9 +94,9 @@ impl Drop for Unpublished {
     }
 }
 
-/// Syncs packs that were written; long work that needs no lock.
+/// Waits until packs that were written are synced; long work that needs no lock.
 pub(crate) fn sync_packs(packs: &[FinishedPack]) -> Result<(), Fault> {
-    packs.iter().try_for_each(|pack| pack.file.file().sync().during("sync", pack.file.path()))
+    packs.iter().try_for_each(FinishedPack::sync)
 }
 
 /// Gives synced packs their names. The caller holds the commit lock.
@@ -99,18 +105,17 @@ pub(crate) fn rename_packs(
     packs: Vec<FinishedPack>,
     undo: &mut Unpublished,
 ) -> Result<Vec<PackRef>, Fault> {
-    let mut folders = std::collections::BTreeSet::new();
+    let folders: BTreeSet<PathBuf> =
+        packs.iter().map(|pack| shared.layout.pack_folder(&pack.reference.id)).collect();
+    shared.ensure_pack_folders(&folders)?;
     let mut refs = Vec::with_capacity(packs.len());
     for pack in packs {
-        let folder = shared.layout.pack_folder(&pack.reference.id);
-        shared.ensure_pack_folder(&folder)?;
         let path = shared.layout.pack(&pack.reference.id);
         let known = shared.state().packs.contains_key(&pack.reference.id);
         pack.file.rename(&path)?;
         if !known {
             undo.paths.push(path);
         }
-        folders.insert(folder);
         refs.push(pack.reference);
         shared.directories.put(pack.reference.id, Arc::new(pack.directory));
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use sustain_proto::limits::MANIFEST_PACKS_MAX;
 use sustain_proto::{
-    ChunkId, IndexRoot, Manifest, NodeId, PackRef, Region, ServiceName, SnapshotId, SnapshotIndex,
-    SnapshotKind, Term, TermOrigin,
+    ChunkId, IndexRoot, Manifest, NodeId, PackRef, Region, RegionIndex, ServiceName, SnapshotId,
+    SnapshotIndex, SnapshotKind, Term, TermOrigin, chunk_count,
 };
 
 use crate::PushError;
@@ -16,8 +16,8 @@ use crate::catalogue::Catalogue;
 use crate::gate::{Gate, Work};
 use crate::generation::{Whole, with_base};
 use crate::index_parts::{IndexPart, extend};
-use crate::ingest::count_changed;
 use crate::listing::{append_index, list_packs};
+use crate::located::Located;
 use crate::pack_writer::{FinishedPack, PackSink};
 use crate::parallel::Pace;
 use crate::pins::Pin;
@@ -27,7 +27,7 @@ use crate::recent::Recent;
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
-use crate::whole::difference;
+use crate::whole::{difference, differing};
 
 /// What is pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +90,10 @@ pub struct PushReport {
 pub(crate) struct Parent {
     base: SnapshotId,
     base_packs: BTreeSet<sustain_proto::PackId>,
-    pub(crate) base_index: SnapshotIndex,
-    pub(crate) index: SnapshotIndex,
+    /// What the base holds.
+    pub(crate) base_located: Arc<Located>,
+    /// What the parent itself holds.
+    pub(crate) located: Arc<Located>,
     /// The index as it is stored.
     parts: Vec<IndexPart>,
     pub(crate) regions: Vec<Region>,
@@ -238,10 +240,11 @@ impl Store {
 
 /// Reads what a push continues.
 fn load(shared: &Shared, base: &Arc<Snapshot>, snapshot: &Arc<Snapshot>) -> Result<Recent, PushError> {
-    let Whole { base_index, index, parts, catalogue, .. } = Whole::load(shared, base, snapshot)?;
+    let whole = Whole::load(shared, base, snapshot)?;
+    let Whole { base: base_located, located, parts, catalogue, .. } = whole;
     let base_packs = base.manifest.packs.iter().map(|pack| pack.id).collect();
     let regions = snapshot.manifest.regions.clone();
-    let parent = Parent { base: base.id, base_packs, base_index, index, parts, regions };
+    let parent = Parent { base: base.id, base_packs, base_located, located, parts, regions };
     Ok(Recent { snapshot: snapshot.id, parent, catalogue })
 }
 
@@ -263,7 +266,7 @@ impl Push {
             return Err(PushError::Broken);
         }
         let stored = match &self.parent {
-            Some(parent) => difference(&parent.base_index, &self.index, &self.regions),
+            Some(parent) => self.difference(&parent.base_located),
             None => self.index.clone(),
         };
         let chunks_new = self.sink.records();
@@ -292,6 +295,12 @@ impl Push {
         Ok(report)
     }
 
+    /// What this snapshot has that another one has not.
+    fn difference(&self, other: &Located) -> SnapshotIndex {
+        let chunks = |region: &Region| other.named(&region.name, &self.catalogue);
+        difference(self.regions.iter().map(|region| (region, chunks(region))), &self.index)
+    }
+
     /// The parts of the parent's index that are the new one's too, and what is to be stored besides.
     fn index_parts(&self, stored: &SnapshotIndex) -> (Vec<IndexPart>, Option<SnapshotIndex>) {
         let Some(parent) = &self.parent else { return (Vec::new(), Some(stored.clone())) };
@@ -299,7 +308,7 @@ impl Push {
         if parent.regions != self.regions {
             return extend(Vec::new(), stored.clone());
         }
-        let change = difference(&parent.index, &self.index, &self.regions);
+        let change = self.difference(&parent.located);
         match extend(parent.parts.clone(), change) {
             // Without what is as in the base again.
             (kept, Some(_)) if kept.is_empty() => extend(kept, stored.clone()),
@@ -312,8 +321,11 @@ impl Push {
         let Self { shared, service, parent, mut catalogue, index, regions, .. } = self;
         // A base's own index is read again once.
         let Some(parent) = parent else { return };
-        if catalogue.add(&shared, new).is_ok() {
-            let parent = Parent { index, parts, regions, ..parent };
+        if catalogue.add(&shared, new).is_err() {
+            return;
+        }
+        if let Ok(located) = Located::new(&index, |_, _, chunk| catalogue.number(chunk).ok_or(())) {
+            let parent = Parent { located: Arc::new(located), parts, regions, ..parent };
             shared.recents.put(service, Recent { snapshot, parent, catalogue });
         }
     }
@@ -346,11 +358,13 @@ impl Push {
     /// Grid positions that differ from the parent's, or that are not zero if there is none.
     fn chunks_changed(&self) -> u64 {
         let changed = |region: &Region| {
-            let before = self.parent.as_ref().and_then(|parent| parent.index.regions.get(&region.name));
-            let now = self.index.regions.get(&region.name)?;
-            Some(count_changed(before, now, region.bytes))
+            let before =
+                self.parent.iter().flat_map(|parent| parent.located.named(&region.name, &self.catalogue));
+            let now = self.index.regions.get(&region.name).into_iter().flat_map(RegionIndex::chunks);
+            let count = chunk_count(region.bytes);
+            differing(before.take_while(|(position, _)| *position < count), now).count() as u64
         };
-        self.regions.iter().filter_map(changed).sum()
+        self.regions.iter().map(changed).sum()
     }
 
     fn publish(

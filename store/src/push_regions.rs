@@ -6,6 +6,7 @@ use sustain_proto::limits::{MANIFEST_PACKS_MAX, REGION_BYTES_MAX};
 use sustain_proto::{Region, RegionIndex, RegionName, SnapshotId};
 
 use crate::ingest::{Known, Spans, ingest};
+use crate::located::LocatedRegion;
 use crate::push::Push;
 use crate::{PushError, RegionSource};
 
@@ -24,7 +25,8 @@ impl Push {
         self.parents.first().copied()
     }
 
-    /// Reads, hashes, compresses and writes a region; syncs nothing, so it is quick.
+    /// Reads, hashes, compresses and writes a region. Packs that are full are synced behind it, for which it waits only
+    /// if the disk does not keep up.
     ///
     /// # Errors
     /// If the source can't be read, or the disk is full or fails. The push is then broken.
@@ -63,11 +65,13 @@ impl Push {
         let spans = Spans::of(changed, region.bytes);
         let found = self.store_chunks(&region, source, &spans)?;
         let chunks = self.index.regions.entry(name.clone()).or_default();
-        for position in spans.ranges().flatten() {
-            // What is not found again has become zero, which is not listed.
-            chunks.remove(&position);
-        }
-        chunks.extend(found);
+        let mut ranges = spans.ranges().peekable();
+        // What is not found again has become zero, which is not listed.
+        chunks.retain(|position, _| {
+            while ranges.next_if(|range| range.end <= position).is_some() {}
+            ranges.peek().is_none_or(|range| position < range.start)
+        });
+        *chunks = chunks.overlaid_by(&found);
         Ok(())
     }
 
@@ -75,7 +79,8 @@ impl Push {
     fn inherited(&self, region: &Region) -> Result<RegionIndex, PushError> {
         let parent = self.parent.as_ref().filter(|parent| parent.regions.contains(region));
         let parent = parent.ok_or_else(|| PushError::NothingToContinue { region: region.name.clone() })?;
-        Ok(parent.index.regions.get(&region.name).cloned().unwrap_or_default())
+        let chunks = parent.located.named(&region.name, &self.catalogue);
+        Ok(chunks.map(|(position, chunk)| (position, Some(chunk))).collect())
     }
 
     fn check(&self, name: &RegionName, source: &dyn RegionSource) -> Result<Region, PushError> {
@@ -102,10 +107,10 @@ impl Push {
         spans: &Spans,
     ) -> Result<RegionIndex, PushError> {
         let (shared, catalogue, key) = (&*self.shared, &self.catalogue, &self.key);
-        let none = RegionIndex::new();
-        let base = self.parent.as_ref().map(|parent| parent.base_index.regions.get(&region.name));
+        let none = LocatedRegion::default();
+        let base = self.parent.as_ref().map(|parent| parent.base_located.region(&region.name));
         let base = base.map(|region| region.unwrap_or(&none));
-        let parent = self.parent.as_ref().and_then(|parent| parent.index.regions.get(&region.name));
+        let parent = self.parent.as_ref().and_then(|parent| parent.located.region(&region.name));
         let known = Known { shared, catalogue, key, base, parent, pace: self.pace };
         let stored = ingest(&known, region, source, spans, &mut self.sink, &mut self.new);
         let stored = stored.and_then(|ingested| {

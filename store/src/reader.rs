@@ -84,8 +84,7 @@ impl SnapshotReader {
 
     /// The positions of a region that are not zero, in ascending order.
     pub fn data_positions(&self, region: &RegionName) -> impl Iterator<Item = u64> + '_ {
-        let chunks = self.whole.index.regions.get(region).into_iter().flatten();
-        chunks.filter(|(_, chunk)| chunk.is_some()).map(|(position, _)| *position)
+        self.whole.located.chunks_from(region, 0).map(|(position, _)| position)
     }
 
     /// Reads the chunk at a position into a buffer of [`CHUNK_BYTES`](sustain_proto::limits::CHUNK_BYTES) or,
@@ -110,10 +109,9 @@ impl SnapshotReader {
         {
             return Err(outside());
         }
-        let chunk = self.whole.index.regions.get(region).and_then(|chunks| chunks.get(&position)).copied();
-        let Some(chunk) = chunk.flatten() else { return Ok(ChunkRead::Zero) };
-        // Opening has checked that the catalogue has every chunk.
-        let place = self.whole.catalogue.chunk(&chunk).ok_or_else(outside)?;
+        let chunk = self.whole.located.region(region).and_then(|chunks| chunks.get(position));
+        let Some(chunk) = chunk else { return Ok(ChunkRead::Zero) };
+        let place = self.whole.catalogue.place(chunk);
         let mut reader = self.take()?;
         buf.copy_from_slice(reader.chunk(self.chunks(), place)?);
         self.put(reader);

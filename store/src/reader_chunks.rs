@@ -21,12 +21,13 @@ impl SnapshotReader {
     /// ids, in all snapshots of a store.
     #[must_use]
     pub fn chunk_id(&self, region: &RegionName, position: u64) -> Option<ChunkId> {
-        self.whole.index.regions.get(region)?.get(&position).copied().flatten()
+        let chunk = self.whole.located.region(region)?.get(position)?;
+        Some(self.whole.catalogue.id(chunk))
     }
 
     /// The positions from `first` on that are not zero, in ascending order, each with its chunk.
     pub fn chunks_from(&self, region: &RegionName, first: u64) -> impl Iterator<Item = (u64, ChunkId)> + '_ {
-        let chunks = self.whole.index.regions.get(region).map(|chunks| chunks.range(first..));
-        chunks.into_iter().flatten().filter_map(|(position, chunk)| Some((*position, (*chunk)?)))
+        let chunks = self.whole.located.chunks_from(region, first);
+        chunks.map(|(position, chunk)| (position, self.whole.catalogue.id(chunk)))
     }
 }

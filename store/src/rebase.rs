@@ -13,7 +13,7 @@ use crate::gate::{Gate, Work};
 use crate::generation::{visible, with_base};
 use crate::holds::Wishes;
 use crate::named_pins::NamedPins;
-use crate::parallel::behind;
+use crate::parallel::{Pace, behind};
 use crate::pins::Pin;
 use crate::policy::RebasePolicy;
 use crate::promote::{Draft, Plan, Planned};
@@ -22,6 +22,7 @@ use crate::rebase_report::{RebaseReport, renamed, report};
 use crate::replace::{freed, replace};
 use crate::restore::check_restorable;
 use crate::retention::Retention;
+use crate::rewrite::Effort;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, limits};
@@ -94,6 +95,8 @@ pub struct RebaseOptions {
     pub now_ms: u64,
     /// How much of a pack may be dead.
     pub policy: RebasePolicy,
+    /// How much of the machine it takes.
+    pub pace: Pace,
 }
 
 /// A rebase that is ready: what it keeps was read and checked, and the new base is written. Nothing is visible
@@ -184,21 +187,30 @@ impl Store {
             Ok::<_, RebaseError>(((state.clone(), promoted, goal), pinned))
         };
         let ((state, promoted, goal), pin) = shared.pinned(choose)?;
-        check_restorable(shared, promoted.id, progress)?;
         let fate = decide(shared, &state, &promoted, goal, &options)?;
-        let draft = behind(|| {
-            let mut draft = match goal {
-                Goal::NewGeneration => {
-                    let key = shared.key_to_write(service)?;
-                    Draft::begin(shared, &state, &promoted, key, fate.held(), &options.policy, progress)?
-                }
-                Goal::ItsGeneration if fate.rewritten.is_empty() => return Ok(None),
-                Goal::ItsGeneration => Draft::onto(shared, &with_base(&state, &promoted)?.0)?,
-            };
+        let draft = match goal {
+            Goal::NewGeneration => {
+                let effort = Effort { policy: &options.policy, pace: options.pace, progress };
+                let key = shared.key_to_write(service)?;
+                Some(Draft::begin(shared, &state, &promoted, key, fate.held(), &effort)?)
+            }
+            Goal::ItsGeneration => {
+                check_restorable(shared, promoted.id, progress, options.pace)?;
+                let base = with_base(&state, &promoted)?.0;
+                let is_needed = !fate.rewritten.is_empty();
+                is_needed.then(|| Draft::onto(shared, &base)).transpose()?
+            }
+        };
+        let extend = |mut draft: Draft| {
             draft.extend(shared, &state, &fate.rewritten, progress)?;
             draft.sync()?;
-            Ok::<_, RebaseError>(Some(draft))
-        })?;
+            Ok::<_, RebaseError>(draft)
+        };
+        let draft = draft.map(|draft| match options.pace {
+            Pace::Full => extend(draft),
+            Pace::Behind => behind(|| extend(draft)),
+        });
+        let draft = draft.transpose()?;
         let (shared, service, promoted) = (shared.clone(), service.clone(), promoted.id);
         Ok(PreparedRebase { shared, service, promoted, goal, options, draft, pin, _gate: gate })
     }

@@ -93,7 +93,7 @@ impl PackReceiver {
             return Ok(expected);
         }
         let folder = shared.layout.pack_folder(&expected.id);
-        shared.ensure_pack_folder(&folder)?;
+        shared.ensure_pack_folders(&[folder.clone()].into())?;
         file.rename(&shared.layout.pack(&expected.id))?;
         shared.disk.sync_folder(&folder).during("sync", &folder)?;
         if let Some(directory) = directory {

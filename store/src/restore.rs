@@ -1,7 +1,6 @@
 //! Restoring: every chunk is checked against its id before it counts.
 
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,13 +75,17 @@ impl RestoreError {
     }
 }
 
-/// One chunk to write. They are worked on in the order of the packs, so that each is read once through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// One chunk to write. They are worked on in the order of their positions: what a position's chunk refers to, and the
+/// chunks of its block, are then needed at about the same time, so that each block is decoded about once.
+#[derive(Debug, Clone, Copy)]
 struct Job {
     place: Place,
     region: u32,
     position: u64,
 }
+
+/// How finely the progress of regions is compared.
+const BATCHES_SCALE: usize = 1 << 20;
 
 struct Restore<'a> {
     reader: &'a SnapshotReader,
@@ -144,10 +147,10 @@ pub(crate) fn check_restorable(
     shared: &Arc<Shared>,
     id: SnapshotId,
     progress: &dyn Progress,
+    pace: Pace,
 ) -> Result<(), RebaseError> {
     let reader = SnapshotReader::open(shared, id)?;
-    // A rebase runs beside the VM that it is for.
-    match restore(&reader, None, progress, Pace::Behind, &BlockCache::default()) {
+    match restore(&reader, None, progress, pace, &BlockCache::default()) {
         Ok(_) => Ok(()),
         Err(RestoreError::Read(error)) => Err(error.into()),
         Err(RestoreError::Fault(fault)) => Err(fault.into()),
@@ -199,36 +202,49 @@ fn open_target(target: &dyn RestoreTarget, region: &Region) -> Result<Option<Fil
 fn jobs(whole: &Whole, regions: &[Region], wanted: impl Fn(usize) -> bool) -> Vec<Job> {
     let mut jobs = Vec::new();
     for (number, region) in regions.iter().enumerate().filter(|(number, _)| wanted(*number)) {
-        for (position, chunk) in whole.index.regions.get(&region.name).into_iter().flatten() {
-            // Loading has checked that the catalogue has every chunk.
-            if let Some(place) = chunk.as_ref().and_then(|chunk| whole.catalogue.chunk(chunk)) {
-                jobs.push(Job { place, region: number as u32, position: *position });
-            }
+        let chunks = whole.located.chunks_from(&region.name, 0);
+        jobs.extend(chunks.map(|(position, chunk)| {
+            let place = whole.catalogue.place(chunk);
+            Job { place, region: number as u32, position }
+        }));
+    }
+    jobs
+}
+
+/// The jobs in batches, each of one region, with the regions side by side: whoever writes to a file keeps the others
+/// from writing to it.
+fn batches(jobs: &[Job]) -> Vec<&[Job]> {
+    let mut batches = Vec::new();
+    for jobs in jobs.chunk_by(|one, next| one.region == next.region) {
+        let count = jobs.len().div_ceil(limits::BATCH_JOBS);
+        for (number, batch) in jobs.chunks(limits::BATCH_JOBS).enumerate() {
+            batches.push(((2 * number + 1) * BATCHES_SCALE / count, batch));
         }
     }
-    jobs.sort_unstable();
-    jobs
+    batches.sort_by_key(|(progress, _)| *progress);
+    batches.into_iter().map(|(_, batch)| batch).collect()
 }
 
 impl Restore<'_> {
     fn run(&self, pace: Pace) -> Result<(), RestoreError> {
         let catalogue = &self.reader.whole.catalogue;
-        let total = self.jobs.iter().map(|job| u64::from(catalogue.entry(job.place).plain_bytes));
+        let total = self.jobs.iter().map(|job| u64::from(catalogue.plain_bytes(job.place)));
         self.progress.total(total.sum());
+        let batches = batches(&self.jobs);
         let make = || Ok(ChunkReader::new()?);
-        for_each_batch(pace, self.jobs.len() as u64, limits::BATCH_JOBS, make, |reader, batch| {
-            self.work(reader, batch)
+        for_each_batch(pace, batches.len() as u64, 1, make, |reader, number| {
+            self.work(reader, batches[number.start as usize])
         })?;
         Ok(())
     }
 
-    fn work(&self, reader: &mut ChunkReader, batch: Range<u64>) -> Result<(), RestoreError> {
+    fn work(&self, reader: &mut ChunkReader, batch: &[Job]) -> Result<(), RestoreError> {
         if self.progress.cancelled() {
             return Err(RestoreError::Cancelled);
         }
         let from = Chunks { cache: self.cache, ..self.reader.chunks() };
         let mut bytes = 0;
-        for job in &self.jobs[batch.start as usize..batch.end as usize] {
+        for job in batch {
             let plain = reader.chunk(from, job.place)?;
             if let Some(file) = self.files.as_ref().and_then(|files| files[job.region as usize].as_ref()) {
                 file.write_all_at(plain, job.position * CHUNK_BYTES as u64)
@@ -244,5 +260,25 @@ impl Restore<'_> {
     fn target_error(&self, job: &Job, source: std::io::Error) -> RestoreError {
         let region = self.reader.whole.snapshot.manifest.regions[job.region as usize].name.clone();
         RestoreError::Target { region, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_advance_side_by_side() {
+        let job = |region, position| Job { place: Place { pack: 0, chunk: 0 }, region, position };
+        let long = (0..4 * limits::BATCH_JOBS as u64 - 1).map(|position| job(0, position));
+        let jobs: Vec<Job> = long.chain((0..limits::BATCH_JOBS as u64 + 1).map(|at| job(7, at))).collect();
+        let batches = batches(&jobs);
+        let regions: Vec<u32> = batches.iter().map(|batch| batch[0].region).collect();
+        assert_eq!(regions, [0, 7, 0, 0, 7, 0]);
+        let mut all: Vec<(u32, u64)> =
+            batches.concat().iter().map(|job| (job.region, job.position)).collect();
+        all.sort_unstable();
+        assert!(all.iter().copied().eq(jobs.iter().map(|job| (job.region, job.position))));
+        assert!(super::batches(&[]).is_empty());
     }
 }

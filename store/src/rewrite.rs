@@ -2,26 +2,46 @@
 //! are described by it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::{
-    ChunkId, IndexRoot, PackId, PackRef, RegionName, SnapshotId, SnapshotIndex, SnapshotKind,
+    ChunkId, IndexRoot, PackId, PackRef, Region, RegionIndex, RegionName, SnapshotId, SnapshotIndex,
+    SnapshotKind,
 };
 
 use crate::block::Encoder;
+use crate::block_cache::BlockCache;
 use crate::catalogue::{Catalogue, Place};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::Whole;
 use crate::listing::append_index;
 use crate::new_names::{NewNames, absent, change_key};
 use crate::pack_writer::{FinishedPack, PackSink};
+use crate::parallel::{Pace, for_each_batch};
 use crate::policy::RebasePolicy;
 use crate::promote::Draft;
 use crate::rebase::RebaseError;
+use crate::service_key::ServiceKey;
 use crate::state::Snapshot;
 use crate::store::Shared;
 use crate::whole::difference;
 use crate::{Fault, Progress, ReadError, limits};
+
+/// How a new base is written: how much of the machine that takes, and who may stop it.
+pub(crate) struct Effort<'a> {
+    pub(crate) policy: &'a RebasePolicy,
+    pub(crate) pace: Pace,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// What becomes of a chunk of a snapshot that becomes a base.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    place: Place,
+    /// Whether it is written anew. Else its pack stays.
+    moves: bool,
+}
 
 /// What a new base is made of.
 pub(crate) struct BasePacks {
@@ -29,57 +49,59 @@ pub(crate) struct BasePacks {
     pub(crate) listed: Vec<PackRef>,
     /// Those that were written.
     pub(crate) packs: Vec<FinishedPack>,
-    /// The index, if chunks have other names now.
-    pub(crate) renamed: Option<SnapshotIndex>,
+    /// The index, by the names that chunks have under its key.
+    pub(crate) index: SnapshotIndex,
 }
 
-/// Keeps the packs that are alive enough, and copies what lives in the others. None is kept under another key.
+/// The packs that are alive enough to be kept, if any may be, and each chunk once, in the order of the positions: what they refer to,
+/// and the chunks of their blocks, are then needed at about the same time, so that each block is decoded about once.
+fn sort(whole: &Whole, policy: &RebasePolicy, may_keep: bool) -> (Vec<PackRef>, Vec<Job>) {
+    let catalogue = &whole.catalogue;
+    let mut seen = HashSet::new();
+    let places: Vec<Place> = whole.located.places(catalogue).filter(|place| seen.insert(*place)).collect();
+    let mut alive = vec![0; catalogue.packs().len()];
+    for place in places.iter().filter(|place| catalogue.is_alone(**place)) {
+        alive[place.pack as usize] += share_of_block(catalogue, *place);
+    }
+    let keeps: Vec<bool> = catalogue
+        .packs()
+        .iter()
+        .zip(&alive)
+        .map(|((pack, _), alive)| may_keep && policy.keeps(*alive, pack.bytes))
+        .collect();
+    // A base's chunks are read by themselves: those that are not are written anew in any case.
+    let moves = |place: &Place| !keeps[place.pack as usize] || !catalogue.is_alone(*place);
+    let jobs = places.iter().map(|place| Job { place: *place, moves: moves(place) }).collect();
+    let packs = catalogue.packs().iter().zip(&keeps);
+    (packs.filter(|(_, keeps)| **keeps).map(|((pack, _), _)| *pack).collect(), jobs)
+}
+
+/// Keeps the packs that are alive enough, and copies what lives in the others. None is kept under another key. Every
+/// chunk is read once, so that all of the new base has been checked when the old one goes.
 pub(crate) fn write_base_packs(
     shared: &Shared,
     whole: &Whole,
-    names: &mut NewNames,
-    policy: &RebasePolicy,
-    progress: &dyn Progress,
+    names: &NewNames,
+    effort: &Effort<'_>,
 ) -> Result<BasePacks, RebaseError> {
-    let is_renamed = names.differ_from(&whole.snapshot.manifest);
-    let live: BTreeSet<Place> = whole
-        .index
-        .regions
-        .values()
-        .flat_map(|chunks| chunks.values())
-        .flatten()
-        .filter_map(|chunk| whole.catalogue.chunk(chunk))
-        .collect();
     let catalogue = &whole.catalogue;
-    let mut kept = Vec::new();
-    let mut moved = Vec::new();
-    for (number, (pack, _)) in catalogue.packs().iter().enumerate() {
-        let first = Place { pack: number as u32, chunk: 0 };
-        let last = Place { pack: number as u32, chunk: u32::MAX };
-        // A base's chunks are read by themselves: those that are not are written anew in any case.
-        let (alone, blocked): (Vec<Place>, Vec<Place>) =
-            live.range(first..=last).copied().partition(|place| catalogue.is_alone(*place));
-        let bytes: u64 = alone.iter().map(|place| share_of_block(catalogue, *place)).sum();
-        moved.extend(blocked);
-        if !is_renamed && policy.keeps(bytes, pack.bytes) {
-            kept.push(*pack);
-        } else {
-            moved.extend(alone);
-        }
-    }
-    moved.sort_unstable();
+    let may_keep = !names.differ_from(&whole.snapshot.manifest);
+    let (listed, jobs) = sort(whole, effort.policy, may_keep);
+    effort.progress.total(jobs.iter().map(|job| u64::from(catalogue.plain_bytes(job.place))).sum());
     let key = names.key().clone();
     let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
-    write_whole(shared, catalogue, &moved, &mut sink, is_renamed.then_some(&mut *names), progress)?;
-    let index = names.index(shared, whole, progress)?;
+    // What is on the disk counts, and not what somebody has read from it before.
+    let cache = BlockCache::default();
+    let from = Chunks { cache: &cache, ..Chunks::new(shared, catalogue) };
+    check_and_move(from, &jobs, &mut sink, (!may_keep).then_some(names), effort)?;
+    let index = names.index(shared, whole, effort.progress)?;
     let (root, encoded) = index.encode().map_err(RebaseError::Index)?;
     // If a kept pack holds this very index already, listing that pack is enough.
     let stored = catalogue.index(&root).map(|place| catalogue.pack(place.pack));
-    if !stored.is_some_and(|pack| kept.contains(&pack)) {
+    if !stored.is_some_and(|pack| listed.contains(&pack)) {
         append_index(&mut sink, root, &encoded, shared.zstd_level)?;
     }
-    let renamed = is_renamed.then(|| index.into_owned());
-    Ok(BasePacks { listed: kept, packs: sink.finish()?, renamed })
+    Ok(BasePacks { listed, packs: sink.finish()?, index })
 }
 
 /// Stored bytes of a chunk: of its block's, as many as it has of the block's plain ones.
@@ -89,31 +111,46 @@ fn share_of_block(catalogue: &Catalogue, place: Place) -> u64 {
     u64::from(block.stored_bytes) * data / all
 }
 
-/// Writes chunks as a base has them, in blocks that need no others.
-fn write_whole(
-    shared: &Shared,
-    catalogue: &Catalogue,
-    places: &[Place],
+/// Reads chunks, which compares them with their ids, and writes those that move as a base has them, in blocks that need
+/// no others, by their new names if they have any.
+fn check_and_move(
+    from: Chunks<'_>,
+    jobs: &[Job],
     sink: &mut PackSink,
-    mut names: Option<&mut NewNames>,
-    progress: &dyn Progress,
+    names: Option<&NewNames>,
+    effort: &Effort<'_>,
 ) -> Result<(), RebaseError> {
-    let from = Chunks::new(shared, catalogue);
-    let (mut reader, mut encoder) = (ChunkReader::new()?, encoder(shared, sink)?);
-    for place in places {
-        stop_if_wanted(progress)?;
-        let (id, plain) = (catalogue.entry(*place).id, reader.chunk(from, *place)?);
-        let id = names.as_mut().map_or(id, |names| names.name(id, plain));
-        encoder.add(id, plain, None, None);
-        if encoder.chunk_count() == limits::BASE_BLOCK_CHUNKS {
-            append(&mut encoder, sink)?;
+    let key = sink.key().clone();
+    let sink = Mutex::new(sink);
+    let append = |encoder: &mut Encoder| -> Result<(), Fault> {
+        if let Some(block) = encoder.finish()? {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).append(&block)?;
         }
-    }
-    Ok(append(&mut encoder, sink)?)
+        encoder.clear();
+        Ok(())
+    };
+    let make = || Ok::<_, RebaseError>((ChunkReader::new()?, encoder(from.shared, &key)?));
+    let work = |(reader, encoder): &mut (ChunkReader, Encoder), batch: Range<u64>| {
+        for job in &jobs[batch.start as usize..batch.end as usize] {
+            stop_if_wanted(effort.progress)?;
+            let plain = reader.chunk(from, job.place)?;
+            effort.progress.advance(plain.len() as u64);
+            if job.moves {
+                let id = from.catalogue.id_at(job.place);
+                encoder.add(names.map_or(id, |names| names.name(id, plain)), plain, None, None);
+                if encoder.chunk_count() == limits::BASE_BLOCK_CHUNKS {
+                    append(encoder)?;
+                }
+            }
+        }
+        Ok(append(encoder)?)
+    };
+    for_each_batch(effort.pace, jobs.len() as u64, limits::BATCH_JOBS as u64, make, work)?;
+    Ok(())
 }
 
-fn encoder(shared: &Shared, sink: &PackSink) -> Result<Encoder, Fault> {
-    let encoder = Encoder::new(sink.key(), shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
+fn encoder(shared: &Shared, key: &ServiceKey) -> Result<Encoder, Fault> {
+    let encoder = Encoder::new(key, shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
     encoder.map_err(crate::ingest::no_memory)
 }
 
@@ -135,14 +172,21 @@ impl Draft {
         progress: &dyn Progress,
     ) -> Result<Arc<Snapshot>, RebaseError> {
         let index = self.names.index(shared, old, progress)?;
-        let mut delta = difference(self.base_index(), &index, &old.snapshot.manifest.regions);
+        let (located, catalogue, names) = (&self.whole.located, &self.whole.catalogue, &self.names);
+        let base = |region: &Region| {
+            let chunks = located.named(&region.name, catalogue);
+            chunks.map(|(position, chunk)| (position, names.now(chunk)))
+        };
+        let base = old.snapshot.manifest.regions.iter().map(|region| (region, base(region)));
+        let mut delta = difference(base, &index);
         let (index_root, encoded) = delta.encode().map_err(RebaseError::Index)?;
         for chunks in delta.regions.values_mut() {
             chunks.retain(|_, chunk| chunk.is_some_and(|chunk| !self.in_base.contains(&chunk)));
         }
         self.write(shared, old, (&delta, index_root, &encoded), progress)?;
-        let chunks = delta.regions.values().flat_map(|chunks| chunks.values()).flatten();
-        let packs = chunks.filter_map(|chunk| self.written.get(chunk)).chain(self.indexes.get(&index_root));
+        let chunks = delta.regions.values().flat_map(RegionIndex::chunks);
+        let packs =
+            chunks.filter_map(|(_, chunk)| self.written.get(&chunk)).chain(self.indexes.get(&index_root));
         let packs: BTreeMap<PackId, PackRef> = packs.map(|pack| (pack.id, *pack)).collect();
         let mut manifest = old.snapshot.manifest.clone();
         change_key(&mut manifest, self.names.key().id(), &index);
@@ -165,20 +209,19 @@ impl Draft {
     ) -> Result<(), RebaseError> {
         let key = self.names.key().clone();
         let mut sink = PackSink::new(shared.disk.clone(), shared.layout.temporaries(), key);
-        let mut encoder = encoder(shared, &sink)?;
+        let mut encoder = encoder(shared, sink.key())?;
         let base = Chunks::new(shared, &self.whole.catalogue);
         let from = Chunks::new(shared, &old.catalogue);
         let (mut reader, mut references) = (ChunkReader::new()?, ChunkReader::new()?);
         let mut new = BTreeSet::new();
         for (name, chunks) in &delta.regions {
-            for (position, chunk) in chunks {
-                let Some(chunk) = chunk.filter(|chunk| !self.written.contains_key(chunk)) else { continue };
-                if !new.insert(chunk) {
+            for (position, chunk) in chunks.chunks() {
+                if self.written.contains_key(&chunk) || !new.insert(chunk) {
                     continue;
                 }
                 stop_if_wanted(progress)?;
-                let reference = self.reference(base, &mut references, name, *position)?;
-                let place = place_at(old, name, *position).ok_or_else(|| absent(old, chunk))?;
+                let reference = self.reference(base, &mut references, name, position)?;
+                let place = place_at(old, name, position).ok_or_else(|| absent(old, chunk))?;
                 let plain = reader.chunk(from, place)?;
                 encoder.add(chunk, plain, reference, None);
                 if encoder.chunk_count() == limits::BLOCK_CHUNKS_MAX {
@@ -206,22 +249,22 @@ impl Draft {
         name: &RegionName,
         position: u64,
     ) -> Result<Option<(ChunkId, &'r [u8])>, ReadError> {
-        let chunk = self.base_index().regions.get(name).and_then(|chunks| chunks.get(&position));
-        let Some(chunk) = chunk.copied().flatten() else { return Ok(None) };
-        let Some(place) = place_at(&self.whole, name, position) else { return Ok(None) };
-        Ok(Some((chunk, reader.chunk(base, place)?)))
+        let chunk = self.whole.located.region(name).and_then(|chunks| chunks.get(position));
+        let Some(chunk) = chunk else { return Ok(None) };
+        let catalogue = &self.whole.catalogue;
+        let id = self.names.now(catalogue.id(chunk));
+        Ok(Some((id, reader.chunk(base, catalogue.place(chunk))?)))
     }
 }
 
 /// Where the chunk at a position is, whatever it is called there.
 fn place_at(whole: &Whole, name: &RegionName, position: u64) -> Option<Place> {
-    let chunk = whole.index.regions.get(name)?.get(&position).copied().flatten()?;
-    whole.catalogue.chunk(&chunk)
+    Some(whole.catalogue.place(whole.located.region(name)?.get(position)?))
 }
 
-/// All chunks that an index names.
-pub(crate) fn chunks_of(index: &SnapshotIndex) -> HashSet<ChunkId> {
-    index.regions.values().flat_map(|chunks| chunks.values()).flatten().copied().collect()
+/// All chunks that a snapshot is made of, by these names.
+pub(crate) fn chunks_of(whole: &Whole, names: &NewNames) -> HashSet<ChunkId> {
+    whole.located.places(&whole.catalogue).map(|place| names.now(whole.catalogue.id_at(place))).collect()
 }
 
 pub(crate) fn stop_if_wanted(progress: &dyn Progress) -> Result<(), RebaseError> {

@@ -112,15 +112,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a folder of packs, and makes it stay.
-    pub(crate) fn ensure_pack_folder(&self, folder: &Path) -> Result<(), Fault> {
+    /// Makes folders of packs, and makes them stay.
+    pub(crate) fn ensure_pack_folders(&self, folders: &BTreeSet<PathBuf>) -> Result<(), Fault> {
         let mut known = self.pack_folders.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(folder) {
+        let new: Vec<PathBuf> = folders.difference(&known).cloned().collect();
+        for folder in &new {
             self.disk.create_folder(folder).during("create", folder)?;
+        }
+        if !new.is_empty() {
             let packs = self.layout.packs();
             self.disk.sync_folder(&packs).during("sync", &packs)?;
-            known.insert(folder.to_owned());
         }
+        known.extend(new);
         Ok(())
     }
 }

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat};
 use sustain_proto::{Region, RegionName};
 
+use crate::write_back::WriteBack;
+
 /// Gives the file for each region.
 pub trait RestoreTarget: Sync {
     /// A file to fill at fixed offsets. The store empties it, sets its length (see
@@ -47,7 +49,14 @@ pub trait RestoreTarget: Sync {
 #[derive(Debug)]
 pub struct DirectoryTarget {
     folder: PathBuf,
-    open: Mutex<BTreeMap<RegionName, Part>>,
+    open: Mutex<Open>,
+}
+
+/// What is on its way.
+#[derive(Debug, Default)]
+struct Open {
+    parts: BTreeMap<RegionName, Part>,
+    write_back: WriteBack,
 }
 
 /// A file on its way to its name.
@@ -63,10 +72,10 @@ impl DirectoryTarget {
     /// Restores into this folder, which is made if need be.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), open: Mutex::new(BTreeMap::new()) }
+        Self { folder: folder.into(), open: Mutex::default() }
     }
 
-    fn take(&self) -> BTreeMap<RegionName, Part> {
+    fn take(&self) -> Open {
         std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -129,22 +138,24 @@ impl RestoreTarget for DirectoryTarget {
             }
         };
         flock(&part.file, FlockOperation::NonBlockingLockExclusive)?;
-        let file = part.file.try_clone()?;
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(region.name.clone(), part);
+        let [file, again] = [part.file.try_clone()?, part.file.try_clone()?];
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.parts.insert(region.name.clone(), part);
+        open.write_back.add(again);
         Ok(Some(file))
     }
 
     fn finish(&self) -> io::Result<()> {
-        let mut open = self.take();
-        let result = publish(&self.folder, &mut open);
+        let Open { mut parts, mut write_back } = self.take();
+        let result = write_back.end().and_then(|()| publish(&self.folder, &mut parts));
         if result.is_err() {
-            remove(&open);
+            remove(&parts);
         }
         result
     }
 
     fn abandon(&self) {
-        remove(&self.take());
+        remove(&self.take().parts);
     }
 }
 

@@ -6,6 +6,7 @@ use sustain_node::operations::Failure;
 use sustain_node::upkeep::{self, RebaseCall};
 use sustain_proto::ServiceName;
 use sustain_proto::human::counted;
+use sustain_store::Pace;
 
 use super::push::to_value;
 use crate::output::Output;
@@ -37,7 +38,7 @@ pub(crate) fn run(args: RebaseArgs, choice: &Choice, output: &Output) -> Result<
     let value = match choice.place(false)? {
         Place::Folder(store) => {
             let bar = Bar::new("rebase", output.is_json());
-            let report = upkeep::rebase(&store, &call, &bar);
+            let report = upkeep::rebase(&store, &call, Pace::Full, &bar);
             bar.finish();
             to_value(&report?)?
         }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use sustain_proto::ServiceName;
-use sustain_store::{NamedPin, NoProgress, RebasePolicy};
+use sustain_store::{NamedPin, NoProgress, Pace, RebasePolicy};
 
 use super::routes::{AdminState, Answer, Shared, blocking, body, refuse_sustained};
 use crate::limits;
@@ -21,7 +21,7 @@ pub(super) async fn rebase(
     let hint = "`rebase-after` in its configuration says after how many snapshots";
     refuse_sustained(&state, &call.service, "rebases it by itself", hint)?;
     let (store, dry_run) = (state.store.clone(), call.dry_run);
-    let output = blocking(move || upkeep::rebase(&store, &call, &NoProgress)).await?;
+    let output = blocking(move || upkeep::rebase(&store, &call, Pace::Behind, &NoProgress)).await?;
     if let (RebaseOutput::Done(report), false) = (&output, dry_run) {
         state.cluster.spread(report.base, limits::FILES_TOLERANCE);
     }
@@ -64,7 +64,8 @@ fn collect(state: &Arc<AdminState>, call: &GcCall) -> Result<GcOutput, Failure> 
             Some(known) => (call.keep.retention(), known.policy()),
             None => (call.keep.retention(), RebasePolicy::default()),
         };
-        output.services.push(upkeep::collect(store, &service, rules, call.dry_run, &NoProgress)?);
+        let how = (call.dry_run, Pace::Behind);
+        output.services.push(upkeep::collect(store, &service, rules, how, &NoProgress)?);
     }
     Ok(output)
 }

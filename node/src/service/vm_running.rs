@@ -244,7 +244,9 @@ impl Running {
 
     fn rebase_options(&self, promote: Option<SnapshotId>) -> RebaseOptions {
         let Saving { policy, retention, .. } = self.saving;
-        RebaseOptions { promote, retention, now_ms: clock::wall_ms(), policy }
+        // It goes on beside the VM that it is for.
+        let pace = Pace::Behind;
+        RebaseOptions { promote, retention, now_ms: clock::wall_ms(), policy, pace }
     }
 
     /// P10: bounds what the deltas of a generation take, and what a manifest lists. The newest *durable*

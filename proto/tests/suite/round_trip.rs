@@ -49,10 +49,10 @@ proptest! {
         prop_assert_eq!(without_zeros.content_hash(&regions), hash);
 
         for name in index.regions.keys() {
-            for (position, chunk) in &index.regions[name] {
+            for (position, chunk) in index.regions[name].iter() {
                 if chunk.is_some() {
                     let mut changed = index.clone();
-                    changed.regions.get_mut(name).unwrap().insert(*position, None);
+                    changed.regions.get_mut(name).unwrap().insert(position, None);
                     prop_assert_ne!(changed.content_hash(&regions), hash);
                 }
             }

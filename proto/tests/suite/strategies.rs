@@ -103,7 +103,8 @@ pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
 pub(crate) fn index() -> impl Strategy<Value = SnapshotIndex> {
     let positions = 0..sustain_proto::chunk_count(limits::REGION_BYTES_MAX);
     let region = btree_map(positions, option::of(chunk_id()), 0..20);
-    btree_map(region_name(), region, 0..5).prop_map(|regions| SnapshotIndex { regions })
+    btree_map(region_name(), region.prop_map(|region| region.into_iter().collect()), 0..5)
+        .prop_map(|regions| SnapshotIndex { regions })
 }
 
 pub(crate) fn summary() -> impl Strategy<Value = SnapshotSummary> {

@@ -199,9 +199,10 @@ fn a_manifest_that_could_not_be_read_once_keeps_its_packs() {
         steps.iter().for_each(|step| world.step(step).unwrap());
         disk.reads()
     };
+    let retired = 1 + script.iter().position(|step| matches!(step, Step::Retire)).unwrap();
     for nth in reads(&script[..reopened - 1]) + 1..=reads(&script[..reopened]) {
         let run = Run { fault: Fault::ShortRead, nth, seed: nth, recover: false, two: false };
-        assert!(run.go(&script), "the script has so many reads");
+        assert!(run.go(&script[..retired]), "the script has so many reads");
     }
 }
 

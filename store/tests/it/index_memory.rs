@@ -17,9 +17,8 @@ const STORE: &str = "SUSTAIN_STORE_INDEX_TEST";
 const HOLD: &str = "SUSTAIN_STORE_INDEX_TEST_HOLD";
 const CHUNK: u64 = 65_536;
 
-/// Most resident bytes a chunk of what a reader or a push holds, the directories that stay in memory included. The aim
-/// is 64; this keeps it from growing.
-const BYTES_A_CHUNK_MAX: f64 = 400.0;
+/// Most resident bytes a chunk of what a reader or a push holds, the directories that stay in memory included.
+const BYTES_A_CHUNK_MAX: f64 = 64.0;
 /// Memory that does not depend on the number of chunks: code, buffers, the database's cache.
 const FIXED_BYTES: f64 = (16 << 20) as f64;
 

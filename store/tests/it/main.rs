@@ -25,6 +25,7 @@ mod replication;
 mod round_trip;
 mod scrubbing;
 mod sealed;
+mod several_packs;
 mod simulated_disk;
 mod space;
 mod threads;

@@ -223,7 +223,7 @@ fn a_rebase_that_is_given_up_leaves_everything_as_it_was() {
         }
         asked += 1;
     }
-    // Reading is asked about once a batch; writing the new base's packs once a chunk.
+    // It asks once a chunk.
     assert!(asked > 4, "it can hardly be stopped: {asked}");
     assert_eq!(files(dir.path()), before);
     check(&store, &kept);
