@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
 use sustain_proto::limits::MANIFEST_PACKS_MAX;
 use sustain_proto::{
-    ChunkId, IndexRoot, Manifest, NodeId, PackRef, Region, RegionIndex, ServiceName, SnapshotId,
-    SnapshotIndex, SnapshotKind, Term, TermOrigin, chunk_count,
+    ChunkId, IndexRoot, Manifest, PackRef, Region, RegionIndex, ServiceName, SnapshotId, SnapshotIndex,
+    SnapshotKind, Term, TermOrigin, chunk_count,
 };
 
 use crate::PushError;
@@ -23,67 +22,12 @@ use crate::parallel::Pace;
 use crate::pins::Pin;
 use crate::processes::Pinned;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
+use crate::push_request::{PushLineage, PushReport, PushRequest};
 use crate::recent::Recent;
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::{difference, differing};
-
-/// What is pushed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PushRequest {
-    /// Whose state it is.
-    pub service: ServiceName,
-    /// What it continues.
-    pub lineage: PushLineage,
-    /// Wall clock in milliseconds since 1970, for display only.
-    pub time_ms: u64,
-}
-
-/// What a snapshot continues.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PushLineage {
-    /// The newest snapshot of the service in this store.
-    ContinueNewest {
-        /// For the first snapshot: the node of its term.
-        node: NodeId,
-        /// For the first snapshot: the nonce of its term.
-        nonce: u64,
-    },
-    /// As the cluster says.
-    Explicit {
-        /// The term.
-        term: Term,
-        /// Where the term branched off.
-        origin: Option<TermOrigin>,
-        /// The snapshots that it continues. The first one that is held here decides the generation;
-        /// if none is, the snapshot becomes a base.
-        parents: Vec<SnapshotId>,
-        /// Its number.
-        seq: u64,
-    },
-}
-
-/// What a push did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PushReport {
-    /// The new snapshot.
-    pub snapshot: SnapshotId,
-    /// Its base; none if it is one itself.
-    pub base: Option<SnapshotId>,
-    /// Its number.
-    pub seq: u64,
-    /// Bytes of its regions.
-    pub bytes_in: u64,
-    /// Bytes of the packs that were written.
-    pub bytes_new: u64,
-    /// Grid positions that differ from the parent, or that are not zero if there is none.
-    pub chunks_changed: u64,
-    /// Chunks that were stored.
-    pub chunks_new: u64,
-    /// The packs that the snapshot lists.
-    pub packs: Vec<PackRef>,
-}
 
 /// What the snapshot continues, as far as this store holds it.
 #[derive(Debug)]

@@ -53,8 +53,9 @@ pub(crate) struct BasePacks {
     pub(crate) index: SnapshotIndex,
 }
 
-/// The packs that are alive enough to be kept, if any may be, and each chunk once, in the order of the positions: what they refer to,
-/// and the chunks of their blocks, are then needed at about the same time, so that each block is decoded about once.
+/// The packs that are alive enough to be kept, if any may be, and each chunk once, in the order of the positions: what
+/// they refer to, and the chunks of their blocks, are then needed at about the same time, so that each block is decoded
+/// about once.
 fn sort(whole: &Whole, policy: &RebasePolicy, may_keep: bool) -> (Vec<PackRef>, Vec<Job>) {
     let catalogue = &whole.catalogue;
     let mut seen = HashSet::new();

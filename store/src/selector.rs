@@ -39,8 +39,8 @@ impl Store {
 }
 
 impl Shared {
-    /// A manifest that could not be read at the opening, and has not come again since. It may need any base and list any
-    /// pack: as long as there is one, nothing is known to be unneeded.
+    /// A manifest that could not be read at the opening, and has not come again since. It may need any base and list
+    /// any pack: as long as there is one, nothing is known to be unneeded.
     pub(crate) fn doubt(&self) -> Option<&BadFile> {
         let folder = self.layout.manifests();
         let has_come = |bad: &BadFile| {

@@ -70,8 +70,8 @@ async fn a_peer_that_leaves_is_lost_and_found_again() {
     harness::stop(&nodes).await;
 }
 
-/// A goodbye that only the endpoint said was lost now and then: its tasks were late, and the last handle of a connection
-/// went first, which ends it with another code. The peer then took the silence for a fault and waited for it to pass.
+/// A goodbye that only the endpoint said was lost now and then: its tasks were late, and the last handle of a
+/// connection went first, which ends it with another code. The peer took that for a fault and waited for it to pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_goodbye_does_not_wait_for_the_endpoints_tasks() {
     let tuning = Tuning { probe_timeout_ms: 600_000, idle_timeout_ms: 600_000, ..Tuning::default() };
