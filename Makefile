@@ -56,9 +56,9 @@ soak-crash: ## Crash the store at every call of its scripts, in its recovery, an
 fuzz: ## Fuzz every parser with libFuzzer (SECONDS_EACH=60; NAMES="pack manifest" for some; needs a C++ compiler)
 	scripts/fuzz $(or $(SECONDS_EACH),60) $(TARGET_DIR) $(NAMES)
 
-# Writes what a test then expects: for whoever changes a format on purpose, before it is frozen.
+# Writes what a test then expects. What is stored in version 1 stays as it is: store/tests/store-v1 is never written anew.
 .PHONY: fixture
-fixture: ## Write the stored examples anew: testdata/store-v1, docs/format.md's and the fuzzing corpus
+fixture: ## Write docs/format.md's examples and the fuzzing corpus anew, for whoever adds to a format on purpose
 	SUSTAIN_WRITE_FIXTURE=1 cargo test -p sustain-store --test it $(CARGO_FLAGS) -- format --nocapture
 	SUSTAIN_WRITE_FIXTURE=1 cargo test -p sustain-fuzz --test seeds $(CARGO_FLAGS) -- --nocapture
 

@@ -182,7 +182,7 @@ impl Commit<'_> {
     pub(crate) fn settle_aside(&self) {
         let (disk, layout) = (self.shared.disk.as_ref(), &self.shared.layout);
         let Ok(aside) = list(disk, layout) else { return };
-        if aside.is_empty() || self.shared.doubt().is_some() {
+        if aside.is_empty() {
             return;
         }
         let state = self.shared.seen();

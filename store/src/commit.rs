@@ -149,10 +149,6 @@ impl Commit<'_> {
     /// Removes a pack's file that a commit has dropped, unless somebody reads it: then he does when he is done. Whether
     /// it went now.
     pub(crate) fn remove_pack(&mut self, pack: PackId) -> std::io::Result<bool> {
-        if self.shared.doubt().is_some() {
-            // It goes at a later opening.
-            return Ok(false);
-        }
         if self.shared.pins.has(&pack) || self.others_pin(pack.as_bytes()) {
             return Ok(false);
         }

@@ -39,9 +39,8 @@ impl Store {
 }
 
 impl Shared {
-    /// A manifest that could not be read at the opening, and has not come again since. It may need any base and list
-    /// any pack: as long as there is one, nothing is known to be unneeded.
-    pub(crate) fn doubt(&self) -> Option<&BadFile> {
+    /// A manifest that could not be read at the opening, and has not come again since.
+    fn doubt(&self) -> Option<&BadFile> {
         let folder = self.layout.manifests();
         let has_come = |bad: &BadFile| {
             let name = bad.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

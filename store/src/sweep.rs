@@ -106,7 +106,10 @@ pub(crate) fn read_manifests(
             continue;
         };
         let path = folder.join(&entry.name);
-        match read_manifest(disk, &path, id) {
+        let read = || read_manifest(disk, &path, id);
+        // What went wrong on the way from the disk must not cost what only this manifest lists.
+        let again = |fault| if matches!(fault, Fault::Damaged { .. }) { read() } else { Err(fault) };
+        match read().or_else(again) {
             Ok((manifest, encoded)) => {
                 manifests.insert(id, Snapshot { id, manifest, encoded, level: None });
             }

@@ -187,8 +187,7 @@ fn a_read_that_comes_short_loses_nothing_acknowledged() {
     sweep(Fault::ShortRead, 41, false);
 }
 
-/// A manifest that could not be read at an opening, and could at the next, had lost packs: what was retired in between
-/// was taken for the last to list them.
+/// A manifest that came short once at an opening lost packs: what was retired then was taken for the last to list them.
 #[test]
 fn a_manifest_that_could_not_be_read_once_keeps_its_packs() {
     let script = script();

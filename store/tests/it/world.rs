@@ -463,12 +463,6 @@ impl World {
         let kept = line.kept.split_off(&state.base_seq);
         let mut going = std::mem::replace(&mut line.kept, kept);
         match store.retire_superseded(state.base) {
-            // What can't be read may need what was to go: nothing goes.
-            Ok(_) if !store.opened().bad.is_empty() => {
-                line.dropped.extend(going.clone());
-                line.kept.append(&mut going);
-                Ok(())
-            }
             Ok(_) => {
                 // What is durable waits for something durable that supersedes it, and its base with it.
                 if !line.marks.is_empty() || !line.marks_doubtful.is_empty() {
