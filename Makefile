@@ -32,7 +32,7 @@ test: setup lint ## Set up, lint, and run every test
 	@if cargo nextest --version > /dev/null 2>&1; then \
 		set -x; \
 		cargo test --workspace --doc $(CARGO_FLAGS); \
-		cargo nextest run --workspace $(CARGO_FLAGS); \
+		cargo nextest run --workspace --lib --bins --tests $(CARGO_FLAGS); \
 	else \
 		set -x; \
 		cargo test --workspace --no-fail-fast $(CARGO_FLAGS); \
