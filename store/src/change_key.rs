@@ -199,7 +199,8 @@ fn forget(shared: &Shared, service: &ServiceName) -> Result<(), Fault> {
     let Some(mut secrets) = key_files::read(shared.disk.as_ref(), &shared.layout, service)? else {
         return Ok(());
     };
-    let used = used_keys(shared, service);
+    // Of any service: a file may have been put in another's place for a while.
+    let used: BTreeSet<KeyId> = shared.seen().snapshots.values().map(|s| s.manifest.key).collect();
     let Some(oldest) = secrets.iter().map(Secret::id).find(|id| used.contains(id)) else { return Ok(()) };
     // Newer ones than one that is in use may be on their way to being used.
     let mut is_passed = false;

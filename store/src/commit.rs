@@ -146,10 +146,11 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Removes a pack's file that a commit has dropped, unless somebody reads it: then he does when he is done. Whether
-    /// it went now.
+    /// Removes a pack's file that a commit has dropped, unless somebody reads it: then he does when he is done. One
+    /// that a snapshot lists stays, whatever is wrong with it. Whether it went now.
     pub(crate) fn remove_pack(&mut self, pack: PackId) -> std::io::Result<bool> {
-        if self.shared.pins.has(&pack) || self.others_pin(pack.as_bytes()) {
+        let is_listed = self.shared.seen().lists(&pack);
+        if is_listed || self.shared.pins.has(&pack) || self.others_pin(pack.as_bytes()) {
             return Ok(false);
         }
         self.shared.disk.remove(&self.shared.layout.pack(&pack))?;

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use sustain_proto::{ContentHash, Format, PinName, ServiceName, SnapshotId, Term, decode, encode};
+use sustain_proto::{
+    CodecError, ContentHash, Format, PinName, ServiceName, SnapshotId, Term, decode, encode,
+};
 
 use crate::disk::Disk;
 use crate::error::DiskContext;
@@ -77,7 +79,7 @@ fn read_files(disk: &dyn Disk, layout: &Layout) -> Result<Vec<(PinName, PinFile)
         // What people put there besides is not ours.
         let Ok(name) = PinName::new(entry.name) else { continue };
         if entry.folder {
-            continue;
+            return Err(Fault::damaged(&layout.pin(&name), "this is a folder"));
         }
         files.push((name.clone(), read_file(disk, layout, &name)?));
     }
@@ -95,11 +97,35 @@ fn read_file(disk: &dyn Disk, layout: &Layout, name: &PinName) -> Result<PinFile
     }
     let mut encoded = vec![0; bytes as usize];
     file.read_at(0, &mut encoded).map_err(reading)?;
-    decode(FORMAT, &encoded).map_err(|error| Fault::damaged(&path, error))
+    PinFile::decode(&encoded).map_err(|reason| Fault::damaged(&path, reason))
 }
 
-/// Reads a pin's bytes as fuzzing has them.
+/// Bytes of the check at a pin's end: a flipped bit must not make it the pin of another snapshot, or of none.
+const CHECK_BYTES: usize = 16;
+
+fn check(encoded: &[u8]) -> [u8; CHECK_BYTES] {
+    std::array::from_fn(|at| blake3::hash(encoded).as_bytes()[at])
+}
+
+impl PinFile {
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        let mut encoded = encode(FORMAT, self)?;
+        encoded.extend(check(&encoded));
+        Ok(encoded)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (encoded, found) = bytes.split_last_chunk().ok_or("it is cut short")?;
+        if check(encoded) != *found {
+            return Err("its checksum does not match".to_owned());
+        }
+        decode(FORMAT, encoded).map_err(|error| error.to_string())
+    }
+}
+
+/// Reads a pin's bytes as fuzzing has them, whatever their check says.
 pub(crate) fn try_decode(bytes: &[u8]) {
+    let _ = PinFile::decode(bytes);
     let _ = decode::<PinFile>(FORMAT, bytes);
 }
 
@@ -190,7 +216,7 @@ impl Store {
             return Err(PinError::TooMany { max: limits::NAMED_PINS_MAX });
         }
         let file = PinFile { identity, pinned_as: snapshot.id };
-        let encoded = encode(FORMAT, &file)?;
+        let encoded = file.encode()?;
         let folder = shared.layout.pins();
         shared.disk.create_folder(&folder).during("create", &folder)?;
         let root = shared.layout.root();

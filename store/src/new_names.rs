@@ -8,7 +8,7 @@ use sustain_proto::{ChunkId, KeyId, Manifest, RegionIndex, SnapshotIndex};
 use crate::catalogue::Place;
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::Whole;
-use crate::rebase::RebaseError;
+use crate::rebase_error::RebaseError;
 use crate::rewrite::stop_if_wanted;
 use crate::service_key::ServiceKey;
 use crate::store::Shared;

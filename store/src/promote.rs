@@ -12,7 +12,7 @@ use crate::generation::{Whole, with_base};
 use crate::new_names::{NewNames, change_key};
 use crate::pack_writer::FinishedPack;
 use crate::publish::sync_packs;
-use crate::rebase::RebaseError;
+use crate::rebase_error::RebaseError;
 use crate::rewrite::{BasePacks, Effort, chunks_of, write_base_packs};
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};

@@ -88,12 +88,13 @@ struct Position {
 /// Decides what a push continues: its numbers, and the snapshot whose generation it joins.
 fn place(state: &State, service: &ServiceName, lineage: &PushLineage) -> (Position, Option<Arc<Snapshot>>) {
     match *lineage {
-        PushLineage::ContinueNewest { node, nonce } => match state.of_service(service).pop() {
+        PushLineage::ContinueNewest { node, nonce } => match state.all_of_service(service).pop() {
             Some(newest) => {
                 let Manifest { term, origin, seq, .. } = newest.manifest;
                 (
                     Position { term, origin, parents: vec![newest.id], seq: seq.saturating_add(1) },
-                    Some(newest),
+                    // What is damaged is followed all the same, by a base: else it would be the newest again one day.
+                    Some(newest).filter(|newest| state.is_whole(newest)),
                 )
             }
             None => {

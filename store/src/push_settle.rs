@@ -18,7 +18,7 @@ impl Push {
         if !self.follows_newest {
             return Ok(());
         }
-        let newest = state.of_service(&self.service).pop();
+        let newest = state.all_of_service(&self.service).pop();
         if newest.as_ref().map(|newest| newest.id) == self.parents.first().copied() {
             return Ok(());
         }

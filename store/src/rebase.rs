@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sustain_proto::{ManifestError, PackId, ServiceName, SnapshotId};
+use sustain_proto::{PackId, ServiceName, SnapshotId};
 
 use crate::commit::Commit;
 use crate::database::{Changes, Contents};
@@ -25,64 +25,7 @@ use crate::retention::Retention;
 use crate::rewrite::Effort;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
-use crate::{ErrorKind, Fault, NoProgress, Progress, ReadError, limits};
-
-/// Why a rebase failed. The store is as before.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RebaseError {
-    /// A push or another rebase of the service is going on.
-    #[error("a push or another rebase of {service} is going on")]
-    Busy {
-        /// The service.
-        service: ServiceName,
-    },
-    /// Stopped on request.
-    #[error("the rebase was stopped")]
-    Cancelled,
-    /// The snapshot to promote belongs to another service.
-    #[error("snapshot {id} is not of {service}")]
-    OtherService {
-        /// The snapshot.
-        id: SnapshotId,
-        /// The service.
-        service: ServiceName,
-    },
-    /// Only bases came from other snapshots.
-    #[error("snapshot {id} is no base")]
-    NoBase {
-        /// The snapshot.
-        id: SnapshotId,
-    },
-    /// A manifest breaks a limit.
-    #[error("could not describe a snapshot of the new generation")]
-    Manifest(#[from] ManifestError),
-    /// An index breaks a limit.
-    #[error("could not encode an index of the new generation")]
-    Index(#[source] sustain_proto::CodecError),
-    /// A snapshot is not here, or can't be put together.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A file or the database.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-}
-
-impl RebaseError {
-    /// What a caller can do about it.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Busy { .. } => ErrorKind::Busy,
-            Self::OtherService { .. } | Self::NoBase { .. } | Self::Manifest(_) | Self::Index(_) => {
-                ErrorKind::Refused
-            }
-            Self::Cancelled => ErrorKind::Failed,
-            Self::Read(error) => error.kind(),
-            Self::Fault(fault) => fault.kind(),
-        }
-    }
-}
+use crate::{Fault, NoProgress, Progress, ReadError, RebaseError, limits};
 
 /// What a rebase is to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -187,22 +130,46 @@ impl Store {
             Ok::<_, RebaseError>(((state.clone(), promoted, goal), pinned))
         };
         let ((state, promoted, goal), pin) = shared.pinned(choose)?;
-        let fate = decide(shared, &state, &promoted, goal, &options)?;
+        let gone = |error| match error {
+            // What another process has dropped meanwhile is missing, and not damaged.
+            _ if !shared.state().snapshots.contains_key(&promoted.id) => busy(),
+            RebaseError::Fault(fault) | RebaseError::Read(ReadError::Fault(fault)) => {
+                self.set_aside_found(&fault);
+                fault.into()
+            }
+            error => error,
+        };
+        let draft = self.draft(&state, &promoted, goal, &options, progress).map_err(gone)?;
+        let (shared, service, promoted) = (shared.clone(), service.clone(), promoted.id);
+        Ok(PreparedRebase { shared, service, promoted, goal, options, draft, pin, _gate: gate })
+    }
+
+    /// Writes what is to be there, if anything is.
+    fn draft(
+        &self,
+        state: &State,
+        promoted: &Arc<Snapshot>,
+        goal: Goal,
+        options: &RebaseOptions,
+        progress: &dyn Progress,
+    ) -> Result<Option<Draft>, RebaseError> {
+        let (shared, service) = (&self.shared, &promoted.manifest.service);
+        let fate = decide(shared, state, promoted, goal, options)?;
         let draft = match goal {
             Goal::NewGeneration => {
                 let effort = Effort { policy: &options.policy, pace: options.pace, progress };
                 let key = shared.key_to_write(service)?;
-                Some(Draft::begin(shared, &state, &promoted, key, fate.held(), &effort)?)
+                Some(Draft::begin(shared, state, promoted, key, fate.held(), &effort)?)
             }
             Goal::ItsGeneration => {
                 check_restorable(shared, promoted.id, progress, options.pace)?;
-                let base = with_base(&state, &promoted)?.0;
+                let base = with_base(state, promoted)?.0;
                 let is_needed = !fate.rewritten.is_empty();
                 is_needed.then(|| Draft::onto(shared, &base)).transpose()?
             }
         };
         let extend = |mut draft: Draft| {
-            draft.extend(shared, &state, &fate.rewritten, progress)?;
+            draft.extend(shared, state, &fate.rewritten, progress)?;
             draft.sync()?;
             Ok::<_, RebaseError>(draft)
         };
@@ -210,9 +177,7 @@ impl Store {
             Pace::Full => extend(draft),
             Pace::Behind => behind(|| extend(draft)),
         });
-        let draft = draft.transpose()?;
-        let (shared, service, promoted) = (shared.clone(), service.clone(), promoted.id);
-        Ok(PreparedRebase { shared, service, promoted, goal, options, draft, pin, _gate: gate })
+        draft.transpose()
     }
 }
 

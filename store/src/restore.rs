@@ -16,7 +16,7 @@ use crate::error::io_kind;
 use crate::generation::Whole;
 use crate::parallel::{Pace, for_each_batch};
 use crate::reader::SnapshotReader;
-use crate::rebase::RebaseError;
+use crate::rebase_error::RebaseError;
 use crate::store::{Shared, Store};
 use crate::{ErrorKind, Fault, Progress, ReadError, RestoreTarget, limits};
 
@@ -103,20 +103,24 @@ impl Store {
     ///
     /// # Errors
     /// If the snapshot is not here, is damaged, or the target can't be written. A target that can do so
-    /// has then removed what was written.
+    /// has then removed what was written. A pack that is found to be damaged is set aside.
     pub fn restore(
         &self,
         id: SnapshotId,
         target: &dyn RestoreTarget,
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
-        match self.open_snapshot(id) {
+        let outcome = match self.open_snapshot(id) {
             Ok(reader) => reader.restore(target, progress),
             Err(error) => {
                 target.abandon();
                 Err(error.into())
             }
+        };
+        if let Err(RestoreError::Fault(fault) | RestoreError::Read(ReadError::Fault(fault))) = &outcome {
+            self.set_aside_found(fault);
         }
+        outcome
     }
 }
 

@@ -21,7 +21,7 @@ use crate::pack_writer::{FinishedPack, PackSink};
 use crate::parallel::{Pace, for_each_batch};
 use crate::policy::RebasePolicy;
 use crate::promote::Draft;
-use crate::rebase::RebaseError;
+use crate::rebase_error::RebaseError;
 use crate::service_key::ServiceKey;
 use crate::state::Snapshot;
 use crate::store::Shared;
@@ -68,7 +68,12 @@ fn sort(whole: &Whole, policy: &RebasePolicy, may_keep: bool) -> (Vec<PackRef>, 
         .packs()
         .iter()
         .zip(&alive)
-        .map(|((pack, _), alive)| may_keep && policy.keeps(*alive, pack.bytes))
+        .zip(0..)
+        .map(|(((pack, directory), alive), number)| {
+            // A dead chunk that refers to another is not kept either: that one goes, and it would be found by its id.
+            let mut chunks = (0..directory.chunk_count() as u32).map(|chunk| Place { pack: number, chunk });
+            may_keep && policy.keeps(*alive, pack.bytes) && chunks.all(|place| catalogue.is_alone(place))
+        })
         .collect();
     // A base's chunks are read by themselves: those that are not are written anew in any case.
     let moves = |place: &Place| !keeps[place.pack as usize] || !catalogue.is_alone(*place);

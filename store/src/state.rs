@@ -143,6 +143,13 @@ impl State {
         self.snapshots.values().filter(|snapshot| snapshot.generation() == base).cloned().collect()
     }
 
+    /// Whether any visible snapshot lists a pack.
+    pub(crate) fn lists(&self, pack: &PackId) -> bool {
+        self.snapshots
+            .values()
+            .any(|snapshot| snapshot.manifest.packs.iter().any(|listed| listed.id == *pack))
+    }
+
     /// The packs that any visible snapshot lists.
     pub(crate) fn listed_packs(&self) -> BTreeSet<PackId> {
         self.snapshots.values().flat_map(|s| s.manifest.packs.iter().map(|pack| pack.id)).collect()

@@ -10,6 +10,7 @@ use crate::catalogue::{BlockPlace, Catalogue};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::generation::{Whole, with_base};
 use crate::key::read_note;
+use crate::named_pins::NamedPins;
 use crate::pack_file::PackFile;
 use crate::parallel::for_each_batch;
 use crate::state::{Snapshot, State};
@@ -25,6 +26,10 @@ impl Run<'_> {
         let _pin = self.shared.pinned(|_: &State| Ok::<_, Fault>(((), packs.clone())))?.1;
         if self.options.scope == Scope::Everything {
             self.key_files();
+            match NamedPins::read(self.shared.disk.as_ref(), &self.shared.layout) {
+                Ok(_) => {}
+                Err(fault) => self.judge(fault)?,
+            }
         }
         self.packs()?;
         self.manifests()?;

@@ -177,6 +177,16 @@ impl<'a> Run<'a> {
             self.write(&mut notes);
         }
         outcome?;
+        {
+            // What another process has dropped while this read is missing, and not damaged.
+            let (before, now) = (self.state.listed_packs(), self.shared.state().listed_packs());
+            let is_dropped = |id: &PackId| before.contains(id) && !now.contains(id);
+            let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+            let pack = |path: &PathBuf| name(path).and_then(|name| Layout::parse_pack(&name));
+            let mut findings = lock(&self.findings);
+            findings.bad.retain(|path, _| !pack(path).is_some_and(|id| is_dropped(&id)));
+            findings.set_aside.retain(|id| !is_dropped(id));
+        }
         let damaged: BTreeSet<_> = self.store.bad_packs().into_iter().flat_map(|bad| bad.snapshots).collect();
         let damaged = self.snapshots.iter().map(|s| s.id).filter(|id| damaged.contains(id)).collect();
         let findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);

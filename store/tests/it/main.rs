@@ -13,6 +13,7 @@ mod following_keys;
 mod format;
 mod index_memory;
 mod keeping;
+mod lasting;
 mod memory;
 mod partial;
 mod power_cut;

@@ -85,7 +85,7 @@ fn in_cluster(args: &ChangeArgs, choice: &Choice, output: &Output) -> Result<u8,
             _ => replace_secrets(&file.path, &secrets).map_err(|error| secret_failure(&error))?,
         }
     }
-    let paths: Vec<&PathBuf> = files.iter().map(|file| &file.path).collect();
+    let paths: Vec<_> = files.iter().map(|file| file.path.to_string_lossy()).collect();
     let value = json!({ "service": service, "key": secrets.newest().id(), "files": paths });
     output.result(&value, |_| words(service, &secrets, &files))?;
     Ok(0)

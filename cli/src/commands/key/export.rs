@@ -46,7 +46,7 @@ pub(super) fn run(args: ExportArgs, choice: &Choice, output: &Output) -> Result<
     })?;
     save_secrets(&to, &secrets).map_err(|error| secret_failure(&error))?;
     let keys: Vec<String> = secrets.iter().map(|secret| secret.id().to_string()).collect();
-    output.result(&json!({ "service": service, "file": to, "keys": keys }), |_| {
+    output.result(&json!({ "service": service, "file": to.to_string_lossy(), "keys": keys }), |_| {
         let (keys, to) = (keys.join(", "), to.display());
         format!(
             "{to} opens what is sealed of {service} (key {keys}): keep it secret, and away from the nodes"

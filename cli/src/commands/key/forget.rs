@@ -51,14 +51,17 @@ pub(super) fn run(args: ForgetArgs, choice: &Choice, output: &Output) -> Result<
     if !gone.is_empty() {
         replace_secrets(&path, &secrets).map_err(|error| secret_failure(&error))?;
     }
-    output.result(&json!({ "file": path, "forgotten": gone, "still_needed": kept }), |_| {
-        let gone: Vec<String> = gone.iter().map(KeyId::to_string).collect();
-        match (gone.is_empty(), kept) {
-            (true, 0) => format!("{} has no older secret", path.display()),
-            (true, _) => "nothing is forgotten: snapshots here need each of them".to_owned(),
-            (false, _) => format!("{} is without {} now", path.display(), gone.join(", ")),
-        }
-    })?;
+    output.result(
+        &json!({ "file": path.to_string_lossy(), "forgotten": gone, "still_needed": kept }),
+        |_| {
+            let gone: Vec<String> = gone.iter().map(KeyId::to_string).collect();
+            match (gone.is_empty(), kept) {
+                (true, 0) => format!("{} has no older secret", path.display()),
+                (true, _) => "nothing is forgotten: snapshots here need each of them".to_owned(),
+                (false, _) => format!("{} is without {} now", path.display(), gone.join(", ")),
+            }
+        },
+    )?;
     Ok(0)
 }
 
