@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
-use crate::error::DiskContext;
+use crate::error::{DiskContext, is_loop};
 use crate::layout::Layout;
 use crate::publish::{TemporaryFile, new_name};
 use crate::{Fault, limits};
@@ -341,6 +341,7 @@ fn load(disk: &dyn Disk, path: &Path) -> Result<Loaded, Fault> {
     let file = match disk.open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
+        Err(error) if is_loop(&error) => return Err(Fault::reading(path, error)),
         Err(error) => return Err(error).during("open", path),
     };
     let bytes = file.bytes().during("look at", path)?;

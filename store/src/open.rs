@@ -141,6 +141,7 @@ impl Store {
         let registration = Registration::new(&disk, &layout)?;
         let (database, state) = settle(&disk, &layout, others, lock, &mut report)?;
         state.services().iter().for_each(|service| ring.learn(service));
+        state.snapshots.values().for_each(|s| ring.note_owner(&s.manifest.service, s.manifest.key));
         if !note.on_disk {
             compare_keys(&layout, &state, &ring)?;
         }
@@ -207,8 +208,9 @@ fn settle(
 
 /// Names of which a store's folder has at least one.
 const MARKS: [&str; 5] = ["packs", "manifests", "journal", "tmp", "processes"];
-/// What an empty folder may hold: file systems put this at their root.
-const HARMLESS: &str = "lost+found";
+/// What a folder may hold in which a store is made: file systems put the one at their root, and the other is what
+/// somebody has kept of an earlier store.
+const HARMLESS: [&str; 2] = ["lost+found", "keys"];
 
 /// Makes sure that there is a store, locks it, and makes its folders.
 fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dyn DiskLock>, OpenError> {
@@ -235,7 +237,7 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
         }
     };
     if !entries.iter().any(|entry| MARKS.contains(&entry.name.as_str())) {
-        if entries.iter().any(|entry| entry.name != HARMLESS) {
+        if entries.iter().any(|entry| !HARMLESS.contains(&entry.name.as_str())) {
             return Err(OpenError::Foreign { path: root.to_owned() });
         }
         if !create {
@@ -244,7 +246,10 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
     }
     let lock = lock_folder(disk.as_ref(), root, limits::COMMIT_LOCK_PATIENCE)?;
     for folder in [layout.packs(), layout.manifests(), layout.all_temporaries(), layout.processes()] {
-        disk.create_folder(&folder).during("create", &folder)?;
+        disk.create_folder(&folder).map_err(|error| match Fault::listing(&folder, error) {
+            Fault::Disk { path, source, .. } => Fault::Disk { doing: "create", path, source },
+            damage => damage,
+        })?;
     }
     disk.sync_folder(root).during("sync", root)?;
     Ok(lock)

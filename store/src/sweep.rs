@@ -31,15 +31,34 @@ pub(crate) fn sweep_temporaries(disk: &dyn Disk, layout: &Layout, others: &Other
             disk.remove(&path).during("remove", &path)?;
             swept += 1;
         } else if entry.name != layout.process() && !others.living.contains(&entry.name) {
-            for file in disk.list(&path).during("list", &path)? {
-                let path = path.join(file.name);
-                disk.remove(&path).during("remove", &path)?;
-                swept += 1;
-            }
-            disk.remove_folder(&path).during("remove", &path)?;
+            swept += sweep_folder(disk, &path, FOLDERS_DEEP_MAX)?;
         }
     }
     Ok(swept)
+}
+
+/// How deep folders may lie in each other that are swept: the store makes none, so these are somebody's mistake.
+const FOLDERS_DEEP_MAX: u32 = 16;
+
+/// Removes a folder and what is in it. One that lies too deep stays, with those around it.
+fn sweep_folder(disk: &dyn Disk, folder: &Path, deep: u32) -> Result<usize, Fault> {
+    let mut swept = 0;
+    for entry in disk.list(folder).during("list", folder)? {
+        let path = folder.join(entry.name);
+        if !entry.folder {
+            disk.remove(&path).during("remove", &path)?;
+            swept += 1;
+        } else if deep > 0 {
+            swept += sweep_folder(disk, &path, deep - 1)?;
+        }
+    }
+    match disk.remove_folder(folder) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            tracing::warn!(path = %folder.display(), "a folder of temporary files is not empty, and stays");
+            Ok(swept)
+        }
+        outcome => outcome.during("remove", folder).map(|()| swept),
+    }
 }
 
 /// Reads all manifests, lists all packs, compares with the database, and settles what differs.
@@ -268,7 +287,14 @@ fn settle_aside(
     state: &State,
     report: &mut OpenReport,
 ) -> Result<(), Fault> {
-    for id in aside::list(disk, layout)? {
+    let aside = match aside::list(disk, layout) {
+        Err(Fault::Damaged { path, reason }) => {
+            report.bad.push(BadFile { path, reason });
+            return Ok(());
+        }
+        other => other?,
+    };
+    for id in aside {
         if state.packs.contains_key(&id) || (may_sweep && !listed.contains_key(&id)) {
             aside::remove(disk, layout, &id);
             report.swept += 1;
