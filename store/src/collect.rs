@@ -88,7 +88,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<PreparedGc, RebaseError> {
         // An older snapshot must not be taken for the newest: see there.
-        self.refuse_doubt(&format!("{service}@latest"))?;
+        self.refuse_doubt(&self.shared.state(), service, &format!("{service}@latest"))?;
         let pins = NamedPins::read(self.shared.disk.as_ref(), &self.shared.layout)?;
         let wishes = Wishes { retention: options.retention, now_ms: options.now_ms, pins: &pins };
         let why = Cell::new(None);
@@ -130,7 +130,7 @@ impl Store {
     /// If the disk fails.
     pub fn remove_unlisted(&self, dry_run: bool) -> Result<UnlistedReport, Fault> {
         let shared = &self.shared;
-        if !self.opened().bad.is_empty() {
+        if shared.is_uncertain(&shared.state()) {
             return Ok(UnlistedReport { uncertain: true, ..UnlistedReport::default() });
         }
         // Whoever gives a pack its name holds it until a snapshot lists the pack.

@@ -16,7 +16,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{DiskContext, is_loop};
 use crate::layout::Layout;
 use crate::publish::{TemporaryFile, new_name};
-use crate::{Fault, limits};
+use crate::reserve::with_reserve;
+use crate::{ErrorKind, Fault, limits};
 pub(crate) use contents::{Changes, Contents, without};
 use frames::{HEADER_BYTES, Salt};
 
@@ -86,8 +87,8 @@ struct Failed {
 #[derive(Debug)]
 pub(crate) struct Database {
     disk: Arc<dyn Disk>,
+    layout: Layout,
     path: PathBuf,
-    temporaries: PathBuf,
     journal: Option<Journal>,
     /// What was acknowledged.
     contents: Contents,
@@ -109,10 +110,10 @@ impl Database {
         };
         let renew = found.is_none();
         let (journal, contents) = found.unzip();
-        let (disk, temporaries) = (disk.clone(), layout.temporaries());
+        let (disk, layout) = (disk.clone(), layout.clone());
         let contents = contents.unwrap_or_default();
         let news = News::None;
-        Ok((Self { disk, path, temporaries, journal, contents, renew, failed: None, news }, trust))
+        Ok((Self { disk, layout, path, journal, contents, renew, failed: None, news }, trust))
     }
 
     /// What was acknowledged, as far as it was read.
@@ -209,10 +210,19 @@ impl Database {
 
     /// Appends changes, on stable storage when it returns. The caller holds the commit lock and has followed.
     pub(crate) fn apply(&mut self, changes: &Changes) -> Result<(), Fault> {
-        if self.renew {
-            self.write_anew().map_err(|(fault, _)| fault)?;
-        }
-        let fault = match self.append(changes) {
+        let (disk, layout) = (self.disk.clone(), self.layout.clone());
+        let mut write = || {
+            if self.renew {
+                self.write_anew().map_err(|(fault, _)| fault)?;
+            }
+            let outcome = self.append(changes);
+            self.renew |= outcome.is_err();
+            outcome
+        };
+        // What makes space may have the last there is.
+        let outcome =
+            if changes.drop_something() { with_reserve(disk.as_ref(), &layout, write) } else { write() };
+        let fault = match outcome {
             Ok(()) => {
                 self.contents.change(changes);
                 self.tidy();
@@ -220,7 +230,6 @@ impl Database {
             }
             Err(fault) => fault,
         };
-        self.renew = true;
         // What was to be made visible is gone, whatever the file says and whatever files there are of it.
         let new = changes.add.snapshots.keys().filter(|id| !self.contents.snapshots.contains_key(id));
         self.contents.gone.extend(new.map(|id| (*id, ())));
@@ -229,6 +238,28 @@ impl Database {
             tracing::debug!(%again, "the database could not be made anew");
         }
         Err(fault)
+    }
+
+    /// The same for what opening has found. It was there before, so nothing of it is gone if this fails, and a database
+    /// that is made anew is never there without it. On a full disk it is known from now on, and the first change that
+    /// finds room writes it.
+    pub(crate) fn note(&mut self, changes: &Changes) -> Result<(), Fault> {
+        let outcome = if self.renew {
+            self.contents.change(changes);
+            self.write_anew().map_err(|(fault, _)| fault)
+        } else {
+            let outcome = self.append(changes);
+            self.renew = outcome.is_err();
+            self.contents.change(changes);
+            outcome
+        };
+        match outcome {
+            Err(fault) if fault.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(path = %self.path.display(), "the disk is full: the database can't be put right now");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn append(&mut self, changes: &Changes) -> Result<(), Fault> {
@@ -287,7 +318,8 @@ impl Database {
             let frame = frames::frame(salt, HEADER_BYTES as u64, &all);
             let mut bytes = frames::header(salt);
             bytes.extend(frame.ok_or_else(|| Fault::damaged(&self.path, "it is too large"))?);
-            let file = TemporaryFile::create(&self.disk, self.temporaries.join(new_name("journal")?))?;
+            let file =
+                TemporaryFile::create(&self.disk, self.layout.temporaries().join(new_name("journal")?))?;
             file.file().write_at(0, &bytes).during("write", file.path())?;
             file.file().sync().during("sync", file.path())?;
             Ok((salt, file, bytes.len() as u64))

@@ -173,6 +173,10 @@ pub const PUSH_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 /// Bytes of a process's file that are there from the beginning, so that pins can be written on a full disk: 512 pins.
 pub const PROCESS_FILE_BYTES: usize = 16 << 10;
 
+/// Bytes that are kept for a full disk: for the file of a process, and for what its commits append to the database. A
+/// guess.
+pub const RESERVE_BYTES: usize = 64 << 10;
+
 /// Most bytes of a process's file: a million pins. Whoever finds a longer one removes nothing.
 pub const PROCESS_FILE_BYTES_MAX: u64 = 32 << 20;
 

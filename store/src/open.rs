@@ -23,7 +23,7 @@ use crate::recent::Recents;
 use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
-use crate::{BadFile, ErrorKind, Fault, limits};
+use crate::{BadFile, ErrorKind, Fault, limits, reserve};
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -139,6 +139,11 @@ impl Store {
             return Err(OpenError::Node { path: dir.to_owned() });
         }
         let registration = Registration::new(&disk, &layout)?;
+        // Two nodes that don't see each other would count as two copies.
+        if node {
+            registration.enter()?;
+        }
+        reserve::keep(disk.as_ref(), &layout);
         let (database, state) = settle(&disk, &layout, others, lock, &mut report)?;
         state.services().iter().for_each(|service| ring.learn(service));
         state.snapshots.values().for_each(|s| ring.note_owner(&s.manifest.service, s.manifest.key));

@@ -86,13 +86,19 @@ struct Position {
 }
 
 /// Decides what a push continues: its numbers, and the snapshot whose generation it joins.
-fn place(state: &State, service: &ServiceName, lineage: &PushLineage) -> (Position, Option<Arc<Snapshot>>) {
+fn place(
+    shared: &Shared,
+    state: &State,
+    service: &ServiceName,
+    lineage: &PushLineage,
+) -> (Position, Option<Arc<Snapshot>>) {
     match *lineage {
         PushLineage::ContinueNewest { node, nonce } => match state.all_of_service(service).pop() {
             Some(newest) => {
-                let Manifest { term, origin, seq, .. } = newest.manifest;
+                let Manifest { term, origin, .. } = newest.manifest;
+                let seq = shared.next_number(state, &newest.manifest);
                 (
-                    Position { term, origin, parents: vec![newest.id], seq: seq.saturating_add(1) },
+                    Position { term, origin, parents: vec![newest.id], seq },
                     // What is damaged is followed all the same, by a base: else it would be the newest again one day.
                     Some(newest).filter(|newest| state.is_whole(newest)),
                 )
@@ -116,6 +122,15 @@ fn place(state: &State, service: &ServiceName, lineage: &PushLineage) -> (Positi
     }
 }
 
+/// What is damaged is followed by a base, which costs more than a delta: somebody may wonder.
+fn say_why_base(state: &State, service: &ServiceName, parents: &[SnapshotId]) {
+    let parent = parents.first().and_then(|id| state.snapshots.get(id));
+    if let Some(parent) = parent.filter(|parent| parent.manifest.service == *service) {
+        let snapshot = parent.id.short();
+        tracing::warn!(%service, %snapshot, "all is stored anew, since files of the snapshot before are bad");
+    }
+}
+
 impl Store {
     /// Begins a push: reads the parent's index and what the generation has stored. One push of a service at a
     /// time, and none in the moment in which a rebase is committed.
@@ -128,7 +143,7 @@ impl Store {
         let gate = shared.gates.take(Work::Change, &service);
         let gate = gate.ok_or_else(|| PushError::Busy { service: service.clone() })?;
         let choose = |state: &State| {
-            let (position, snapshot) = place(state, &service, &lineage);
+            let (position, snapshot) = place(&shared, state, &service, &lineage);
             let found = snapshot.map(|snapshot| with_base(state, &snapshot)).transpose()?;
             let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
             let packs = siblings.iter().flat_map(|sibling| &sibling.manifest.packs);
@@ -137,6 +152,9 @@ impl Store {
             Ok::<_, PushError>(((position, found, siblings), pinned))
         };
         let ((position, found, siblings), pin) = shared.pinned(choose)?;
+        if found.is_none() {
+            say_why_base(&shared.seen(), &service, &position.parents);
+        }
         let parent = found.as_ref().map(|(_, snapshot)| snapshot.id);
         let recent = parent.and_then(|parent| shared.recents.take(&service, parent, &shared.state()));
         // A generation stays under the key of its base.

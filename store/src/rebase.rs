@@ -99,7 +99,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<PreparedRebase, RebaseError> {
         if options.promote.is_none() {
-            self.refuse_doubt(&format!("{service}@latest"))?;
+            self.refuse_doubt(&self.shared.state(), service, &format!("{service}@latest"))?;
         }
         let choose_new = |state: &State| {
             let promoted = choose(state, service, options.promote)?;

@@ -123,13 +123,18 @@ impl PackReceiver {
     }
 }
 
+/// The turn of a pack that no manifest lists and that was kept since one can't be read: it goes when all can. What comes
+/// from elsewhere has its turn before it.
+pub(crate) const IN_DOUBT: u64 = u64::MAX;
+
 /// Notes a received pack; drops the oldest ones if there are too many that nobody has imported.
 fn register(shared: &Shared, commit: &mut Commit<'_>, pack: PackRef) -> Result<(), Fault> {
     let state = shared.state();
     let mut changes = Changes { add: Contents::default(), remove: Contents::default() };
     let listed = state.snapshots.values().any(|s| s.manifest.packs.iter().any(|listed| listed.id == pack.id));
     if !listed {
-        let order = state.received.values().max().map_or(1, |last| last.saturating_add(1));
+        let turns = state.received.values().filter(|order| **order < IN_DOUBT);
+        let order = turns.max().map_or(1, |last| last.saturating_add(1));
         changes.add.received.insert(pack.id, order);
         if state.received.len() >= limits::RECEIVED_PACKS_MAX {
             let oldest = state.received.iter().min_by_key(|(_, order)| **order);

@@ -7,6 +7,7 @@ use sustain_proto::{PackId, PackRef, SnapshotId};
 
 use crate::commit::Commit;
 use crate::database::{Changes, Contents};
+use crate::receive::IN_DOUBT;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::{Fault, limits};
@@ -40,7 +41,12 @@ pub(crate) fn replace(
         changes.remove.gone.insert(snapshot.id, ());
     }
     lead(&shared.state(), renamed, &mut changes);
-    let freed = freed(&shared.state(), &new, old);
+    let mut freed = freed(&shared.state(), &new, old);
+    if old.first().is_some_and(|snapshot| !shared.lost(&shared.seen(), &snapshot.manifest.service).is_empty())
+    {
+        // What is lost may list them.
+        changes.add.received.extend(freed.drain(..).map(|pack| (pack.id, IN_DOUBT)));
+    }
     changes.add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
     changes.remove.packs.extend(freed.iter().map(|pack| (pack.id, pack.bytes)));
     commit.apply(&changes, new)?;

@@ -18,6 +18,7 @@ use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::processes::{Others, OthersPins};
+use crate::receive::IN_DOUBT;
 use crate::state::{Snapshot, State};
 use crate::{BadFile, Fault, OpenReport};
 
@@ -96,7 +97,9 @@ pub(crate) fn reconcile(
             }
         }
     }
-    for id in contents.snapshots.keys().filter(|id| !manifests.contains_key(id)) {
+    changes.add.snapshots.extend(lost(&contents, trusted, &manifests, report));
+    let known = contents.snapshots.keys().chain(changes.add.snapshots.keys());
+    for id in known.filter(|id| !manifests.contains_key(id)) {
         let path = layout.manifest(id);
         if !report.bad.iter().any(|bad| bad.path == path) {
             report.bad.push(BadFile { path, reason: "the file is missing".to_owned() });
@@ -108,9 +111,25 @@ pub(crate) fn reconcile(
     state.snapshots = manifests.into_iter().map(|(id, snapshot)| (id, Arc::new(snapshot))).collect();
     settle_packs(disk.as_ref(), layout, (&contents, may_sweep, pins), &mut state, &mut changes, report)?;
     if fresh || !changes.is_nothing() {
-        database.apply(&changes)?;
+        database.note(&changes)?;
     }
     Ok(state)
+}
+
+/// Snapshots whose manifests are missing or can't be read, and that the database does not know: it is to name them from
+/// now on, as long as they may come back. Until then nothing goes that they may list, and nothing takes their places.
+/// Bases are known by their deltas. Of others there are the files, which mean something only when the database is made
+/// anew: else it would know them if they were of a snapshot.
+fn lost(
+    contents: &Contents,
+    trusted: bool,
+    manifests: &BTreeMap<SnapshotId, Snapshot>,
+    report: &OpenReport,
+) -> BTreeMap<SnapshotId, Option<u32>> {
+    let bases = manifests.values().filter_map(|snapshot| snapshot.manifest.base());
+    let unreadable = report.bad.iter().filter(|_| !trusted).filter_map(|bad| Layout::manifest_of(&bad.path));
+    let unknown = |id: &SnapshotId| !manifests.contains_key(id) && !contents.snapshots.contains_key(id);
+    bases.chain(unreadable).filter(unknown).map(|id| (id, None)).collect()
 }
 
 pub(crate) fn read_manifests(
@@ -246,9 +265,11 @@ fn settle_packs(
                 path: layout.pack(&id),
                 reason: format!("it has {bytes} bytes instead of {expected}"),
             }),
-            None if received.contains_key(&id) || !may_sweep => {
+            // What a lost manifest lists was not received: it is known no longer than that may come back.
+            None if received.get(&id).is_some_and(|order| *order < IN_DOUBT) || !may_sweep => {
+                let turn = if report.bad.is_empty() { 0 } else { IN_DOUBT };
                 state.packs.insert(id, bytes);
-                state.received.insert(id, received.get(&id).copied().unwrap_or(0));
+                state.received.insert(id, received.get(&id).copied().unwrap_or(turn));
             }
             // It was dropped, and goes when whoever reads it is done.
             None if pins.has(id.as_bytes()) => {}

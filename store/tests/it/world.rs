@@ -17,7 +17,7 @@ use crate::simulated_disk::Simulated;
 
 const CHUNK: usize = 65_536;
 const RAM_BYTES: usize = 5 * CHUNK + 77;
-const ROOT: &str = "/store";
+pub(crate) const ROOT: &str = "/store";
 
 /// One thing that a user or a node does.
 #[derive(Debug, Clone)]
@@ -616,7 +616,7 @@ impl World {
                 let packs = store.packs_needed(info.id).unwrap().into_iter().map(|pack| pack_path(pack.id));
                 packs.chain([format!("{ROOT}/manifests/{}.manifest", info.id).into()])
             })
-            .chain(["key", "journal"].map(|name| Path::new(ROOT).join(name)))
+            .chain(["key", "journal", "reserve"].map(|name| Path::new(ROOT).join(name)))
             .collect();
         for path in self.disk.list_all() {
             // This process is on the list of those that have the store open.
