@@ -156,6 +156,17 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
             sustain_store::OpenError::Fault(sustain_store::Fault::Busy {
                 process: Some(process), ..
             }) => failure.with_hint(format!("if it was stopped, `kill -CONT {process}` lets it go on")),
+            sustain_store::OpenError::Fault(sustain_store::Fault::Disk { path, source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                failure.with_hint(format!(
+                    "the store is its owner's: run the command as the user who owns {}",
+                    path.display()
+                ))
+            }
+            sustain_store::OpenError::Foreign { .. } => failure.with_hint(
+                "name the folder of a store, or an empty or missing one in which `snapctl push` is to make it",
+            ),
             _ => failure,
         }
     })

@@ -13,7 +13,7 @@ use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
     DirectoryTarget, ErrorKind, FileSource, Progress, PushError, PushLineage, PushReport, PushRequest,
-    RegionSource, SnapshotInfo, Store,
+    RegionSource, SnapshotInfo, SnapshotReader, Store,
 };
 
 use crate::{clock, limits, parse_changed_list};
@@ -51,6 +51,7 @@ impl Failure {
         let failure = Self::new(exit_code(kind), error_chain(error));
         match kind {
             ErrorKind::Busy => failure.with_hint("run the command again when that is done"),
+            ErrorKind::Corrupt if is_of_key(&failure.error) => failure.with_hint(KEY_FILE_HINT),
             ErrorKind::Corrupt => failure.with_hint("`snapctl verify` names every damaged file"),
             ErrorKind::NotFound => {
                 failure.with_hint("`snapctl log SERVICE` lists the snapshots that are here")
@@ -66,6 +67,15 @@ impl Failure {
         }
     }
 }
+
+/// Whether an error names a file of secrets as damaged.
+fn is_of_key(error: &str) -> bool {
+    let path = error.split_once(" is damaged: ").map(|(path, _)| Path::new(path));
+    path.and_then(Path::parent).is_some_and(|folder| folder.ends_with("keys"))
+}
+
+const KEY_FILE_HINT: &str =
+    "put the key back from a copy: without it nothing of the service can be read; others are not concerned";
 
 const KEY_HINT: &str =
     "give the key that it was sealed under; without that nothing can be read, by nobody (docs/sealing.md)";
@@ -263,6 +273,43 @@ pub fn resolve(store: &Store, selector: &str) -> Result<SnapshotId, Failure> {
     store.resolve(selector).map_err(|error| Failure::of(&error, error.kind()))
 }
 
+/// Does something with the snapshot that a text names. Where another process has dropped or renamed it before that was
+/// done, the text is looked up again: it may name another one now, or none.
+///
+/// # Errors
+/// If there is none, or several, and as `work` says.
+pub fn with_snapshot<T>(
+    store: &Store,
+    selector: &str,
+    mut work: impl FnMut(SnapshotId) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut tries = 1;
+    loop {
+        let snapshot = resolve(store, selector)?;
+        match work(snapshot) {
+            // Its files may have gone with it, if the disk is so full that nobody could be told that they are read.
+            Err(failure)
+                if [10, 13].contains(&failure.exit_code)
+                    && tries < limits::CHOICES_MAX
+                    && store.manifest(snapshot).is_err() =>
+            {
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Opens the snapshot that a text names.
+///
+/// # Errors
+/// If there is none, or several, or its index is damaged.
+pub fn open(store: &Store, selector: &str) -> Result<SnapshotReader, Failure> {
+    with_snapshot(store, selector, |id| {
+        store.open_snapshot(id).map_err(|error| Failure::of(&error, error.kind()))
+    })
+}
+
 /// Writes a snapshot's regions into a folder, all or nothing.
 ///
 /// # Errors
@@ -311,6 +358,35 @@ pub fn log(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotInfo>, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was exit code 10: a rebase had come between choosing the newest snapshot and reading it.
+    #[test]
+    fn a_snapshot_that_goes_before_it_is_read_is_chosen_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = sustain_store::StoreOptions { create: true, ..Default::default() };
+        let store = Store::open(&folder.path().join("store"), options).unwrap();
+        let service: ServiceName = "notes".parse().unwrap();
+        let path = folder.path().join("ram");
+        let regions = [RegionFile { name: "ram".parse().unwrap(), path: path.clone(), changed: None }];
+        let files = PushFiles { service: &service, regions: &regions, since: None };
+        for text in ["one", "two"] {
+            std::fs::write(&path, text).unwrap();
+            push(&store, &files, NodeId::from_bytes([7; 32]), &sustain_store::NoProgress).unwrap();
+        }
+        let out = folder.path().join("out");
+        let mut is_first = true;
+        let gathered = with_snapshot(&store, "notes@latest", |id| {
+            if std::mem::take(&mut is_first) {
+                store.rebase(&service, None).unwrap();
+            }
+            gather(&store, id, &out, &sustain_store::NoProgress)
+        });
+        assert_eq!(gathered.unwrap().snapshot, store.resolve("notes@latest").unwrap());
+        assert_eq!(std::fs::read_to_string(out.join("ram")).unwrap(), "two");
+        let gone =
+            with_snapshot(&store, "notes@-1", |id| gather(&store, id, &out, &sustain_store::NoProgress));
+        assert_eq!(gone.unwrap_err().exit_code, 10);
+    }
 
     /// Whoever asked a daemon was once told to leave out `--store`, which was not there.
     #[test]

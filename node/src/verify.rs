@@ -34,8 +34,28 @@ pub fn verify(
     pace: Pace,
     progress: &dyn Progress,
 ) -> Result<VerifyReport, Failure> {
+    let Some(what) = call.what.as_deref() else { return run(store, call, Scope::Everything, pace, progress) };
+    let services = store.services().map_err(|error| Failure::of(&error, error.kind()))?;
+    match ServiceName::new(what) {
+        // A service's name is one only if it has snapshots here: the beginning of an id may look like one.
+        Ok(service) if services.contains(&service) => {
+            run(store, call, Scope::Service(service), pace, progress)
+        }
+        _ => operations::with_snapshot(store, what, |snapshot| {
+            run(store, call, Scope::Snapshot(snapshot), pace, progress)
+        }),
+    }
+}
+
+fn run(
+    store: &Store,
+    call: &VerifyCall,
+    scope: Scope,
+    pace: Pace,
+    progress: &dyn Progress,
+) -> Result<VerifyReport, Failure> {
     let options = VerifyOptions {
-        scope: scope(store, call.what.as_deref())?,
+        scope,
         depth: call.sample.map_or(Depth::Contents, Depth::Sample),
         seed: call.seed.unwrap_or_else(rand::random),
         rate_bytes: call.rate_bytes,
@@ -53,14 +73,4 @@ pub fn verify(
         }
         error => Failure::of(&error, error.kind()),
     })
-}
-
-/// A service's name is one only if it has snapshots here: the beginning of an id may look like one.
-fn scope(store: &Store, what: Option<&str>) -> Result<Scope, Failure> {
-    let Some(what) = what else { return Ok(Scope::Everything) };
-    let services = store.services().map_err(|error| Failure::of(&error, error.kind()))?;
-    match ServiceName::new(what) {
-        Ok(service) if services.contains(&service) => Ok(Scope::Service(service)),
-        _ => operations::resolve(store, what).map(Scope::Snapshot),
-    }
 }

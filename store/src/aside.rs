@@ -74,8 +74,7 @@ impl Store {
     /// Sets the pack aside that reading has found to be damaged, so that no push relies on it.
     pub(crate) fn set_aside_found(&self, fault: &Fault) {
         let Fault::Damaged { path, .. } = fault else { return };
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(id) = Layout::parse_pack(name) else { return };
+        let Some(id) = Layout::pack_of(path) else { return };
         if let Err(error) = self.set_aside_if_damaged(id) {
             tracing::warn!(pack = %id, error = error_chain(&error), "a damaged pack can't be set aside");
         }

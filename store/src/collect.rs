@@ -21,7 +21,7 @@ use crate::rebase_report::RebaseReport;
 use crate::state::{Snapshot, State};
 use crate::store::Store;
 use crate::sweep::list_packs;
-use crate::{Fault, Progress, ReadError};
+use crate::{ErrorKind, Fault, Progress, ReadError};
 
 /// A snapshot in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,7 +76,8 @@ pub struct PreparedGc {
 
 impl Store {
     /// Prepares the collection of a service: decides what goes, and does what takes long if that needs a new
-    /// generation. Its base is the newest durable snapshot, or the newest one if none is durable.
+    /// generation. Its base is the newest durable snapshot, or the newest one if none is durable. Where the disk has no
+    /// room for a new generation, it lets go of what the present one can do without.
     ///
     /// # Errors
     /// If there is no snapshot, if something that stays is damaged, if the disk is full or fails, or if it was stopped.
@@ -100,8 +101,16 @@ impl Store {
             let goal = if why.get().is_some() { Goal::NewGeneration } else { Goal::ItsGeneration };
             Ok((promoted, goal))
         };
-        let rebase = self.prepare(service, options, choose, progress)?;
-        Ok(PreparedGc { rebase, why: why.get() })
+        match self.prepare(service, options, choose, progress) {
+            // A new generation would take less in the end, but has to be written first.
+            Err(error) if error.kind() == ErrorKind::NoSpace && why.take().is_some() => {
+                let choose =
+                    |state: &State| choose(state).map(|(promoted, _)| (promoted, Goal::ItsGeneration));
+                let rebase = self.prepare(service, options, choose, progress)?;
+                Ok(PreparedGc { rebase, why: None })
+            }
+            rebase => Ok(PreparedGc { rebase: rebase?, why: why.get() }),
+        }
     }
 
     /// Whether what stays is to be described by a new base.

@@ -38,8 +38,7 @@ pub(crate) fn run(args: &CatArgs, choice: &Choice, output: &Output) -> Result<u8
             .with_hint("leave out --json; `snapctl log SERVICE --json` describes snapshots"));
     }
     let store = choice.readable_store()?;
-    let snapshot = operations::resolve(&store, &args.snapshot)?;
-    let reader = store.open_snapshot(snapshot).map_err(|error| Failure::of(&error, error.kind()))?;
+    let reader = operations::open(&store, &args.snapshot)?;
     let mut out = output.data()?;
     match cat(&reader, &args.region, args.offset, args.length, &mut out) {
         Ok(_) => Ok(0),

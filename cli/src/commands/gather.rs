@@ -34,9 +34,10 @@ pub(crate) fn run(args: GatherArgs, choice: &Choice, output: &Output) -> Result<
         .map_err(|error| Failure::new(2, format!("{}: {error}", args.to.display())))?;
     let value = match choice.place(false)? {
         Place::Folder(store) => {
-            let snapshot = operations::resolve(&store, &args.snapshot)?;
             let bar = Bar::new("gather", output.is_json());
-            let gathered = operations::gather(&store, snapshot, &to, &bar);
+            let gathered = operations::with_snapshot(&store, &args.snapshot, |snapshot| {
+                operations::gather(&store, snapshot, &to, &bar)
+            });
             bar.finish();
             to_value(&gathered?)?
         }

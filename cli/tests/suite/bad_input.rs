@@ -109,6 +109,27 @@ fn a_damaged_key_is_to_be_had_from_a_copy() {
     patch(&bench.store().join("keys/s"), 40, b"!");
     let said = gather_fails(&bench, "s@latest", 13);
     assert!(said.contains("put the key back from a copy"), "{said}");
+    // Another service is not concerned.
+    let path = bench.write("other", &noise(7, 90_000));
+    bench.push("other", &[("ram", &path)]);
+    assert!(fs::read(bench.gather("other@latest", "out").join("ram")).unwrap() == fs::read(&path).unwrap());
+    verify_names(&bench, &[&bench.store().join("keys/s")]);
+}
+
+/// Only an exit code said that something was wrong.
+#[test]
+fn a_folder_that_is_no_store_or_nobodys_to_read_is_told_with_what_to_do() {
+    let bench = Bench::new();
+    fs::create_dir(bench.store()).unwrap();
+    fs::write(bench.store().join("letter"), b"dear").unwrap();
+    let path = bench.write("ram", b"ram");
+    let region = format!("ram={}", path.display());
+    for arguments in [&["log", "s"][..], &["push", "s", "--region", &region]] {
+        let output = bench.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("is no store") && said.contains("hint: name the folder of a store"), "{said}");
+    }
 }
 
 #[test]

@@ -171,7 +171,13 @@ async fn gather(State(state): Shared, call: Result<Json<GatherCall>, JsonRejecti
             .with_hint("`snapctl status` shows which nodes can be reached")
     })?;
     let store = state.store.clone();
-    let mut output = blocking(move || operations::gather(&store, snapshot, &call.to, &NoProgress)).await?;
+    let gather = move || {
+        // A rebase may have renamed it meanwhile.
+        operations::with_snapshot(&store, &snapshot.to_string(), |snapshot| {
+            operations::gather(&store, snapshot, &call.to, &NoProgress)
+        })
+    };
+    let mut output = blocking(gather).await?;
     output.bytes_fetched = fetched.bytes_fetched;
     output.seconds = started.elapsed().as_secs_f64();
     Ok(Json(output))
