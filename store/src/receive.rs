@@ -123,8 +123,8 @@ impl PackReceiver {
     }
 }
 
-/// The turn of a pack that no manifest lists and that was kept since one can't be read: it goes when all can. What comes
-/// from elsewhere has its turn before it.
+/// The turn of a pack that no manifest lists and that was kept since one can't be read: it goes when all can, or first
+/// where there are too many.
 pub(crate) const IN_DOUBT: u64 = u64::MAX;
 
 /// Notes a received pack; drops the oldest ones if there are too many that nobody has imported.
@@ -137,7 +137,7 @@ fn register(shared: &Shared, commit: &mut Commit<'_>, pack: PackRef) -> Result<(
         let order = turns.max().map_or(1, |last| last.saturating_add(1));
         changes.add.received.insert(pack.id, order);
         if state.received.len() >= limits::RECEIVED_PACKS_MAX {
-            let oldest = state.received.iter().min_by_key(|(_, order)| **order);
+            let oldest = state.received.iter().min_by_key(|(_, order)| order.wrapping_add(1));
             changes.remove.received.extend(oldest.map(|(id, order)| (*id, *order)));
         }
     }

@@ -29,6 +29,11 @@ pub(crate) struct GcArgs {
     #[arg(long)]
     dry_run: bool,
 
+    /// Let go for good of snapshots whose manifest is missing or damaged, and of the deltas of such a base; nothing else is
+    /// collected, as what they list may be needed until then
+    #[arg(long, conflicts_with_all = ["service", "keep_last", "keep_hourly", "keep_daily"])]
+    forget_lost: bool,
+
     /// Keep so many of the newest
     #[arg(long, value_name = "N")]
     keep_last: Option<u32>,
@@ -43,6 +48,9 @@ pub(crate) struct GcArgs {
 }
 
 pub(crate) fn run(args: GcArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    if args.forget_lost {
+        return forget_lost(args.dry_run, choice, output);
+    }
     let keep = Keep { last: args.keep_last, hourly: args.keep_hourly, daily: args.keep_daily };
     let call = GcCall { service: args.service, dry_run: args.dry_run, keep };
     let value = match choice.place(false)? {
@@ -55,6 +63,19 @@ pub(crate) fn run(args: GcArgs, choice: &Choice, output: &Output) -> Result<u8, 
         Place::Daemon(client) => client.post("/v1/gc", &call)?,
     };
     output.result(&value, words)?;
+    Ok(0)
+}
+
+/// Beside a node, too: what is lost there is not to be sent by others any more.
+fn forget_lost(dry_run: bool, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let store = choice.readable_store()?;
+    let forgotten = store.forget_lost(dry_run).map_err(|fault| Failure::of(&fault, fault.kind()))?;
+    let value = serde_json::json!({ "dry_run": dry_run, "forgotten": forgotten });
+    output.result(&value, |_| {
+        let does = if dry_run { "would be let go of" } else { "let go of" };
+        let ids: Vec<String> = forgotten.iter().map(|id| format!("  {id}\n")).collect();
+        format!("{} {does}\n{}", counted(ids.len() as u64, "snapshot", "snapshots"), ids.concat())
+    })?;
     Ok(0)
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn without<K: Ord, V, W>(map: &mut BTreeMap<K, V>, keys: &BTreeMap<K,
 impl Changes {
     /// Whether files can go after them.
     pub(crate) fn drop_something(&self) -> bool {
-        !(self.remove.snapshots.is_empty() && self.remove.packs.is_empty() && self.remove.gone.is_empty())
+        !(self.remove.snapshots.is_empty() && self.remove.packs.is_empty())
     }
 
     /// Whether nothing changes.

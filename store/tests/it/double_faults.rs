@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sustain_proto::SnapshotId;
-use sustain_store::{NoProgress, RebaseOptions, Retention, Store, StoreOptions};
+use sustain_store::{ErrorKind, NoProgress, RebaseOptions, Retention, Store, StoreOptions};
 
 use crate::common::*;
 use crate::keeping::state;
@@ -145,4 +145,50 @@ fn a_disk_that_fails_while_the_database_is_made_anew_costs_nothing() {
         }
         assert!(calls > 5, "{calls}");
     }
+}
+
+/// Nobody can say that what is lost stays lost but who has lost it.
+#[test]
+fn what_is_lost_for_good_is_let_go_of_on_purpose() {
+    for is_damaged in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = create(dir.path());
+        let ids = [1, 2].map(|number| push(&store, "mail", &state(number)).snapshot);
+        push(&store, "web", &state(1));
+        drop(store);
+        fs::remove_file(dir.path().join("journal")).unwrap();
+        let base = manifest(dir.path(), ids[0]);
+        let good = fs::read(&base).unwrap();
+        if is_damaged {
+            fs::write(&base, b"none").unwrap()
+        } else {
+            fs::remove_file(&base).unwrap()
+        }
+        let store = open(dir.path());
+        assert_eq!(store.resolve("mail@latest").unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(restore(&store, store.resolve("web@latest").unwrap()), state(1), "it is not web's");
+        assert_eq!(store.forget_lost(true).unwrap(), ids.into());
+        assert_eq!(store.forget_lost(false).unwrap(), ids.into());
+        drop(store);
+        let store = open(dir.path());
+        assert_eq!((store.opened().bad.len(), files(&dir.path().join("packs")).len()), (0, 1));
+        push(&store, "mail", &state(3));
+        assert_eq!(store.snapshots(Some(&service("mail"))).unwrap().len(), 1);
+        verify_good(&store);
+        drop(store);
+        // Once it is forgotten, it is known no more than any other file.
+        fs::write(&base, &good).unwrap();
+        drop(open(dir.path()));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let id = push(&store, "mail", &state(1)).snapshot;
+    drop(store);
+    let good = fs::read(manifest(dir.path(), id)).unwrap();
+    fs::remove_file(manifest(dir.path(), id)).unwrap();
+    let store = open(dir.path());
+    fs::write(manifest(dir.path(), id), good).unwrap();
+    assert!(store.forget_lost(false).unwrap().is_empty(), "it is back");
+    drop(store);
+    assert_eq!(restore(&open(dir.path()), id), state(1));
 }
