@@ -29,8 +29,8 @@ pub(crate) struct GcArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Let go for good of snapshots whose manifest is missing or damaged, and of the deltas of such a base; nothing else is
-    /// collected, as what they list may be needed until then
+    /// Let go for good of snapshots whose manifest is missing or damaged, and of the deltas of such a base, and collect
+    /// nothing else
     #[arg(long, conflicts_with_all = ["service", "keep_last", "keep_hourly", "keep_daily"])]
     forget_lost: bool,
 

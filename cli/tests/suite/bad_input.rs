@@ -88,6 +88,21 @@ fn a_base_whose_manifest_is_gone_is_named() {
     fs::remove_file(&manifest).unwrap();
     gather_fails(&bench, "s@latest", 13);
     verify_names(&bench, &[&manifest]);
+    // Also when the database, which knew it, is gone too: what it lists stays until somebody lets go of it.
+    fs::remove_file(bench.store().join("journal")).unwrap();
+    for _ in 0..2 {
+        verify_names(&bench, &[&manifest]);
+        assert_eq!(bench.run(&["gc"]).status.code(), Some(13));
+    }
+    assert_eq!(files_below(&bench.store().join("packs")).len(), 2);
+    let would = bench.json(&["gc", "--forget-lost", "--dry-run"]);
+    assert_eq!(would["forgotten"].as_array().unwrap().len(), 2);
+    assert_eq!(bench.json(&["gc", "--forget-lost"])["forgotten"], would["forgotten"]);
+    bench.json(&["gc"]);
+    assert_eq!(files_below(&bench.store().join("packs")).len(), 0);
+    let path = bench.write("other", &noise(7, 90_000));
+    bench.push("s", &[("ram", &path)]);
+    assert!(fs::read(bench.gather("s@latest", "out").join("ram")).unwrap() == fs::read(&path).unwrap());
 }
 
 /// It was exit code 1, and nothing said what to do.
