@@ -24,6 +24,8 @@ fn folders_in_the_folders_of_temporary_files_are_swept_too() {
     let nested = dir.path().join("tmp/1-0011223344556677/one/two");
     fs::create_dir_all(&nested).unwrap();
     fs::write(nested.join("file"), b"half").unwrap();
+    symlink("loop", dir.path().join("tmp/loop")).unwrap();
+    symlink("loop", dir.path().join("processes/loop")).unwrap();
     let store = open(dir.path());
     assert_eq!(restore(&store, id), state(1));
     assert!(!dir.path().join("tmp/1-0011223344556677").exists());
