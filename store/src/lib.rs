@@ -3,8 +3,8 @@
 //!
 //! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack,
 //! manifests/<id>.manifest, pins/NAME, processes/, tmp/, reserve}`. Packs and manifests are the truth; the journal
-//! holds only what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync, rename,
-//! sync the folder; then one entry of the journal.
+//! holds only what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync,
+//! rename, sync the folder; then one entry of the journal.
 
 pub mod disk;
 #[doc(hidden)]
