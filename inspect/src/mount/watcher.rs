@@ -2,7 +2,8 @@
 //!
 //! It reads a pipe whose other end only this process has. A line means that all is done; the pipe's end without one
 //! means that nobody was left to unmount. It takes away only what answers no more, so that a mount which came
-//! after ours stays.
+//! after ours stays. It asks for the file system's statistics (`stat -f`), which are always asked of the mount's process:
+//! of the folder itself the kernel remembers for a second what it was told, and so answers for a dead one.
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -16,7 +17,7 @@ const WATCH: &str = r#"
 trap '' HUP INT QUIT TERM
 cd /
 read -r _ && exit 0
-stat -- "$1" > /dev/null 2>&1 && exit 0
+stat -f -- "$1" > /dev/null 2>&1 && exit 0
 shift
 exec "$@"
 "#;
