@@ -75,9 +75,17 @@ fn words(status: &NodeStatus) -> String {
 fn scrub_words(scrub: &ScrubStatus) -> String {
     let now_ms = sustain_node::clock::wall_ms();
     let ago = |ms: u64| format!("{} ago", text::seconds(now_ms.saturating_sub(ms) as f64 / 1_000.0));
+    let (all, checked) = (scrub.packs, scrub.packs.saturating_sub(scrub.packs_unchecked));
     let mut text = match scrub.full_ms {
-        Some(ms) => format!("\nall packs were last checked {}", ago(ms)),
-        None => "\nnot all packs were checked yet".to_owned(),
+        _ if all == 0 => "\nthere are no packs to check yet".to_owned(),
+        Some(ms) if checked == all => format!("\nall packs were last checked {}", ago(ms)),
+        Some(ms) => {
+            format!(
+                "\n{checked} of {all} packs were checked; the others came after the last pass, {}",
+                ago(ms)
+            )
+        }
+        None => format!("\n{checked} of {all} packs were checked so far"),
     };
     if scrub.began_ms.is_some() && scrub.bytes_total > 0 {
         let percent = u128::from(scrub.bytes_done) * 100 / u128::from(scrub.bytes_total);
