@@ -10,6 +10,7 @@ use sustain_proto::ServiceName;
 use sustain_store::{ChangeKeyError, Secret, Secrets, error_chain};
 
 use super::{newest, secret_failure, secret_file};
+use crate::args::EXIT_CODES;
 use crate::commands::service::edit_failure;
 use crate::output::Output;
 use crate::whereabouts::{Choice, Place};
@@ -21,7 +22,12 @@ use crate::whereabouts::{Choice, Place};
 /// where no service is named; a service that has no file of its own gets one. Copy the file to every node that is to
 /// run the service before you restart any: a node that lacks the new secret keeps what comes, and can't run it.
 /// Several --config change the nodes that are on this machine.
+///
+/// Examples:
+///   snapctl --store ./states key change mail
+///   snapctl key change mail --config node-1/config.toml --config node-2/config.toml
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = EXIT_CODES)]
 pub(crate) struct ChangeArgs {
     /// The service [default: the cluster's secret, from which keys of services follow that have no file of their own]
     service: Option<ServiceName>,

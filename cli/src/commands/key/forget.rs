@@ -10,6 +10,7 @@ use sustain_proto::{KeyId, ServiceName};
 use sustain_store::{Secret, ServiceKeys};
 
 use super::{secret_failure, secret_file};
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::whereabouts::Choice;
 
@@ -17,7 +18,10 @@ use crate::whereabouts::Choice;
 ///
 /// The newest one always stays, and so does every one that a snapshot here needs. Each node is asked for its own
 /// store: run it on each. A store without a node (--store) does this by itself.
+///
+/// Example: snapctl key forget mail --config node-1/config.toml
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct ForgetArgs {
     /// The service [default: the cluster's secret]
     service: Option<ServiceName>,
