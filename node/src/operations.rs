@@ -302,7 +302,8 @@ pub(crate) fn what_there_is(store: &Store, selector: Option<&str>) -> String {
     if services.len() > names.len() {
         names.push("...");
     }
-    format!("here are snapshots of: {}; `snapctl log {first}` lists one's", names.join(", "))
+    let lists = if names.len() == 1 { "lists them" } else { "lists those of one" };
+    format!("here are snapshots of: {}; `snapctl log {first}` {lists}", names.join(", "))
 }
 
 /// Writes a snapshot's regions into a folder, all or nothing.

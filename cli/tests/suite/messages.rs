@@ -65,6 +65,9 @@ fn a_name_that_is_not_here_is_answered_by_those_that_are() {
         (&["gather", "mail", "--to", "/nonexistent"], 2, "mail@latest"),
         (&["cat", "mail@-5", "ram"], 10, "`snapctl log mail`"),
         (&["cat", "mail@latest", "disk0"], 10, "hint"),
+        (&["rebase", "nope"], 10, "mail, web"),
+        (&["gc", "nope"], 10, "mail, web"),
+        (&["key", "forget", "mail"], 2, "`snapctl rebase SERVICE`"),
     ] {
         let (code, _, error) = said(&bench, arguments);
         assert_eq!(code, Some(expected), "{arguments:?}: {error}");
@@ -83,6 +86,11 @@ fn a_list_of_changes_and_a_folder_that_are_none_are_refused_with_a_hint() {
     let push = ["--store", store, "push", "s", "--region", &ram, "--changed", &list];
     let error = fails(&push, 1);
     assert!(error.contains("hint: a list is a file"), "{error}");
+    let error = fails(&["--store", path.to_str().unwrap(), "log", "s"], 2);
+    assert!(
+        error.contains("is no store: it is no folder") && error.contains("hint: name the folder"),
+        "{error}"
+    );
     let error = fails(&["--store", store, "gather", "s@latest", "--to", path.to_str().unwrap()], 2);
     assert!(error.contains("is no folder") && error.contains("hint: name a folder"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), noise(1, 100_000));

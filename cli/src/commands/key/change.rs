@@ -39,7 +39,8 @@ pub(super) fn run(args: ChangeArgs, choice: &Choice, output: &Output) -> Result<
 
 fn in_store(args: ChangeArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let service = args.service.ok_or_else(|| {
-        Failure::new(2, "no service given").with_hint("name the service whose key is to change")
+        Failure::new(2, "no service given")
+            .with_hint("name the service whose key is to change; `snapctl key list` lists them")
     })?;
     let Place::Folder(store) = choice.place(false)? else {
         return Err(Failure::new(2, "no store given").with_hint("name it with --store DIR"));

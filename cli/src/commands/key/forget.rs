@@ -28,6 +28,12 @@ pub(crate) struct ForgetArgs {
 }
 
 pub(super) fn run(args: ForgetArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    if choice.store.is_some() {
+        return Err(Failure::new(2, "a store by itself forgets an old key when nothing needs it any more")
+            .with_hint(
+                "`snapctl rebase SERVICE` gets it there; `snapctl key list` shows what each key is for",
+            ));
+    }
     let (_, config) = choice.load_config()?;
     let service = args.service.as_ref();
     let path = secret_file(&config, service)?.ok_or_else(|| {
