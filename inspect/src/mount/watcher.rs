@@ -2,8 +2,7 @@
 //!
 //! It reads a pipe whose other end only this process has. A line means that all is done; the pipe's end without one
 //! means that nobody was left to unmount. It takes away only what answers no more, so that a mount which came
-//! after ours stays. It asks for the file system's statistics (`stat -f`), which are always asked of the mount's process:
-//! of the folder itself the kernel remembers for a second what it was told, and so answers for a dead one.
+//! after ours stays.
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -12,12 +11,15 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::helper;
 
+/// It lists the folder, which the kernel must ask a living process about: a folder's attributes it would know by itself
+/// for a while after the process is dead, and its pipe is closed before its mount.
+///
 /// Argument: the mount point, then the command that unmounts. Signals of the terminal are for the one that is watched.
 const WATCH: &str = r#"
 trap '' HUP INT QUIT TERM
 cd /
 read -r _ && exit 0
-stat -f -- "$1" > /dev/null 2>&1 && exit 0
+ls -A -- "$1" > /dev/null 2>&1 && exit 0
 shift
 exec "$@"
 "#;
