@@ -316,8 +316,7 @@ fn describe(snapshot: &Snapshot) -> DamagedSnapshot {
 
 /// A bad file, by where it is now: packs may have been set aside.
 fn bad_file(shared: &Shared, path: PathBuf, reason: String) -> BadFile {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let aside = Layout::parse_pack(name).map(|id| shared.layout.aside_pack(&id));
+    let aside = Layout::pack_of(&path).map(|id| shared.layout.aside_pack(&id));
     let is_there = |path: &Path| shared.disk.stamp(path).is_ok();
     match aside.filter(|aside| !is_there(&path) && is_there(aside)) {
         Some(aside) => BadFile { path: aside, reason },
