@@ -1,4 +1,4 @@
-//! A region's file that is pushed under the eyes of a user: it tells how far reading it is, and ends where he wants it to.
+//! A region's file that is pushed under the eyes of a user: it tells how far reading it is, and ends where he wants.
 
 use std::io;
 use std::ops::Range;

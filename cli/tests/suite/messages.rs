@@ -21,7 +21,7 @@ fn region(name: &str, path: &Path) -> String {
     format!("{name}={}", path.display())
 }
 
-/// `log` listed nothing where all were damaged, and `verify` named neither snapshots nor the place of what it had moved.
+/// `log` listed nothing where all were damaged, and `verify` named neither snapshots nor where it had moved a pack.
 #[test]
 fn damaged_snapshots_are_listed_with_what_is_wrong_and_where_it_is() {
     let bench = Bench::new();

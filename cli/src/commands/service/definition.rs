@@ -70,7 +70,8 @@ pub(crate) struct DefinitionArgs {
     accel: Accel,
 
     /// File with a secret of the service's own, mode 0600, if its key is not to follow from the cluster's: a node
-    /// without it keeps the service's snapshots and can't read them. `snapctl key change` and `key export` make such files
+    /// without it keeps the service's snapshots and can't read them. `snapctl key change` and `key export` make such
+    /// files
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 
