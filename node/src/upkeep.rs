@@ -9,7 +9,7 @@ use sustain_store::{
 };
 
 use crate::clock;
-use crate::operations::{self, Failure};
+use crate::operations::{self, Failure, VERIFY_HINT};
 
 /// Which older snapshots are to be kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,13 @@ fn failed(store: &Store, service: &ServiceName, error: &RebaseError) -> Failure 
     match error {
         RebaseError::Cancelled => {
             Failure::new(130, "interrupted; nothing was lost: what was not done yet is as it was")
+        }
+        RebaseError::Read(ReadError::NotFound { .. }) if !store.snapshots_known(service).is_empty() => {
+            Failure::new(
+                13,
+                format!("no snapshot of {service} can be read whole: files are missing or damaged"),
+            )
+            .with_hint(VERIFY_HINT)
         }
         RebaseError::Read(ReadError::NotFound { .. }) => {
             Failure::new(10, format!("there is no snapshot of {service} here"))

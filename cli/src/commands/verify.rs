@@ -21,11 +21,11 @@ use crate::whereabouts::{Choice, Place};
 /// the other nodes if there are any, and stored again by a push that brings the same. What can still be read of it is
 /// read until then. A sample compares packs with their ids; otherwise all chunks are decoded and compared with theirs.
 ///
-/// Examples:
-///   snapctl --store ./states verify mail@latest
-///   snapctl --store ./states verify --sample 5% --rate 20M
+/// Example, what one snapshot needs: snapctl --store ./states verify mail@latest
+///
+/// Example, some of the packs, slowly: snapctl --store ./states verify --sample 5% --rate 20M
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment, after_help = EXIT_CODES)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct VerifyArgs {
     /// A service, or a snapshot as gather names one [default: everything]
     #[arg(value_name = "SERVICE|SNAPSHOT")]

@@ -44,6 +44,8 @@ fn damaged_snapshots_are_listed_with_what_is_wrong_and_where_it_is() {
     assert_eq!(listed.matches("problem: pack ").count(), 2, "{listed}");
     assert!(listed.contains("(set aside): its hash"), "{listed}");
     assert!(warned.contains("2 snapshots of mail can't be read"), "{warned}");
+    let (code, _, error) = said(&bench, &["gc", "mail"]);
+    assert!(code == Some(13) && error.contains("no snapshot of mail can be read whole"), "{error}");
     let output = bench.run(&["log", "mail"]);
     let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((listed[1]["id"] == second["snapshot"], listed[1]["problem"].is_string()), (true, true));

@@ -23,11 +23,11 @@ use crate::whereabouts::{Choice, Place};
 /// run the service before you restart any: a node that lacks the new secret keeps what comes, and can't run it.
 /// Several --config change the nodes that are on this machine.
 ///
-/// Examples:
-///   snapctl --store ./states key change mail
-///   snapctl key change mail --config node-1/config.toml --config node-2/config.toml
+/// Example, of a store: snapctl --store ./states key change mail
+///
+/// Example, of two nodes: snapctl key change mail --config node-1/config.toml --config node-2/config.toml
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment, after_help = EXIT_CODES)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct ChangeArgs {
     /// The service [default: the cluster's secret, from which keys of services follow that have no file of their own]
     service: Option<ServiceName>,
