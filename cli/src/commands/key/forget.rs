@@ -16,6 +16,7 @@ use crate::whereabouts::Choice;
 
 /// Take old secrets out of a node's file that nothing in its store is sealed under any more
 ///
+/// Needed as the last step of a key's change, so that a node which is broken into gives away no older secret.
 /// The newest one always stays, and so does every one that a snapshot here needs. Each node is asked for its own
 /// store: run it on each. A store without a node (--store) does this by itself.
 ///

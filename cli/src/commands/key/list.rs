@@ -13,7 +13,8 @@ use crate::whereabouts::{Choice, Place};
 /// List the keys by their ids, what each is for, and which are missing
 ///
 /// An id tells a key from others and reveals nothing of it; every manifest carries the one that it is sealed under.
-/// Ends with 14 if a key is missing that snapshots here are sealed under.
+/// Ends with 14 if a key is missing that snapshots here are sealed under. Needed when a command ends with 14, and after
+/// `key change`: it says when nothing is sealed under the old key any more, and so when `key forget` may follow.
 ///
 /// Example: snapctl --store ./states key list mail
 #[derive(Debug, Args)]
