@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::ServiceName;
-use sustain_store::{Depth, Pace, Progress, Sample, Scope, Store, VerifyError, VerifyOptions, VerifyReport};
+use sustain_store::{
+    Depth, Pace, Progress, ReadError, Sample, Scope, Store, VerifyError, VerifyOptions, VerifyReport,
+};
 
 use crate::operations::{self, Failure};
 
@@ -34,16 +36,11 @@ pub fn verify(
     pace: Pace,
     progress: &dyn Progress,
 ) -> Result<VerifyReport, Failure> {
-    let Some(what) = call.what.as_deref() else { return run(store, call, Scope::Everything, pace, progress) };
-    let services = store.services().map_err(|error| Failure::of(&error, error.kind()))?;
-    match ServiceName::new(what) {
-        // A service's name is one only if it has snapshots here: the beginning of an id may look like one.
-        Ok(service) if services.contains(&service) => {
-            run(store, call, Scope::Service(service), pace, progress)
-        }
-        _ => operations::with_snapshot(store, what, |snapshot| {
+    match (scope(store, call.what.as_deref())?, call.what.as_deref()) {
+        (Scope::Snapshot(_), Some(what)) => operations::with_snapshot(store, what, |snapshot| {
             run(store, call, Scope::Snapshot(snapshot), pace, progress)
         }),
+        (scope, _) => run(store, call, scope, pace, progress),
     }
 }
 
@@ -73,4 +70,23 @@ fn run(
         }
         error => Failure::of(&error, error.kind()),
     })
+}
+
+/// A service's name is one only if it has snapshots here: the beginning of an id may look like one.
+fn scope(store: &Store, what: Option<&str>) -> Result<Scope, Failure> {
+    let Some(what) = what else { return Ok(Scope::Everything) };
+    let services = store.services().map_err(|error| Failure::of(&error, error.kind()))?;
+    let is_name = match ServiceName::new(what) {
+        Ok(service) if services.contains(&service) => return Ok(Scope::Service(service)),
+        name => name.is_ok(),
+    };
+    match store.resolve(what) {
+        Ok(snapshot) => Ok(Scope::Snapshot(snapshot)),
+        // Neither the one nor the other.
+        Err(ReadError::NotFound { .. } | ReadError::Selector { .. }) if is_name => {
+            Err(Failure::new(10, format!("there is no service and no snapshot {what} here"))
+                .with_hint(operations::what_there_is(store, None)))
+        }
+        Err(_) => operations::resolve(store, what).map(Scope::Snapshot),
+    }
 }
