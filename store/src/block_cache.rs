@@ -39,6 +39,12 @@ impl Default for BlockCache {
 }
 
 impl BlockCache {
+    /// For one push by so many threads.
+    pub(crate) fn of_push(workers: u64) -> Self {
+        let bytes = (workers * limits::PUSH_CACHE_BYTES).min(limits::BLOCK_CACHE_BYTES);
+        Self { blocks: Cache::with_weighter(limits::BLOCK_CACHE_ITEMS, bytes, Bytes) }
+    }
+
     pub(crate) fn get(&self, pack: PackId, block: u32) -> Option<Arc<Vec<u8>>> {
         self.blocks.get(&(pack, block))
     }

@@ -11,6 +11,10 @@ pub const BATCH_JOBS: usize = 4 * BATCH_POSITIONS as usize;
 /// machines with many cores.
 pub const WORKERS_MAX: usize = 16;
 
+/// Folders that are synced at the same time: a journal of the file system's then has all of them, where one after the
+/// other takes one each.
+pub const AT_ONCE_MAX: usize = 16;
+
 /// Cores that work behind others' leaves to them: one, for the VM that is saved. A guess at its processors' number
 /// that is right on the small machines where it matters.
 pub const CORES_LEFT_BEHIND: usize = 1;
@@ -44,6 +48,11 @@ pub const BLOCKS_KEPT: usize = 4;
 /// Bytes of decoded blocks that a store keeps: of those that chunks refer to or share pages with. A guess: it spans 256
 /// MiB of memory of which a quarter changes all the time. What is referred to beyond that is decoded again and again.
 pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+
+/// The same, for each worker of the first push since a store was opened, which for a process that pushes once is the
+/// only one: memory that is taken for the first time costs as much as decoding what it would hold. With half of it a
+/// push of a mail guest's changes took a quarter more.
+pub const PUSH_CACHE_BYTES: u64 = 8 << 20;
 
 /// Blocks that its table is laid out for.
 pub const BLOCK_CACHE_ITEMS: usize = 512;
