@@ -211,6 +211,9 @@ impl Database {
     pub(crate) fn apply(&mut self, changes: &Changes) -> Result<(), Fault> {
         if self.renew {
             self.write_anew().map_err(|(fault, _)| fault)?;
+            if changes.is_nothing() {
+                return Ok(());
+            }
         }
         let fault = match self.append(changes) {
             Ok(()) => {

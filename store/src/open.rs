@@ -206,7 +206,8 @@ fn settle(
 }
 
 /// Names of which a store's folder has at least one.
-const MARKS: [&str; 5] = ["packs", "manifests", "journal", "tmp", "processes"];
+const MARKS: [&str; 5] = ["packs", "manifests", JOURNAL, "tmp", "processes"];
+const JOURNAL: &str = "journal";
 /// What an empty folder may hold: file systems put this at their root.
 const HARMLESS: &str = "lost+found";
 
@@ -246,6 +247,9 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
     for folder in [layout.packs(), layout.manifests(), layout.all_temporaries(), layout.processes()] {
         disk.create_folder(&folder).during("create", &folder)?;
     }
-    disk.sync_folder(root).during("sync", root)?;
+    // Where there is no database, who makes one does that.
+    if entries.iter().any(|entry| entry.name == JOURNAL) {
+        disk.sync_folder(root).during("sync", root)?;
+    }
     Ok(lock)
 }
