@@ -54,6 +54,9 @@ pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 /// push of a mail guest's changes took a quarter more.
 pub const PUSH_CACHE_BYTES: u64 = 8 << 20;
 
+/// Blocks of these that its table is laid out for.
+pub const PUSH_CACHE_ITEMS: usize = 16;
+
 /// Blocks that its table is laid out for.
 pub const BLOCK_CACHE_ITEMS: usize = 512;
 
