@@ -86,6 +86,7 @@ impl Encoder {
         let mut zstd = Compressor::new(level)?;
         if level == limits::ZSTD_LEVEL {
             zstd.set_parameter(CParameter::MinMatch(limits::ZSTD_MATCH_BYTES))?;
+            zstd.set_parameter(CParameter::HashLog(limits::ZSTD_HASH_LOG))?;
         }
         Ok(Self {
             key: key.clone(),
@@ -325,6 +326,42 @@ mod tests {
             for bytes in [data.len() - 1, data.len() + 1] {
                 assert!(decoder.decode(block.encoding, &stored, &prefix, bytes, &mut Vec::new()).is_err());
             }
+        }
+    }
+
+    /// zstd would take such a page for a dictionary of its own kind, and find it damaged, unless it is told what it is.
+    #[test]
+    fn a_page_that_begins_like_a_dictionary_of_zstd_is_one_of_contents() {
+        let mut old = noise(1, CHUNK_BYTES);
+        old[..4].copy_from_slice(&MAGIC_DICTIONARY.to_le_bytes());
+        let mut new = old.clone();
+        new[100..200].copy_from_slice(&noise(2, 100));
+        let mut encoder = encoder();
+        encoder.add(id(1), &new, Some((id(2), &old)), None);
+        let prefix = encoder.prefix.clone();
+        assert!(prefix == old[..4_096]);
+        let block = encoder.finish().unwrap().unwrap();
+        assert_eq!(block.encoding, Encoding::Delta);
+        let (stored, mut data) = (opened(&block), Vec::new());
+        Decoder::new().unwrap().decode(block.encoding, &stored, &prefix, 4_096, &mut data).unwrap();
+        assert!(data == new[..4_096]);
+    }
+
+    /// What is compressed with a context that is used again is what the format says: a frame with a prefix.
+    #[test]
+    fn a_dictionary_is_a_prefix_to_whoever_reads_it() {
+        let old = noise(1, CHUNK_BYTES);
+        let mut encoder = encoder();
+        for number in 1..4 {
+            encoder.clear();
+            let mut new = old.clone();
+            new[..100].copy_from_slice(&noise(number, 100));
+            encoder.add(id(1), &new, Some((id(2), &old)), None);
+            let prefix = encoder.prefix.clone();
+            let stored = opened(&encoder.finish().unwrap().unwrap());
+            let mut data = Vec::with_capacity(4_096);
+            assert_eq!(decompress_delta(&stored, &prefix, &mut data), Some(4_096));
+            assert!(data == new[..4_096]);
         }
     }
 

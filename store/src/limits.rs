@@ -29,10 +29,13 @@ pub const NICE_BEHIND: i32 = 10;
 pub const ZSTD_LEVEL: i32 = 1;
 /// See [`ZSTD_LEVEL`]; in bytes.
 pub const ZSTD_MATCH_BYTES: u32 = 5;
+/// Slots of zstd's hash table there, as a power of 2: twice as many as by default. It saves 0.6 %, for 1 % of the speed
+/// (docs/benchmarks.md).
+pub const ZSTD_HASH_LOG: u32 = 15;
 
 /// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
 /// at four fifths of the speed (docs/benchmarks.md).
-pub const ZSTD_DELTA_LEVEL: i32 = 3;
+pub const ZSTD_DELTA_LEVEL: i32 = 2;
 
 /// Most chunks of a block. More gain next to nothing (docs/benchmarks.md), and reading one chunk takes decoding the
 /// whole block and what all its chunks refer to.
@@ -51,7 +54,7 @@ pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 
 /// The same, for each worker of the first push since a store was opened, which for a process that pushes once is the
 /// only one: memory that is taken for the first time costs as much as decoding what it would hold. With half of it a
-/// push of a mail guest's changes took a quarter more.
+/// push of a mail guest's changes took 1.4 times the processor's time.
 pub const PUSH_CACHE_BYTES: u64 = 8 << 20;
 
 /// Blocks of these that its table is laid out for.

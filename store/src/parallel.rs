@@ -178,6 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_at_once_is_all_done_and_says_the_first_error() {
+        let things: Vec<usize> = (0..2 * limits::AT_ONCE_MAX + 1).collect();
+        let seen = std::sync::Mutex::new(Vec::new());
+        let work = |thing: &usize| {
+            seen.lock().unwrap().push(*thing);
+            if *thing < 3 { Ok(()) } else { Err(*thing) }
+        };
+        assert_eq!(all_at_once(&things[..3], work), Ok(()));
+        assert_eq!(all_at_once(&things, work), Err(3));
+        let seen = seen.into_inner().unwrap();
+        assert!(things[..limits::AT_ONCE_MAX].iter().all(|thing| seen.contains(thing)));
+        assert_eq!(all_at_once(&[], work), Ok(()));
+    }
+
+    #[test]
     fn the_first_error_is_returned() {
         for pace in [Pace::Full, Pace::Behind] {
             let work =
