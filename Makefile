@@ -128,10 +128,12 @@ bench-data: guest-mail ## Make the states that the store is measured with: the m
 		--to $(TARGET_DIR)/bench-data
 
 .PHONY: bench-encodings
-bench-encodings: ## Compare ways to store what changed between those states
+bench-encodings: ## Compare ways to store what changed between those states, beside whole programs (about 5 minutes)
 	test -d $(TARGET_DIR)/bench-data || $(MAKE) bench-data
-	cargo build $(CARGO_FLAGS) -p sustain-store --example bench-encodings
-	$(TARGET_DIR)/debug/examples/bench-encodings $(TARGET_DIR)/bench-data
+	cargo build $(CARGO_FLAGS) -p sustain-cli -p sustain-store --bin snapctl --example bench-store
+	rustic=$$(scripts/bench-peers $(TARGET_DIR)/peers); \
+	$(TARGET_DIR)/debug/examples/bench-store --data $(TARGET_DIR)/bench-data --snapctl $(TARGET_DIR)/debug/snapctl \
+		--scratch $(TARGET_DIR)/bench-store --rustic "$$rustic" --only-encodings
 
 # QUICK=1: one round, and without what takes minutes. In the target folder, so on its disk.
 .PHONY: bench-store

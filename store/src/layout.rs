@@ -121,6 +121,11 @@ impl Layout {
         name.strip_suffix(PACK_SUFFIX)?.parse().ok()
     }
 
+    /// The pack whose file this is, if it is a pack's.
+    pub(crate) fn pack_of(path: &Path) -> Option<PackId> {
+        path.file_name()?.to_str().and_then(Self::parse_pack)
+    }
+
     /// The pack of which a file with this name says why it was set aside.
     pub(crate) fn parse_reason(name: &str) -> Option<PackId> {
         name.strip_suffix(REASON_SUFFIX)?.parse().ok()
@@ -146,5 +151,7 @@ mod tests {
         assert_eq!(Layout::parse_pack(name), Some(pack));
         assert_eq!(Layout::parse_manifest(name), None);
         assert_eq!(Layout::parse_pack("x.pack"), None);
+        assert_eq!(Layout::pack_of(&layout.aside_pack(&pack)), Some(pack));
+        assert_eq!(Layout::pack_of(Path::new("/")), None);
     }
 }

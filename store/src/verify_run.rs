@@ -13,6 +13,7 @@ use crate::block_cache::BlockCache;
 use crate::checked::Checked;
 use crate::generation::visible;
 use crate::layout::Layout;
+use crate::pins::Pin;
 use crate::rate::Bucket;
 use crate::scrub_plan::{Candidate, in_turn, sample};
 use crate::state::{Snapshot, State};
@@ -46,7 +47,10 @@ pub(crate) struct Run<'a> {
     pub(crate) progress: &'a dyn Progress,
     pub(crate) findings: Mutex<Findings>,
     pub(crate) cache: BlockCache,
+    /// As it was when the run began.
     pub(crate) state: State,
+    /// Holds all its packs, if their contents are read.
+    pin: Option<Pin>,
     /// The snapshots of the scope.
     pub(crate) snapshots: Vec<Arc<Snapshot>>,
     /// The packs of the scope, with their sizes, by id.
@@ -76,7 +80,11 @@ impl<'a> Run<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, VerifyError> {
         let shared = &store.shared;
-        let state = shared.state().clone();
+        // Nothing that is visible now goes before it was looked at.
+        let (state, pin) = shared.pinned(|state| {
+            let packs = state.packs.keys().map(|pack| *pack.as_bytes()).collect();
+            Ok::<_, Fault>((state.clone(), packs))
+        })?;
         let snapshots = snapshots_of(&state, &options.scope).map_err(VerifyError::Scope)?;
         let mut checked = Checked::read(shared.disk.as_ref(), &shared.layout);
         let (now_ms, started) = (now_ms(), Instant::now());
@@ -85,8 +93,11 @@ impl<'a> Run<'a> {
         checked.packs.retain(|id, _| on_disk.contains_key(id));
         let listed: BTreeSet<PackId> =
             snapshots.iter().flat_map(|s| s.manifest.packs.iter().map(|pack| pack.id)).collect();
+        // The other files are what another process is writing, or was dropped before.
         let mut in_scope = on_disk;
-        in_scope.retain(|id, _| options.scope == Scope::Everything || listed.contains(id));
+        in_scope.retain(|id, _| {
+            listed.contains(id) || options.scope == Scope::Everything && state.packs.contains_key(id)
+        });
         let candidate = |id: &PackId| Candidate { id: *id, checked_ms: checked.packs.get(id).copied() };
         let all: Vec<Candidate> = in_scope.keys().map(candidate).collect();
         let count = all.len() as u64;
@@ -102,13 +113,15 @@ impl<'a> Run<'a> {
             }
         };
         let order: Vec<(PackId, u64)> = order.into_iter().map(|id| (id, in_scope[&id])).collect();
-        let run = Self {
+        let mut run = Self {
             store,
             shared,
             options,
             progress,
             findings: Mutex::default(),
             cache: BlockCache::default(),
+            // What only compares packs with their ids may go on for days: it pins each for itself.
+            pin: None,
             state,
             snapshots,
             in_scope,
@@ -119,6 +132,7 @@ impl<'a> Run<'a> {
             started,
         };
         run.known_before(&listed);
+        run.pin = Some(pin).filter(|_| options.depth == Depth::Contents);
         Ok(run)
     }
 
@@ -161,8 +175,7 @@ impl<'a> Run<'a> {
     pub(crate) fn end(self, outcome: Result<(), VerifyError>) -> Result<VerifyReport, VerifyError> {
         let bad: Vec<PathBuf> = lock(&self.findings).bad.keys().cloned().collect();
         for path in bad.iter().filter(|_| self.options.set_aside) {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(id) = Layout::parse_pack(name) {
+            if let Some(id) = Layout::pack_of(path) {
                 self.set_aside(&id);
             }
         }
@@ -177,16 +190,6 @@ impl<'a> Run<'a> {
             self.write(&mut notes);
         }
         outcome?;
-        {
-            // What another process has dropped while this read is missing, and not damaged.
-            let (before, now) = (self.state.listed_packs(), self.shared.state().listed_packs());
-            let is_dropped = |id: &PackId| before.contains(id) && !now.contains(id);
-            let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-            let pack = |path: &PathBuf| name(path).and_then(|name| Layout::parse_pack(&name));
-            let mut findings = lock(&self.findings);
-            findings.bad.retain(|path, _| !pack(path).is_some_and(|id| is_dropped(&id)));
-            findings.set_aside.retain(|id| !is_dropped(id));
-        }
         let damaged: BTreeSet<_> = self.store.bad_packs().into_iter().flat_map(|bad| bad.snapshots).collect();
         let damaged = self.snapshots.iter().map(|s| s.id).filter(|id| damaged.contains(id)).collect();
         let findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -211,8 +214,8 @@ impl<'a> Run<'a> {
     pub(crate) fn blame(&self, path: &Path, reason: &str) {
         let layout = &self.shared.layout;
         let aside = path.parent() == Some(&layout.aside());
-        let name = path.file_name().and_then(|name| name.to_str()).filter(|_| aside);
-        let path = name.and_then(Layout::parse_pack).map_or_else(|| path.to_owned(), |id| layout.pack(&id));
+        let pack = Layout::pack_of(path).filter(|_| aside);
+        let path = pack.map_or_else(|| path.to_owned(), |id| layout.pack(&id));
         // The first reason is the closest to the cause.
         lock(&self.findings).bad.entry(path).or_insert_with(|| reason.to_owned());
     }
@@ -325,11 +328,10 @@ fn snapshots_of(state: &State, scope: &Scope) -> Result<Vec<Arc<Snapshot>>, Read
 }
 
 fn still_bad(shared: &Shared, state: &State, path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Some(id) = Layout::parse_pack(name) {
+    if let Some(id) = Layout::pack_of(path) {
         return !state.packs.contains_key(&id) && state.listed_packs().contains(&id);
     }
-    match Layout::parse_manifest(name) {
+    match path.file_name().and_then(|name| name.to_str()).and_then(Layout::parse_manifest) {
         Some(id) => read_manifest(shared.disk.as_ref(), path, id).is_err(),
         None => true,
     }

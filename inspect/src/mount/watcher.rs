@@ -11,12 +11,15 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::helper;
 
+/// It lists the folder, which the kernel must ask a living process about: a folder's attributes it would know by itself
+/// for a while after the process is dead, and its pipe is closed before its mount.
+///
 /// Argument: the mount point, then the command that unmounts. Signals of the terminal are for the one that is watched.
 const WATCH: &str = r#"
 trap '' HUP INT QUIT TERM
 cd /
 read -r _ && exit 0
-stat -- "$1" > /dev/null 2>&1 && exit 0
+ls -A -- "$1" > /dev/null 2>&1 && exit 0
 shift
 exec "$@"
 "#;

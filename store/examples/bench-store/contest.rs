@@ -130,6 +130,9 @@ impl<'a> Contest<'a> {
             times.extend(step(Step::Push(number, &states.path(number)))?);
             row.bytes.push(bytes_below(&repository)?);
         }
+        if self.options.only_encodings {
+            return Ok(());
+        }
         fs::create_dir(&out)?;
         row.gather.extend(step(Step::Gather(COUNT, &out))?);
         states.compare(COUNT, &out)?;

@@ -84,7 +84,8 @@ impl Machine {
     pub(crate) fn measure(options: &Options) -> Outcome<Self> {
         let path = options.data.join("1/ram");
         let source = FileSource::open(&path)?;
-        let data: Vec<Vec<u8>> = chunks_with_data(&source)?.take(CHUNKS_MAX).collect();
+        let data: Vec<Vec<u8>> =
+            chunks_with_data(&source)?.map(|(_, chunk)| chunk).take(CHUNKS_MAX).collect();
         let mut room = vec![1; data.len() * CHUNK_BYTES];
         let pairs = |room: &'_ mut [u8], each: &mut dyn FnMut(usize, &mut [u8]) -> io::Result<()>| {
             room.chunks_exact_mut(CHUNK_BYTES).enumerate().try_for_each(|(number, room)| each(number, room))

@@ -9,6 +9,7 @@
 
 mod contest;
 mod dirty;
+mod encodings;
 mod machine;
 mod measure;
 mod options;
@@ -16,6 +17,7 @@ mod peers;
 mod programs;
 mod report;
 mod states;
+mod whole_files;
 
 use std::error::Error;
 use std::fs;
@@ -46,6 +48,9 @@ fn run(options: &Options) -> Outcome<()> {
     }
     let states = States::read(&options.data)?;
     states.print();
+    if options.only_encodings {
+        return encodings(options, &states);
+    }
     let machine = Machine::measure(options)?;
     machine.print();
     let mut contest = Contest::new(options, &states)?;
@@ -57,5 +62,16 @@ fn run(options: &Options) -> Outcome<()> {
     report::print(&contest.rows, &states, &machine);
     println!("load of the machine at the end: {}", fs::read_to_string("/proc/loadavg")?.trim_end());
     println!("{}", report::json(&contest.rows, &dirty));
+    Ok(())
+}
+
+/// What the states take by each choice and by each program, in one table.
+fn encodings(options: &Options, states: &States) -> Outcome<()> {
+    let mut contest = Contest::new(options, states)?;
+    let mut stored = encodings::measure(states)?;
+    stored.extend(whole_files::measure(states, &options.scratch)?);
+    contest.round(0)?;
+    stored.extend(contest.rows.iter().map(report::stored));
+    report::print_encodings(&stored, states);
     Ok(())
 }

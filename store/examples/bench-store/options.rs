@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::Outcome;
 
 const USAGE: &str = "usage: bench-store --data DIR --snapctl FILE --scratch DIR [--rustic FILE] [--rounds N] [--quick] \
-                     [--only-dirty]";
+                     [--only-dirty | --only-encodings]";
 
 /// The options.
 pub(crate) struct Options {
@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     /// Nothing but the push that is told of few changes of a large image.
     pub(crate) only_dirty: bool,
+    /// Nothing but what states take by different choices, and by each program.
+    pub(crate) only_encodings: bool,
 }
 
 impl Options {
@@ -35,6 +37,7 @@ impl Options {
             rounds: 3,
             quick: false,
             only_dirty: false,
+            only_encodings: false,
         };
         while let Some(name) = arguments.next() {
             if name == "--quick" {
@@ -43,6 +46,10 @@ impl Options {
             }
             if name == "--only-dirty" {
                 options.only_dirty = true;
+                continue;
+            }
+            if name == "--only-encodings" {
+                (options.only_encodings, options.rounds) = (true, 1);
                 continue;
             }
             let value = arguments.next().ok_or(USAGE)?;

@@ -2,6 +2,7 @@
 
 use crate::contest::Row;
 use crate::dirty::Dirty;
+use crate::encodings::Stored;
 use crate::machine::Machine;
 use crate::measure::{Sample, median};
 use crate::programs::Side;
@@ -128,4 +129,40 @@ pub(crate) fn json(rows: &[Row], dirty: &Dirty) -> serde_json::Value {
         "dirty_cpu_ms": rounded(Some(dirty.few)),
         "dirty_cpu_100_deltas_ms": rounded(Some(dirty.many)),
     })
+}
+
+/// What a program made of the states.
+pub(crate) fn stored(row: &Row) -> Stored {
+    let seconds = |samples: &[Sample]| samples.iter().map(|sample| sample.wall).sum();
+    let first = row.bytes.first().copied().unwrap_or_default();
+    let all = row.bytes.last().copied().unwrap_or_default();
+    Stored {
+        name: row.name.to_owned(),
+        first: Some((first, seconds(&row.first))),
+        later: Some((all.saturating_sub(first), seconds(&row.later))),
+    }
+}
+
+/// The choices and the programs side by side. Speeds are of chunks that are new, so that they can be compared.
+pub(crate) fn print_encodings(rows: &[Stored], states: &States) {
+    let first = states.contents[0].new as f64;
+    let later: f64 = states.contents[1..].iter().map(|state| state.new as f64).sum();
+    println!(
+        "\nfirst state: {:.1} MB in chunks; later states: {:.1} MB in new chunks",
+        first / 1e6,
+        later / 1e6
+    );
+    println!("{:<30} | first MB |  MB/s | later MB |  MB/s", "");
+    for row in rows {
+        print!("{:<30}", row.name);
+        for (stored, chunks) in [(row.first, first), (row.later, later)] {
+            match stored {
+                Some((bytes, seconds)) => {
+                    print!(" | {:>8.2} | {:>5.0}", bytes as f64 / 1e6, chunks / seconds / 1e6);
+                }
+                None => print!(" | {:>8} | {:>5}", "–", "–"),
+            }
+        }
+        println!();
+    }
 }

@@ -47,7 +47,7 @@ impl States {
                 let source =
                     FileSource::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
                 contents.apparent += source.bytes();
-                for chunk in chunks_with_data(&source)? {
+                for (_, chunk) in chunks_with_data(&source)? {
                     contents.data += chunk.len() as u64;
                     contents.new += if known.insert(blake3::hash(&chunk)) { chunk.len() as u64 } else { 0 };
                 }
@@ -116,8 +116,8 @@ impl States {
     }
 }
 
-/// The chunks of a region that are not zero.
-pub(crate) fn chunks_with_data(source: &FileSource) -> Outcome<impl Iterator<Item = Vec<u8>> + '_> {
+/// The chunks of a region that are not zero, with their positions.
+pub(crate) fn chunks_with_data(source: &FileSource) -> Outcome<impl Iterator<Item = (u64, Vec<u8>)> + '_> {
     let chunk = CHUNK_BYTES as u64;
     let ranges = source.data_ranges()?;
     let positions = ranges.into_iter().flat_map(move |range| range.start / chunk..range.end.div_ceil(chunk));
@@ -128,7 +128,7 @@ pub(crate) fn chunks_with_data(source: &FileSource) -> Outcome<impl Iterator<Ite
         let mut bytes = vec![0; (source.bytes() - start).min(chunk) as usize];
         // What can't be read is zero here, and an error for the programs that are measured.
         source.read_at(start, &mut bytes).ok()?;
-        (!is_zero(&bytes)).then_some(bytes)
+        (!is_zero(&bytes)).then_some((position, bytes))
     }))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sustain_proto::{PackId, PinName};
 use sustain_store::disk::{Disk, RealDisk};
-use sustain_store::{ErrorKind, NoProgress, PushError, Store, StoreOptions};
+use sustain_store::{ErrorKind, NoProgress, Progress, PushError, Store, StoreOptions};
 
 use crate::common::*;
 
@@ -212,6 +212,30 @@ fn what_one_process_reads_another_does_not_remove_before_it_is_done() {
     drop(reader);
     assert_eq!(packs_on_disk(dir.path()), 1, "who was the last to need a pack removes it");
     verify_good(&third);
+}
+
+/// The rebase of another process, just when a run has decided what it reads.
+struct RebasedMeanwhile<'a>(&'a Store);
+
+impl Progress for RebasedMeanwhile<'_> {
+    fn total(&self, _: u64) {
+        self.0.rebase(&service("mail"), None).unwrap();
+    }
+    fn advance(&self, _: u64) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_a_verification_began_with_stays_until_it_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, other] = pair(dir.path(), 0..3);
+    let before = packs_on_disk(dir.path()) as u64;
+    let report = one.verify(&RebasedMeanwhile(&other)).unwrap();
+    assert_eq!((report.bad, report.packs), (vec![], before));
+    assert_eq!((seqs(&one), newest(&one)), (vec![3], state(2)));
+    assert!((packs_on_disk(dir.path()) as u64) < before, "a run's end lets go of what was dropped");
 }
 
 #[test]

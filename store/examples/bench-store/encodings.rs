@@ -1,21 +1,20 @@
-//! Compares ways to store what changed: bytes and speed of each, on states that `make bench-data` made.
-//!
-//! One core, everything in memory, the zstd library directly: what the choices cost by themselves. A state's changed
-//! chunks are those that no earlier state has; the first state is the base. `make bench-encodings` runs it.
-
-#![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
+//! Ways to store what changed: bytes and speed of each, on one core, everything in memory, with the zstd library
+//! directly: what the choices cost by themselves. A state's changed chunks are those that no earlier state has; the first
+//! state is the base.
 
 use std::collections::HashSet;
-use std::error::Error;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sustain_proto::is_zero;
+use sustain_proto::limits::CHUNK_BYTES;
+use sustain_store::{FileSource, RegionSource};
 use zstd::zstd_safe::{CCtx, CParameter, get_error_name};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use crate::Outcome;
+use crate::states::{COUNT, REGIONS, States, chunks_with_data};
 
-const CHUNK: usize = 64 * 1024;
-const PAGE: usize = 4_096;
+/// The guest's pages.
+const PAGE_BYTES: usize = 4_096;
 
 /// What goes into a frame, and what is its dictionary.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,8 +38,9 @@ struct Choice {
     chunks: usize,
 }
 
-const CHOICES: [Choice; 12] = [
+const CHOICES: [Choice; 13] = [
     Choice { name: "whole, zstd 1", way: Way::Whole, level: 1, chunks: 1 },
+    Choice { name: "whole, 4 chunks, zstd 1", way: Way::Whole, level: 1, chunks: 4 },
     Choice { name: "whole, zstd 3", way: Way::Whole, level: 3, chunks: 1 },
     Choice { name: "XOR base, zstd 1", way: Way::Xor, level: 1, chunks: 1 },
     Choice { name: "base as prefix, zstd 1", way: Way::Prefix, level: 1, chunks: 1 },
@@ -58,10 +58,6 @@ const CHOICES: [Choice; 12] = [
 struct Change {
     new: Vec<u8>,
     base: Vec<u8>,
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn compress(level: i32, prefix: &[u8], data: &[u8], to: &mut [u8]) -> Outcome<usize> {
@@ -86,7 +82,7 @@ impl Choice {
                 prefix.extend_from_slice(base);
             }
             Way::Pages => {
-                let pages = new.chunks(PAGE).zip(base.chunks(PAGE));
+                let pages = new.chunks(PAGE_BYTES).zip(base.chunks(PAGE_BYTES));
                 for (new, base) in pages.filter(|(new, base)| new != base && !is_zero(new)) {
                     data.extend_from_slice(new);
                     prefix.extend_from_slice(if is_zero(base) { &[] } else { base });
@@ -95,9 +91,9 @@ impl Choice {
         }
     }
 
-    /// Bytes that the changes take, and the time.
+    /// Bytes that the changes take, and the time: with the search for pages that differ, without any hashing.
     fn measure(&self, changes: &[Change]) -> Outcome<(usize, Duration)> {
-        let mut to = vec![0; 2 * self.chunks * CHUNK];
+        let mut to = vec![0; 2 * self.chunks * CHUNK_BYTES];
         let (mut data, mut prefix, mut bytes) = (Vec::new(), Vec::new(), 0);
         let started = Instant::now();
         for group in changes.chunks(self.chunks) {
@@ -110,68 +106,65 @@ impl Choice {
     }
 }
 
-/// What each state after the first changed.
-fn changes(folder: &Path, region: &str) -> Outcome<(Vec<u8>, Vec<Vec<Change>>)> {
-    let base = std::fs::read(folder.join("1").join(region))?;
-    let mut known: HashSet<[u8; 32]> =
-        base.chunks(CHUNK).map(|chunk| *blake3::hash(chunk).as_bytes()).collect();
-    let mut states = Vec::new();
-    for number in 2.. {
-        let path = folder.join(number.to_string()).join(region);
-        if !path.exists() {
-            break;
-        }
-        let new = std::fs::read(path)?;
-        let chunks = new.chunks(CHUNK).zip(base.chunks(CHUNK));
-        let changed = chunks.filter(|(new, base)| !is_zero(new) && new != base);
-        let new = changed.filter(|(new, _)| known.insert(*blake3::hash(new).as_bytes()));
-        states.push(new.map(|(new, base)| Change { new: new.to_vec(), base: base.to_vec() }).collect());
-    }
-    Ok((base, states))
+/// What a choice, or a program, makes of the states.
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    /// Bytes of the first state and seconds, if it was stored.
+    pub(crate) first: Option<(u64, f64)>,
+    /// The same of all later states together.
+    pub(crate) later: Option<(u64, f64)>,
 }
 
-fn main() -> Outcome<()> {
-    let folder = std::env::args().nth(1).ok_or("usage: bench-encodings DIR")?;
-    for region in ["ram", "disk0"] {
-        let (base, states) = changes(Path::new(&folder), region)?;
-        let whole: Vec<Change> = base
-            .chunks(CHUNK)
-            .filter(|chunk| !is_zero(chunk))
-            .map(|chunk| Change { new: chunk.to_vec(), base: Vec::new() })
-            .collect();
-        println!(
-            "{region}: the first state, {:.1} MB in chunks that are not zero",
-            megabytes(whole.len() * CHUNK)
-        );
-        for (level, chunks) in [(1, 1), (1, 4), (2, 1), (3, 1), (3, 4)] {
-            let choice = Choice { name: "", way: Way::Whole, level, chunks };
-            let (bytes, time) = choice.measure(&whole)?;
-            print_row(&format!("{chunks} chunks, zstd {level}"), bytes, whole.len(), time);
-        }
-        let count: usize = states.iter().map(Vec::len).sum();
-        println!(
-            "{region}: {} later states, {:.1} MB in changed chunks",
-            states.len(),
-            megabytes(count * CHUNK)
-        );
-        for choice in CHOICES {
-            let (mut bytes, mut time) = (0, Duration::ZERO);
-            for changes in &states {
-                let (more, longer) = choice.measure(changes)?;
-                bytes += more;
-                time += longer;
+/// What each state after the first changed in a region, and the first one's chunks.
+fn changes(states: &States, region: &str) -> Outcome<(Vec<Change>, Vec<Vec<Change>>)> {
+    let open = |number: usize| FileSource::open(&states.path(number).join(region));
+    let base = open(1)?;
+    let mut known = HashSet::new();
+    let mut first = Vec::new();
+    for (_, new) in chunks_with_data(&base)? {
+        known.insert(blake3::hash(&new));
+        first.push(Change { new, base: Vec::new() });
+    }
+    let mut later = Vec::new();
+    for number in 2..=COUNT {
+        let mut changed = Vec::new();
+        for (position, new) in chunks_with_data(&open(number)?)? {
+            if known.insert(blake3::hash(&new)) {
+                let mut before = vec![0; new.len()];
+                base.read_at(position * CHUNK_BYTES as u64, &mut before)?;
+                changed.push(Change { new, base: before });
             }
-            print_row(choice.name, bytes, count, time);
+        }
+        later.push(changed);
+    }
+    Ok((first, later))
+}
+
+/// Measures all choices. A delta's choices are for later states, and choices for whole chunks are for the first, too.
+pub(crate) fn measure(states: &States) -> Outcome<Vec<Stored>> {
+    let mut rows: Vec<Stored> = CHOICES
+        .iter()
+        .map(|choice| Stored {
+            name: choice.name.to_owned(),
+            first: (choice.way == Way::Whole).then_some((0, 0.0)),
+            later: Some((0, 0.0)),
+        })
+        .collect();
+    // A region at a time, so that only its chunks are in memory.
+    for region in REGIONS {
+        let (first, later) = changes(states, region)?;
+        for (choice, row) in CHOICES.iter().zip(&mut rows) {
+            for (sum, changes) in
+                [(&mut row.first, std::slice::from_ref(&first)), (&mut row.later, &later[..])]
+            {
+                let Some((bytes, seconds)) = sum else { continue };
+                for changes in changes {
+                    let (more, longer) = choice.measure(changes)?;
+                    *bytes += more as u64;
+                    *seconds += longer.as_secs_f64();
+                }
+            }
         }
     }
-    Ok(())
-}
-
-fn megabytes(bytes: usize) -> f64 {
-    bytes as f64 / 1e6
-}
-
-fn print_row(name: &str, bytes: usize, chunks: usize, time: Duration) {
-    let speed = megabytes(chunks * CHUNK) / time.as_secs_f64();
-    println!("    {name:<28} {:>8.2} MB {speed:>6.0} MB/s of chunks", megabytes(bytes));
+    Ok(rows)
 }
