@@ -352,7 +352,7 @@ mod tests {
     fn a_dictionary_is_a_prefix_to_whoever_reads_it() {
         let old = noise(1, CHUNK_BYTES);
         let mut encoder = encoder();
-        for number in 1..4 {
+        for number in 2..5 {
             encoder.clear();
             let mut new = old.clone();
             new[..100].copy_from_slice(&noise(number, 100));

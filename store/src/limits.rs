@@ -24,7 +24,7 @@ pub const CORES_LEFT_BEHIND: usize = 1;
 pub const NICE_BEHIND: i32 = 10;
 
 /// Level of zstd for bases, and the shortest match that it looks for there, which at this level is 6 by default.
-/// Against level 2 this takes 1.6 % more of a guest's state, at 1.3 times the speed; 6 would take 4.4 % more
+/// Against level 2 this takes 1 % more of a guest's state, at 1.1 times the speed; 6 would take 1.8 % more
 /// (docs/benchmarks.md).
 pub const ZSTD_LEVEL: i32 = 1;
 /// See [`ZSTD_LEVEL`]; in bytes.
@@ -33,8 +33,8 @@ pub const ZSTD_MATCH_BYTES: u32 = 5;
 /// (docs/benchmarks.md).
 pub const ZSTD_HASH_LOG: u32 = 15;
 
-/// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
-/// at four fifths of the speed (docs/benchmarks.md).
+/// Level of zstd for blocks with a dictionary: against level 3 it takes 4 % more of a mail guest's changes, in three
+/// quarters of the time; level 1 would take a quarter more, in the same time (docs/benchmarks.md).
 pub const ZSTD_DELTA_LEVEL: i32 = 2;
 
 /// Most chunks of a block. More gain next to nothing (docs/benchmarks.md), and reading one chunk takes decoding the

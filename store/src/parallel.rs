@@ -186,10 +186,10 @@ mod tests {
             if *thing < 3 { Ok(()) } else { Err(*thing) }
         };
         assert_eq!(all_at_once(&things[..3], work), Ok(()));
+        assert_eq!(all_at_once(&[], work), Ok(()));
         assert_eq!(all_at_once(&things, work), Err(3));
         let seen = seen.into_inner().unwrap();
         assert!(things[..limits::AT_ONCE_MAX].iter().all(|thing| seen.contains(thing)));
-        assert_eq!(all_at_once(&[], work), Ok(()));
     }
 
     #[test]
