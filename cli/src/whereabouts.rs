@@ -141,6 +141,10 @@ fn find_config() -> Option<PathBuf> {
 
 fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
     let options = StoreOptions { create, ..StoreOptions::default() };
+    if folder.metadata().is_ok_and(|found| !found.is_dir()) {
+        return Err(Failure::new(2, format!("{} is no store: it is no folder", folder.display()))
+            .with_hint("name the folder that a store is in, or is to be in, such as --store ./states"));
+    }
     Store::open(folder, options).map_err(|error| {
         let failure = Failure::of(&error, error.kind());
         match &error {

@@ -143,3 +143,6 @@ pub const CHANNEL_WAIT: Duration = Duration::from_secs(600);
 /// How often files are pushed that another process overtakes by a rebase, before it is told to the user: a rebase waits
 /// for pushes of some seconds, so that even the second time is rare.
 pub const PUSH_TRIES_MAX: u32 = 5;
+
+/// Most services that a hint names: a line or two.
+pub const SERVICES_NAMED_MAX: usize = 8;

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::ServiceName;
-use sustain_store::{Depth, Pace, Progress, Sample, Scope, Store, VerifyError, VerifyOptions, VerifyReport};
+use sustain_store::{
+    Depth, Pace, Progress, ReadError, Sample, Scope, Store, VerifyError, VerifyOptions, VerifyReport,
+};
 
 use crate::operations::{self, Failure};
 
@@ -59,8 +61,17 @@ pub fn verify(
 fn scope(store: &Store, what: Option<&str>) -> Result<Scope, Failure> {
     let Some(what) = what else { return Ok(Scope::Everything) };
     let services = store.services().map_err(|error| Failure::of(&error, error.kind()))?;
-    match ServiceName::new(what) {
-        Ok(service) if services.contains(&service) => Ok(Scope::Service(service)),
-        _ => operations::resolve(store, what).map(Scope::Snapshot),
+    let is_name = match ServiceName::new(what) {
+        Ok(service) if services.contains(&service) => return Ok(Scope::Service(service)),
+        name => name.is_ok(),
+    };
+    match store.resolve(what) {
+        Ok(snapshot) => Ok(Scope::Snapshot(snapshot)),
+        // Neither the one nor the other.
+        Err(ReadError::NotFound { .. } | ReadError::Selector { .. }) if is_name => {
+            Err(Failure::new(10, format!("there is no service and no snapshot {what} here"))
+                .with_hint(operations::what_there_is(store, None)))
+        }
+        Err(_) => operations::resolve(store, what).map(Scope::Snapshot),
     }
 }

@@ -53,6 +53,11 @@ pub struct GcReport {
     pub packs_freed: usize,
     /// Bytes of files that are removed.
     pub bytes_freed: u64,
+    /// Packs that somebody reads, and that go when he is done. A preview does not look for readers: it counts all packs
+    /// that go as removed.
+    pub packs_held: usize,
+    /// Bytes of those.
+    pub bytes_held: u64,
     /// Bytes of packs that are written.
     pub bytes_rewritten: u64,
 }
@@ -143,8 +148,11 @@ impl Store {
             let received = shared.state().received.clone();
             unlisted.retain(|id, _| !received.contains_key(id));
         }
-        let report =
-            UnlistedReport { packs: unlisted.len(), bytes: unlisted.values().sum(), uncertain: false };
+        let mut report = UnlistedReport {
+            packs: unlisted.len(),
+            bytes: unlisted.values().sum(),
+            ..UnlistedReport::default()
+        };
         if dry_run || unlisted.is_empty() {
             return Ok(report);
         }
@@ -155,9 +163,13 @@ impl Store {
             changes.remove.packs.extend(state.packs.iter().filter(|(id, _)| unlisted.contains_key(id)));
         }
         commit.apply(&changes, Vec::new())?;
-        for id in unlisted.keys() {
-            // One that somebody reads goes when he is done.
-            commit.remove_pack(*id).during("remove", &shared.layout.pack(id))?;
+        for (id, bytes) in &unlisted {
+            if !commit.remove_pack(*id).during("remove", &shared.layout.pack(id))? {
+                report.packs -= 1;
+                report.bytes -= bytes;
+                report.packs_held += 1;
+                report.bytes_held += bytes;
+            }
         }
         Ok(report)
     }
@@ -170,6 +182,10 @@ pub struct UnlistedReport {
     pub packs: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// More of them that somebody reads, and that go when he is done. A dry run does not look for readers.
+    pub packs_held: usize,
+    /// Bytes of those.
+    pub bytes_held: u64,
     /// Files of the store are missing or damaged, so nothing is taken for unneeded.
     pub uncertain: bool,
 }
@@ -193,8 +209,9 @@ impl PreparedGc {
         let (state, _, fate) = self.rebase.look()?;
         let described = describe(&state, &fate, self.rebase.preview()?, &self);
         let done = self.rebase.commit(patience)?;
-        let RebaseReport { base, packs_freed, bytes_freed, bytes_rewritten, .. } = done;
-        Ok(GcReport { base, packs_freed, bytes_freed, bytes_rewritten, ..described })
+        let RebaseReport { base, packs_freed, bytes_freed, packs_held, bytes_held, bytes_rewritten, .. } =
+            done;
+        Ok(GcReport { base, packs_freed, bytes_freed, packs_held, bytes_held, bytes_rewritten, ..described })
     }
 }
 
@@ -216,6 +233,8 @@ fn describe(state: &State, fate: &Fate, report: RebaseReport, gc: &PreparedGc) -
         stays: all.iter().filter(|s| !goes.contains(&s.id)).map(collected).collect(),
         packs_freed: report.packs_freed,
         bytes_freed: report.bytes_freed,
+        packs_held: report.packs_held,
+        bytes_held: report.bytes_held,
         bytes_rewritten: report.bytes_rewritten,
     }
 }

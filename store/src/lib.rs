@@ -128,4 +128,4 @@ pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;
 pub use target::{DirectoryTarget, RestoreTarget};
-pub use verify::{BadFile, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};
+pub use verify::{BadFile, DamagedSnapshot, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};

@@ -310,6 +310,7 @@ impl PreparedRebase {
         drop(pin);
         let freed = replace(&shared, commit, new, &refs, &gone, &renamed)?;
         (report.packs_freed, report.bytes_freed) = (freed.packs, freed.bytes);
+        (report.packs_held, report.bytes_held) = (freed.packs_held, freed.bytes_held);
         Ok(report)
     }
 }

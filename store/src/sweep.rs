@@ -246,11 +246,11 @@ fn settle_packs(
     }
     settle_aside(disk, layout, &listed, may_sweep, state, report)?;
     for id in listed.keys().filter(|id| !present.contains(id)) {
-        let reason = match aside::reason(disk, layout, id) {
-            Some(reason) => format!("it is set aside: {reason}"),
-            None => "the file is missing".to_owned(),
+        let (path, reason) = match aside::reason(disk, layout, id) {
+            Some(reason) => (layout.aside_pack(id), format!("it is set aside: {reason}")),
+            None => (layout.pack(id), "the file is missing".to_owned()),
         };
-        report.bad.push(BadFile { path: layout.pack(id), reason });
+        report.bad.push(BadFile { path, reason });
     }
     changes.add.received = state.received.clone();
     changes.add.received.retain(|id, order| received.get(id) != Some(order));

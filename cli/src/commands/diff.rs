@@ -10,6 +10,7 @@ use sustain_proto::human::counted;
 use sustain_proto::{ServiceName, SnapshotId};
 use sustain_store::{SnapshotReader, Store, error_chain};
 
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -27,6 +28,7 @@ const FILE_RANGES: usize = 3;
 ///
 /// Example, what the last snapshot added: snapctl --store ./states diff mail@-1 mail@latest
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct DiffArgs {
     /// The earlier snapshot: its id, the beginning of it, SERVICE@latest, or SERVICE@-1 for the one before, and so on
     before: String,

@@ -8,6 +8,7 @@ use sustain_node::admin::GatherCall;
 use sustain_node::operations::{self, Failure};
 
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -20,6 +21,7 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// Example: snapctl --store ./states gather mail@latest --to ./restored
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct GatherArgs {
     /// A snapshot: its id, the beginning of it, SERVICE@latest, or SERVICE@-1 for the one before, and so on
     snapshot: String,

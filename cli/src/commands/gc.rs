@@ -8,6 +8,7 @@ use sustain_proto::ServiceName;
 use sustain_proto::human::counted;
 
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -21,6 +22,7 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// Example: snapctl --store ./states gc mail --keep-last 3 --keep-daily 7 --dry-run
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct GcArgs {
     /// The service [default: all]
     service: Option<ServiceName>,
@@ -75,6 +77,14 @@ fn words(value: &Value) -> String {
         let (bytes, does) = (text::bytes(unlisted("bytes")), if dry_run { "would go" } else { "gone" });
         text.push_str(&format!("{packs} that no snapshot lists, {bytes}: {does}\n"));
     }
+    if unlisted("packs_held") > 0 {
+        let (packs, bytes) = (unlisted("packs_held"), unlisted("bytes_held"));
+        text.push_str(&format!(
+            "{} that no snapshot lists: {}\n",
+            counted(packs, "pack", "packs"),
+            held(bytes)
+        ));
+    }
     if value["unlisted"]["uncertain"].as_bool() == Some(true) {
         text.push_str("files are missing or damaged, so no pack is taken for unneeded (`snapctl verify`)\n");
     }
@@ -113,7 +123,16 @@ fn service_words(report: &Value, dry_run: bool, now_ms: u64) -> String {
         text::bytes(number("bytes_freed")),
         text::bytes(number("bytes_rewritten")),
     ));
+    if number("packs_held") > 0 {
+        let packs = counted(number("packs_held"), "more pack", "more packs");
+        text.push_str(&format!("  {packs}: {}\n", held(number("bytes_held"))));
+    }
     text
+}
+
+/// What is said of packs that go, though not now.
+pub(super) fn held(bytes: u64) -> String {
+    format!("{} held until its reader is done (a mount, a gather, another command)", text::bytes(bytes))
 }
 
 /// Why a snapshot stays, in a few words.
