@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::key::{read_text, write_text};
 use crate::layout::Layout;
+use crate::parallel::all_at_once;
 use crate::secret::{Secret, Secrets};
 use crate::state::Snapshot;
 use crate::store::Shared;
@@ -60,9 +61,9 @@ pub(crate) fn write(
 ) -> Result<(), Fault> {
     let folder = layout.keys();
     disk.create_folder(&folder).during("create", &folder)?;
-    disk.sync_folder(layout.root()).during("sync", layout.root())?;
     write_text(disk, layout, &layout.service_key(service), &secrets.format())?;
-    disk.sync_folder(&folder).during("sync", &folder)
+    let folders = [folder.as_path(), layout.root()];
+    all_at_once(&folders, |folder| disk.sync_folder(folder).during("sync", folder))
 }
 
 impl Shared {

@@ -212,7 +212,8 @@ fn settle(
 }
 
 /// Names of which a store's folder has at least one.
-const MARKS: [&str; 5] = ["packs", "manifests", "journal", "tmp", "processes"];
+const MARKS: [&str; 5] = ["packs", "manifests", JOURNAL, "tmp", "processes"];
+const JOURNAL: &str = "journal";
 /// What a folder may hold in which a store is made: file systems put the one at their root, and the other is what
 /// somebody has kept of an earlier store.
 const HARMLESS: [&str; 2] = ["lost+found", "keys"];
@@ -256,6 +257,9 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
             damage => damage,
         })?;
     }
-    disk.sync_folder(root).during("sync", root)?;
+    // Where there is no database, who makes one does that.
+    if entries.iter().any(|entry| entry.name == JOURNAL) {
+        disk.sync_folder(root).during("sync", root)?;
+    }
     Ok(lock)
 }

@@ -117,7 +117,7 @@ pub(crate) fn rename_packs(
 ) -> Result<Vec<PackRef>, Fault> {
     let folders: BTreeSet<PathBuf> =
         packs.iter().map(|pack| shared.layout.pack_folder(&pack.reference.id)).collect();
-    shared.ensure_pack_folders(&folders)?;
+    shared.make_pack_folders(&folders)?;
     let mut refs = Vec::with_capacity(packs.len());
     for pack in packs {
         let path = shared.layout.pack(&pack.reference.id);
@@ -129,9 +129,7 @@ pub(crate) fn rename_packs(
         refs.push(pack.reference);
         shared.directories.put(pack.reference.id, Arc::new(pack.directory));
     }
-    for folder in folders {
-        shared.disk.sync_folder(&folder).during("sync", &folder)?;
-    }
+    shared.sync_pack_folders(folders)?;
     Ok(refs)
 }
 

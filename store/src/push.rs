@@ -11,14 +11,16 @@ use sustain_proto::{
 };
 
 use crate::PushError;
+use crate::block_cache::BlockCache;
 use crate::catalogue::Catalogue;
 use crate::gate::{Gate, Work};
 use crate::generation::{Whole, with_base};
 use crate::index_parts::{IndexPart, extend};
+use crate::ingest::Worker;
 use crate::listing::{append_index, list_packs};
 use crate::located::Located;
 use crate::pack_writer::{FinishedPack, PackSink};
-use crate::parallel::Pace;
+use crate::parallel::{Pace, workers_max};
 use crate::pins::Pin;
 use crate::processes::Pinned;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
@@ -63,6 +65,10 @@ pub struct Push {
     pub(crate) parent: Option<Parent>,
     /// Everything that the generation has stored.
     pub(crate) catalogue: Catalogue,
+    /// Decoded blocks, if it does not use the store's.
+    pub(crate) cache: Option<BlockCache>,
+    /// Those of the regions before.
+    pub(crate) workers: Vec<Worker>,
     pub(crate) sink: PackSink,
     pub(crate) new: HashSet<ChunkId>,
     pub(crate) regions: Vec<Region>,
@@ -163,6 +169,8 @@ impl Store {
             None => shared.key_to_write(&service)?,
         };
         let (mut parent, mut catalogue) = (None, Catalogue::default());
+        // Only who pushes again may find there what it needs.
+        let cache = recent.is_none().then(|| BlockCache::of_push(workers_max()));
         if let Some((base, snapshot)) = found {
             let recent = match recent.filter(|recent| recent.parent.base == base.id) {
                 Some(recent) => recent,
@@ -191,6 +199,8 @@ impl Store {
             time_ms,
             parent,
             catalogue,
+            cache,
+            workers: Vec::new(),
             sink,
             new: HashSet::new(),
             regions: Vec::new(),
@@ -247,12 +257,14 @@ impl Push {
             PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries(), self.key.clone()),
         );
         let packs = sink.finish()?;
-        sync_packs(&packs)?;
+        // While the manifest is made.
+        packs.iter().for_each(FinishedPack::begin_sync);
         let base_packs = self.parent.as_ref().map(|parent| &parent.base_packs);
         let new: Vec<PackRef> = packs.iter().map(|pack| pack.reference).collect();
         let shared = packs.iter().flat_map(|pack| pack.directory.owners()).collect();
         let listed = list_packs(&self.catalogue, base_packs, &stored, &roots, &new, &shared);
         let manifest = self.describe(roots, listed)?;
+        sync_packs(&packs)?;
         let report = self.publish(manifest, packs, chunks_new)?;
         self.leave(report.snapshot, parts, &new);
         Ok(report)

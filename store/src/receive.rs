@@ -1,5 +1,6 @@
 //! Receiving packs: bytes from elsewhere, worth nothing until their hash is checked.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -93,9 +94,10 @@ impl PackReceiver {
             return Ok(expected);
         }
         let folder = shared.layout.pack_folder(&expected.id);
-        shared.ensure_pack_folders(&[folder.clone()].into())?;
+        let folders = BTreeSet::from([folder]);
+        shared.make_pack_folders(&folders)?;
         file.rename(&shared.layout.pack(&expected.id))?;
-        shared.disk.sync_folder(&folder).during("sync", &folder)?;
+        shared.sync_pack_folders(folders)?;
         if let Some(directory) = directory {
             shared.directories.put(expected.id, Arc::new(directory));
         }

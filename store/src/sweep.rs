@@ -207,6 +207,7 @@ fn remove_dropped(
     }
     changes.remove.gone = contents.gone.clone();
     changes.remove.intents = contents.intents.clone();
+    let was_removed = !dropped.is_empty();
     for id in dropped {
         let path = layout.manifest(&id);
         match disk.remove(&path) {
@@ -217,9 +218,12 @@ fn remove_dropped(
         manifests.remove(&id);
         report.bad.retain(|bad| bad.path != path);
     }
-    // Before the database forgets that they are to go.
-    let folder = layout.manifests();
-    disk.sync_folder(&folder).during("sync", &folder)
+    // Before the database forgets that they are to go, or says that others are there.
+    if was_removed || !manifests.keys().all(|id| contents.snapshots.contains_key(id)) {
+        let folder = layout.manifests();
+        disk.sync_folder(&folder).during("sync", &folder)?;
+    }
+    Ok(())
 }
 
 /// Manifests of pushes whose commit failed, and which were pushed again with other contents and acknowledged: of two
