@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 /// One thing in a folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DiskEntry {
@@ -52,7 +54,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Opens a file, to read and if so wanted to write.
     ///
     /// # Errors
-    /// As the system says.
+    /// ENXIO if it is a pipe, a socket or a device, of which none is waited for; else as the system says.
     fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn DiskFile>>;
 
     /// Renames a file, replacing what has the new name.
@@ -88,7 +90,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Locks a file or folder against other processes and other handles.
     ///
     /// # Errors
-    /// `WouldBlock` if somebody holds it.
+    /// `WouldBlock` if somebody holds it, and as for [`Disk::open`].
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
 
     /// The process that holds a lock, if that can be told.
@@ -174,7 +176,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(RealFile(File::options().read(true).write(write).open(path)?)))
+        Ok(Box::new(RealFile(open_here(path, write)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -186,7 +188,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        open_here(path, false)?.sync_all()
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
@@ -199,7 +201,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        let file = File::open(path)?;
+        let file = open_here(path, false)?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(RealLock { _locked: file }))
     }
@@ -208,6 +210,20 @@ impl Disk for RealDisk {
         let number = fs::metadata(path).ok()?.ino();
         holder_in(&fs::read_to_string("/proc/locks").ok()?, number)
     }
+}
+
+/// Opens a file or folder. Of pipes, the other end is not waited for, and nothing is done with what is neither.
+fn open_here(path: &Path, write: bool) -> io::Result<File> {
+    let open = |flags: OFlags| {
+        File::options().read(true).write(write).custom_flags(flags.bits().cast_signed()).open(path)
+    };
+    let file = match open(OFlags::NONBLOCK) {
+        // Somebody has a lease on a file (fcntl(2)), which is taken from him while this waits.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(OFlags::empty())?,
+        outcome => outcome?,
+    };
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(rustix::io::Errno::NXIO.into()) }
 }
 
 /// The process that holds the flock on the file of this number, from the system's list: proc_locks(5). Devices are not

@@ -130,7 +130,7 @@ impl Fault {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 Self::damaged(path, "this is no folder")
             }
-            _ if is_loop(&source) => Self::damaged(path, LOOP),
+            _ if is_no_file(&source) => Self::damaged(path, NO_FILE),
             _ => Self::Disk { doing: "list", path: path.to_owned(), source },
         }
     }
@@ -141,17 +141,18 @@ impl Fault {
             io::ErrorKind::NotFound => Self::damaged(path, "the file is missing"),
             io::ErrorKind::UnexpectedEof => Self::damaged(path, "the file is cut short"),
             io::ErrorKind::IsADirectory => Self::damaged(path, "this is a folder"),
-            _ if is_loop(&source) => Self::damaged(path, LOOP),
+            _ if is_no_file(&source) => Self::damaged(path, NO_FILE),
             _ => Self::Disk { doing: "read", path: path.to_owned(), source },
         }
     }
 }
 
-const LOOP: &str = "this is a link that leads to itself";
+const NO_FILE: &str = "this is no file, but a pipe, a socket, a device, or a link that leads to itself";
 
-/// Whether a name can't be followed to any file.
-pub(crate) fn is_loop(source: &io::Error) -> bool {
-    source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+/// Whether a name leads to what is neither a file nor a folder, or to nothing that could ever be one.
+pub(crate) fn is_no_file(source: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::LOOP, Errno::NXIO].iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The kind of an input or output error.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::commit_lock::fault;
 use crate::disk::{Disk, DiskFile, DiskLock};
-use crate::error::{DiskContext, is_loop};
+use crate::error::{DiskContext, is_no_file};
 use crate::layout::Layout;
 use crate::publish::new_name;
 use crate::reserve::with_reserve;
@@ -139,7 +139,7 @@ impl Others {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => others.living.push(entry.name),
                 // It has ended in peace.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if is_loop(&error) => {
+                Err(error) if is_no_file(&error) => {
                     tracing::warn!(path = %path.display(), "this is no process's file, and is passed over");
                 }
                 Err(error) => return Err(fault(&path, error)),

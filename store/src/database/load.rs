@@ -7,7 +7,7 @@ use super::Journal;
 use super::contents::{Changes, Contents};
 use super::frames::{self, HEADER_BYTES, Salt};
 use crate::disk::{Disk, DiskFile};
-use crate::error::{DiskContext, is_loop};
+use crate::error::{DiskContext, is_no_file};
 use crate::{Fault, limits};
 
 /// Reads a journal's bytes as fuzzing has them.
@@ -34,7 +34,7 @@ pub(super) fn load(disk: &dyn Disk, path: &Path) -> Result<Loaded, Fault> {
     let file = match disk.open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
-        Err(error) if is_loop(&error) => return Err(Fault::reading(path, error)),
+        Err(error) if is_no_file(&error) => return Err(Fault::reading(path, error)),
         Err(error) => return Err(error).during("open", path),
     };
     let bytes = file.bytes().during("look at", path)?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sustain_store::{ErrorKind, NoProgress, Store, StoreOptions};
 
 use crate::common::*;
@@ -114,6 +115,49 @@ fn a_loop_of_links_in_place_of_a_file_is_damage_to_that_file() {
     symlink("journal", dir.path().join("journal")).unwrap();
     let error = Store::open(dir.path(), StoreOptions::default()).unwrap_err();
     assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("journal"), "{error:?}");
+}
+
+/// Every command waited for ever for a pipe's other end, and ended at once at a socket.
+#[test]
+fn pipes_and_sockets_in_place_of_files_are_damage_to_those_and_nobody_waits() {
+    for kind in [FileType::Fifo, FileType::Socket] {
+        let make = |path: &Path| mknodat(CWD, path, kind, Mode::RWXU, 0).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = create(dir.path());
+        let [mail, web] = ["mail", "web"].map(|name| push(&store, name, &state(1)));
+        drop(store);
+        for name in ["processes/stray", "processes/node-1-0011223344556677", "tmp/stray"] {
+            make(&dir.path().join(name));
+        }
+        let pack = mail.packs[0].id.to_string();
+        let paths = [
+            format!("packs/{}/{pack}.pack", &pack[..2]),
+            "keys/mail".to_owned(),
+            format!("manifests/{}.manifest", mail.snapshot),
+        ];
+        for path in paths.map(|name| dir.path().join(name)) {
+            let good = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            make(&path);
+            let store = open(dir.path());
+            assert_eq!(restore(&store, web.snapshot), state(1));
+            push(&store, "web", &state(1));
+            assert!(try_restore(&store, mail.snapshot).is_err());
+            let bad = store.verify(&NoProgress).unwrap().bad;
+            // Packs are set aside.
+            let is_named = bad.iter().any(|bad| bad.path.file_name() == path.file_name());
+            assert!(is_named, "{kind:?} at {}: {bad:?}", path.display());
+            drop(store);
+            let _ = fs::remove_file(&path);
+            fs::write(&path, good).unwrap();
+            assert_eq!(restore(&open(dir.path()), mail.snapshot), state(1));
+        }
+        let journal = dir.path().join("journal");
+        fs::remove_file(&journal).unwrap();
+        make(&journal);
+        let error = Store::open(dir.path(), StoreOptions::default()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("journal"), "{error:?}");
+    }
 }
 
 /// A caller asked other nodes for what nothing needs.
