@@ -7,9 +7,14 @@ use crate::disk::Disk;
 use crate::layout::Layout;
 use crate::{ErrorKind, Fault, limits};
 
-/// Makes the file if it is missing. One that finds no room is left out. The caller holds the commit lock.
+/// Makes the file if it is missing or short, as a power cut may leave it. One that finds no room is left out. The caller
+/// holds the commit lock.
 pub(crate) fn keep(disk: &dyn Disk, layout: &Layout) {
     let path = layout.reserve();
+    if disk.stamp(&path).is_ok_and(|found| found.bytes < limits::RESERVE_BYTES as u64) {
+        // A new one: the name may be a link to somebody's file.
+        let _ = disk.remove(&path);
+    }
     // A part of one is of no less use than none.
     let Ok(file) = disk.create(&path) else { return };
     let mut bytes = vec![0; limits::RESERVE_BYTES];

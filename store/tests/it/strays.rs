@@ -160,6 +160,29 @@ fn pipes_and_sockets_in_place_of_files_are_damage_to_those_and_nobody_waits() {
     }
 }
 
+/// One that a power cut had emptied was taken for the room that a full disk needs.
+#[test]
+fn a_short_reserve_is_made_whole_by_the_next_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path()));
+    let reserve = dir.path().join("reserve");
+    let whole = fs::metadata(&reserve).unwrap().len();
+    for bytes in [0, whole - 1] {
+        fs::write(&reserve, vec![1; bytes as usize]).unwrap();
+        drop(open(dir.path()));
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), whole);
+    }
+    let good = fs::read(&reserve).unwrap();
+    drop(open(dir.path()));
+    assert_eq!(fs::read(&reserve).unwrap(), good, "a whole one is left alone");
+    let other = dir.path().join("tmp/other");
+    fs::remove_file(&reserve).unwrap();
+    fs::write(&other, b"somebody's").unwrap();
+    symlink(&other, &reserve).unwrap();
+    drop(open(dir.path()));
+    assert_eq!(fs::symlink_metadata(&reserve).unwrap().len(), whole, "what it leads to is not written to");
+}
+
 /// A caller asked other nodes for what nothing needs.
 #[test]
 fn a_pack_that_no_snapshot_lists_is_not_lacking() {
