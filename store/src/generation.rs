@@ -32,15 +32,16 @@ pub(crate) struct Whole {
     pub(crate) catalogue: Catalogue,
 }
 
-/// The base and the delta, or the base twice.
+/// The base and the delta, or the base twice. A base that is not here is damage: no delta is without one.
 pub(crate) fn with_base(
+    shared: &Shared,
     state: &State,
     snapshot: &Arc<Snapshot>,
 ) -> Result<(Arc<Snapshot>, Arc<Snapshot>), ReadError> {
     let base = state
         .snapshots
         .get(&snapshot.generation())
-        .ok_or_else(|| ReadError::NotFound { selector: snapshot.generation().to_string() })?;
+        .ok_or_else(|| shared.absence(state, snapshot.generation()))?;
     Ok((base.clone(), snapshot.clone()))
 }
 

@@ -13,7 +13,7 @@ use crate::replace::replace;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::sweep::read_manifest;
-use crate::{BadFile, Fault};
+use crate::{BadFile, Fault, ReadError};
 
 impl Store {
     /// Lets go, for good, of the snapshots whose manifests are missing or can't be read, and of what can't be read
@@ -58,6 +58,25 @@ impl Store {
 }
 
 impl Shared {
+    /// Why a snapshot is not here: its manifest was found to be missing or damaged, or there never was one.
+    pub(crate) fn absence(&self, state: &State, id: SnapshotId) -> ReadError {
+        let path = self.layout.manifest(&id);
+        let is_needed = || state.snapshots.values().any(|snapshot| snapshot.manifest.base() == Some(id));
+        match self.report.bad.iter().find(|bad| bad.path == path) {
+            Some(bad) => Fault::damaged(&path, &bad.reason).into(),
+            None if is_needed() => Fault::damaged(&path, "the file is missing").into(),
+            None => ReadError::NotFound { selector: id.to_string() },
+        }
+    }
+
+    /// The same for the beginning of an id. None if nothing that is lost begins so.
+    pub(crate) fn absence_of(&self, state: &State, prefix: &str) -> Option<ReadError> {
+        let bad = self.report.bad.iter().filter_map(|bad| Layout::manifest_of(&bad.path));
+        let bases = state.snapshots.values().filter_map(|snapshot| snapshot.manifest.base());
+        let mut lost = bad.chain(bases).filter(|id| !state.snapshots.contains_key(id));
+        lost.find(|id| id.to_string().starts_with(prefix)).map(|id| self.absence(state, id))
+    }
+
     /// Those that have not come back and may be of this service. Whose a base was, its deltas tell.
     pub(crate) fn lost(&self, state: &State, service: &ServiceName) -> Vec<&BadFile> {
         let may_be = |id: SnapshotId| {

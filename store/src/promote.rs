@@ -61,7 +61,7 @@ impl Draft {
         held: Vec<Held>,
         effort: &Effort<'_>,
     ) -> Result<Self, RebaseError> {
-        let (base, snapshot) = with_base(state, promoted)?;
+        let (base, snapshot) = with_base(shared, state, promoted)?;
         let whole = Whole::load(shared, &base, &snapshot)?;
         let names = NewNames::under(key);
         let BasePacks { mut listed, packs, index } = write_base_packs(shared, &whole, &names, effort)?;
@@ -101,7 +101,7 @@ impl Draft {
     ) -> Result<(), RebaseError> {
         for old in snapshots {
             if !self.described.contains_key(&old.id) {
-                let (base, old) = with_base(state, old)?;
+                let (base, old) = with_base(shared, state, old)?;
                 let old = Whole::load(shared, &base, &old)?;
                 let new = self.rewrite(shared, &old, progress)?;
                 self.described.insert(old.snapshot.id, new);

@@ -150,7 +150,7 @@ impl Store {
         let gate = gate.ok_or_else(|| PushError::Busy { service: service.clone() })?;
         let choose = |state: &State| {
             let (position, snapshot) = place(&shared, state, &service, &lineage);
-            let found = snapshot.map(|snapshot| with_base(state, &snapshot)).transpose()?;
+            let found = snapshot.map(|snapshot| with_base(&shared, state, &snapshot)).transpose()?;
             let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
             let packs = siblings.iter().flat_map(|sibling| &sibling.manifest.packs);
             let mut pinned: Vec<Pinned> = packs.map(|pack| *pack.id.as_bytes()).collect();

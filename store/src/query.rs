@@ -211,7 +211,7 @@ impl Store {
     /// If one is not here.
     pub fn manifests_for(&self, id: SnapshotId) -> Result<Vec<Vec<u8>>, ReadError> {
         let state = self.shared.state();
-        let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
+        let (base, snapshot) = with_base(&self.shared, &state, &visible(&state, id)?)?;
         let mut manifests = vec![base.encoded.clone()];
         if base.id != snapshot.id {
             manifests.push(snapshot.encoded.clone());
@@ -225,7 +225,7 @@ impl Store {
     /// If its manifest or its base's is not here.
     pub fn packs_needed(&self, id: SnapshotId) -> Result<Vec<PackRef>, ReadError> {
         let state = self.shared.state();
-        let (base, snapshot) = with_base(&state, &visible(&state, id)?)?;
+        let (base, snapshot) = with_base(&self.shared, &state, &visible(&state, id)?)?;
         let mut seen = BTreeSet::new();
         let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs);
         Ok(packs.filter(|pack| seen.insert(pack.id)).copied().collect())

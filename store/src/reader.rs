@@ -51,7 +51,7 @@ impl Store {
 impl SnapshotReader {
     pub(crate) fn open(shared: &Arc<Shared>, id: SnapshotId) -> Result<Self, ReadError> {
         let choose = |state: &State| {
-            let (base, snapshot) = with_base(state, &visible(state, id)?)?;
+            let (base, snapshot) = with_base(shared, state, &visible(state, id)?)?;
             let packs = base.manifest.packs.iter().chain(&snapshot.manifest.packs);
             let pinned = packs.map(|pack| *pack.id.as_bytes()).collect();
             Ok::<_, ReadError>(((base, snapshot), pinned))

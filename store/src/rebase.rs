@@ -163,7 +163,7 @@ impl Store {
             }
             Goal::ItsGeneration => {
                 check_restorable(shared, promoted.id, progress, options.pace)?;
-                let base = with_base(state, promoted)?.0;
+                let base = with_base(shared, state, promoted)?.0;
                 let is_needed = !fate.rewritten.is_empty();
                 is_needed.then(|| Draft::onto(shared, &base)).transpose()?
             }
@@ -272,7 +272,7 @@ impl PreparedRebase {
     /// Describes what stays and has not been described.
     fn describe(&mut self, state: &State, promoted: &Arc<Snapshot>, fate: &Fate) -> Result<(), RebaseError> {
         if self.draft.is_none() && !fate.rewritten.is_empty() {
-            self.draft = Some(Draft::onto(&self.shared, &with_base(state, promoted)?.0)?);
+            self.draft = Some(Draft::onto(&self.shared, &with_base(&self.shared, state, promoted)?.0)?);
         }
         if let Some(draft) = &mut self.draft {
             draft.extend(&self.shared, state, &fate.rewritten, &NoProgress)?;

@@ -3,7 +3,7 @@
 use sustain_proto::{ServiceName, SnapshotId};
 
 use crate::state::State;
-use crate::store::Store;
+use crate::store::{Shared, Store};
 use crate::{Fault, ReadError, limits};
 
 impl Store {
@@ -12,7 +12,7 @@ impl Store {
     /// the snapshot that holds its contents now.
     ///
     /// # Errors
-    /// If the text names none, or several.
+    /// If the text names none, or several, or one whose manifest is missing or damaged.
     pub fn resolve(&self, selector: &str) -> Result<SnapshotId, ReadError> {
         let state = self.shared.state();
         match selector.split_once('@') {
@@ -22,7 +22,7 @@ impl Store {
                 }
                 by_age(&state, selector, service, which)
             }
-            None => by_id(&state, selector),
+            None => by_id(&self.shared, &state, selector),
         }
     }
 
@@ -61,9 +61,8 @@ fn by_age(state: &State, selector: &str, service: &str, which: &str) -> Result<S
     state.all_of_service(&service).iter().rev().nth(back).map(|snapshot| snapshot.id).ok_or_else(not_found)
 }
 
-fn by_id(state: &State, selector: &str) -> Result<SnapshotId, ReadError> {
+fn by_id(shared: &Shared, state: &State, selector: &str) -> Result<SnapshotId, ReadError> {
     let malformed = |reason| ReadError::Selector { selector: selector.to_owned(), reason };
-    let not_found = || ReadError::NotFound { selector: selector.to_owned() };
     if !selector.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(malformed("an id is of the digits 0-9 and a-f; a service's snapshot is SERVICE@latest"));
     }
@@ -71,7 +70,7 @@ fn by_id(state: &State, selector: &str) -> Result<SnapshotId, ReadError> {
         return Err(malformed("at least 4 digits are needed"));
     }
     if let Ok(id) = selector.parse::<SnapshotId>() {
-        return state.follow(id).map(|snapshot| snapshot.id).ok_or_else(not_found);
+        return state.follow(id).map(|snapshot| snapshot.id).ok_or_else(|| shared.absence(state, id));
     }
     let current = state.snapshots.keys();
     let former = state.aliases.keys().chain(state.snapshots.values().flat_map(|s| s.came_from()));
@@ -81,7 +80,10 @@ fn by_id(state: &State, selector: &str) -> Result<SnapshotId, ReadError> {
     found.sort_unstable();
     found.dedup();
     match found.as_slice() {
-        [] => Err(not_found()),
+        [] => {
+            let absence = shared.absence_of(state, selector);
+            Err(absence.unwrap_or_else(|| ReadError::NotFound { selector: selector.to_owned() }))
+        }
         [id] => Ok(*id),
         several => Err(ReadError::Ambiguous { selector: selector.to_owned(), count: several.len() }),
     }

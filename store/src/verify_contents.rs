@@ -168,7 +168,7 @@ impl Run<'_> {
     fn manifest(&self, snapshot: &Arc<Snapshot>) -> Result<(), Fault> {
         let path = self.shared.layout.manifest(&snapshot.id);
         read_manifest(self.shared.disk.as_ref(), &path, snapshot.id)?;
-        let loaded = with_base(&self.state, snapshot)
+        let loaded = with_base(self.shared, &self.state, snapshot)
             .and_then(|(base, snapshot)| Whole::load(self.shared, &base, &snapshot));
         match loaded {
             Ok(_) => Ok(()),

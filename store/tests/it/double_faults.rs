@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sustain_proto::SnapshotId;
-use sustain_store::{ErrorKind, NoProgress, RebaseOptions, Retention, Store, StoreOptions};
+use sustain_store::{
+    ErrorKind, NoProgress, RebaseOptions, Retention, Scope, Store, StoreOptions, VerifyOptions,
+};
 
 use crate::common::*;
 use crate::keeping::state;
@@ -66,6 +68,43 @@ fn a_base_that_is_lost_with_the_journal_keeps_its_packs_until_it_is_put_back() {
             assert_eq!(restore(&store, id), state(number), "damaged: {is_damaged}");
         }
         verify_good(&store);
+    }
+}
+
+/// There was no such snapshot, it was said, and verifying a delta blamed that one's good manifest.
+#[test]
+fn a_lost_base_is_damage_to_its_manifest_for_itself_and_its_deltas() {
+    for (is_damaged, is_journal_lost) in [(false, false), (false, true), (true, false), (true, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = create(dir.path());
+        let [base, delta] = [1, 2].map(|number| push(&store, "mail", &state(number)).snapshot);
+        drop(store);
+        let path = manifest(dir.path(), base);
+        fs::remove_file(&path).unwrap();
+        if is_damaged {
+            fs::write(&path, b"none").unwrap();
+        }
+        if is_journal_lost {
+            fs::remove_file(dir.path().join("journal")).unwrap();
+        }
+        let store = open(dir.path());
+        let failures = [
+            store.resolve(&base.to_string()).map(drop),
+            store.resolve(&base.to_string()[..12]).map(drop),
+            store.open_snapshot(delta).map(drop),
+            store.packs_needed(delta).map(drop),
+        ];
+        for failure in failures {
+            let error = failure.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
+        assert_eq!(store.resolve(&delta.to_string()).unwrap(), delta);
+        assert_eq!(store.resolve(&"ab".repeat(32)).unwrap_err().kind(), ErrorKind::NotFound);
+        let options = VerifyOptions { scope: Scope::Snapshot(delta), ..VerifyOptions::default() };
+        let bad = store.verify_with(&options, &NoProgress).unwrap().bad;
+        let bad: Vec<_> = bad.into_iter().map(|bad| bad.path).collect();
+        assert_eq!(bad, [path]);
     }
 }
 
