@@ -214,9 +214,8 @@ impl Disk for RealDisk {
 
 /// Opens a file or folder. Of pipes, the other end is not waited for, and nothing is done with what is neither.
 fn open_here(path: &Path, write: bool) -> io::Result<File> {
-    let open = |flags: OFlags| {
-        File::options().read(true).write(write).custom_flags(flags.bits().cast_signed()).open(path)
-    };
+    let open =
+        |flags: OFlags| File::options().read(true).write(write).custom_flags(flags.bits() as i32).open(path);
     let file = match open(OFlags::NONBLOCK) {
         // Somebody has a lease on a file (fcntl(2)), which is taken from him while this waits.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(OFlags::empty())?,
