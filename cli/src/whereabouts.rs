@@ -182,5 +182,15 @@ fn hint_for_damaged(path: &Path) -> String {
     if folder.is_some_and(|name| name == "keys") {
         return "put the key back from a copy: without it nothing of the service can be read".to_owned();
     }
-    format!("move {} away and run the command again: it is made anew from the other files", path.display())
+    let shown = path.display();
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("keys") => format!(
+            "move {shown} away, make a folder in its place, and put each service's key back into it, as keys/SERVICE, \
+             from the copy that `snapctl key export` made: keys can't be made anew"
+        ),
+        Some("packs" | "manifests") => {
+            format!("move {shown} away and put the folder back from a copy: it can't be made anew")
+        }
+        _ => format!("move {shown} away and run the command again: it is made anew from the other files"),
+    }
 }

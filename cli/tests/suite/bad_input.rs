@@ -131,6 +131,23 @@ fn a_damaged_key_is_to_be_had_from_a_copy() {
     verify_names(&bench, &[&bench.store().join("keys/s")]);
 }
 
+/// It was said that they would be made anew.
+#[test]
+fn a_file_in_place_of_the_keys_or_the_data_is_not_said_to_be_made_anew() {
+    for (name, remedy) in [("keys", "from the copy that `snapctl key export` made"), ("packs", "from a copy")]
+    {
+        let (bench, [_, second], _) = two_snapshots();
+        let (folder, moved) = (bench.store().join(name), bench.path("moved"));
+        fs::rename(&folder, &moved).unwrap();
+        fs::write(&folder, b"what?").unwrap();
+        let said = gather_fails(&bench, "s@latest", 13);
+        assert!(said.contains(remedy) && said.contains("can't be made anew"), "{said}");
+        fs::remove_file(&folder).unwrap();
+        fs::rename(&moved, &folder).unwrap();
+        assert!(fs::read(bench.gather("s@latest", "out").join("ram")).unwrap() == second);
+    }
+}
+
 /// Only an exit code said that something was wrong.
 #[test]
 fn a_folder_that_is_no_store_or_nobodys_to_read_is_told_with_what_to_do() {
