@@ -186,8 +186,8 @@ pub(crate) fn read_manifest(
     Ok((manifest, encoded))
 }
 
-/// Removes manifests of snapshots that were dropped, and of a rebase or an import that did not happen. A delta without its
-/// base is kept: somebody may be putting both back.
+/// Removes manifests of snapshots that were dropped, and of a rebase or an import that did not happen. A delta
+/// without its base is kept: somebody may be putting both back.
 fn remove_dropped(
     disk: &dyn Disk,
     layout: &Layout,

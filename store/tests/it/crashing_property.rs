@@ -87,8 +87,8 @@ fn run(actions: &[Action]) {
     world.works_on("at the end");
 }
 
-/// An import failed on a full disk, and what it had written was removed; an opening did not sync that, and with a power cut
-/// it was back.
+/// An import failed on a full disk, and what it had written was removed; an opening did not sync that, and with a
+/// power cut it was back.
 #[test]
 fn what_a_failed_import_has_removed_stays_removed() {
     for nth in 1..60 {
