@@ -23,6 +23,7 @@ mod inspecting;
 mod keys;
 mod kills;
 mod mounting;
+mod planning;
 mod problems;
 mod scrubbing;
 mod service;
