@@ -61,7 +61,8 @@ pub(crate) enum Command {
 
 const GLOBAL: &str = "Global options";
 
-const EXIT_CODES: &str = "Exit codes:
+/// Printed by every command that works on a store, too.
+pub(crate) const EXIT_CODES: &str = "Exit codes:
   0 done              10 no such store or snapshot   12 node unreachable
   1 failed            11 busy                        13 corrupt or unverifiable data
   2 wrong usage       3 partly done                  14 key missing, or another one

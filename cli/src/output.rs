@@ -77,6 +77,11 @@ impl Output {
                 let _ = self.line(&text);
             }
         }
+        self.complain(failure);
+    }
+
+    /// Prints a failure for people, beside data that were printed all the same.
+    pub(crate) fn complain(&self, failure: &Failure) {
         self.message(&format!("error: {}", failure.error));
         if let Some(hint) = &failure.hint {
             self.message(&format!("hint: {hint}"));

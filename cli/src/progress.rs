@@ -22,7 +22,6 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
         }
-        bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, interrupt: Interrupt::watch() }
     }
 
@@ -35,6 +34,8 @@ impl Bar {
 impl Progress for Bar {
     fn total(&self, bytes: u64) {
         self.bar.set_length(bytes);
+        // Not before: without a length it would look as if all were done.
+        self.bar.enable_steady_tick(Duration::from_millis(250));
     }
 
     fn advance(&self, bytes: u64) {

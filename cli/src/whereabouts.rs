@@ -141,6 +141,10 @@ fn find_config() -> Option<PathBuf> {
 
 fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
     let options = StoreOptions { create, ..StoreOptions::default() };
+    if folder.metadata().is_ok_and(|found| !found.is_dir()) {
+        return Err(Failure::new(2, format!("{} is no store: it is no folder", folder.display()))
+            .with_hint("name the folder that a store is in, or is to be in, such as --store ./states"));
+    }
     Store::open(folder, options).map_err(|error| {
         let failure = Failure::of(&error, error.kind());
         match &error {
@@ -156,6 +160,17 @@ fn open_store(folder: &Path, create: bool) -> Result<Store, Failure> {
             sustain_store::OpenError::Fault(sustain_store::Fault::Busy {
                 process: Some(process), ..
             }) => failure.with_hint(format!("if it was stopped, `kill -CONT {process}` lets it go on")),
+            sustain_store::OpenError::Fault(sustain_store::Fault::Disk { path, source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                failure.with_hint(format!(
+                    "the store is its owner's: run the command as the user who owns {}",
+                    path.display()
+                ))
+            }
+            sustain_store::OpenError::Foreign { .. } => failure.with_hint(
+                "name the folder of a store, or an empty or missing one in which `snapctl push` is to make it",
+            ),
             _ => failure,
         }
     })

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How often a snapshot's present id is looked up: each time a rebase has come between that and opening it, which takes
+/// milliseconds. A guess: even the second time is rare.
+pub const CHOICES_MAX: u32 = 8;
+
 /// Most bytes of decoded chunks that a mount keeps: 512 chunks, so that programs which read a few files of a guest's
 /// file system find its tables again. A guess.
 pub const CHUNK_CACHE_BYTES: usize = 32 << 20;

@@ -59,15 +59,19 @@ impl Readers {
             return Ok(reader);
         }
         // Opening reads the index, which takes a while for a large one: others are not held up.
-        let reader = match self.store.open_snapshot(id) {
-            Err(ReadError::NotFound { .. }) => {
-                let renamed = self.store.resolve(&id.to_string())?;
-                if let Some(reader) = self.known(renamed, now) {
-                    return Ok(reader);
+        let (mut current, mut tries) = (id, 1);
+        let reader = loop {
+            match self.store.open_snapshot(current) {
+                // A rebase has renamed it, maybe once more since that was looked up.
+                Err(ReadError::NotFound { .. }) if tries < limits::CHOICES_MAX => {
+                    current = self.store.resolve(&id.to_string())?;
+                    if let Some(reader) = self.known(current, now) {
+                        return Ok(reader);
+                    }
+                    tries += 1;
                 }
-                self.store.open_snapshot(renamed)?
+                other => break other?,
             }
-            other => other?,
         };
         let reader = Arc::new(reader);
         let mut table = self.table();

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod events;
 pub mod limits;
+pub mod log;
 pub mod logic;
 pub mod operations;
 pub mod upkeep;
@@ -21,6 +22,7 @@ mod plan;
 mod run_folder;
 mod scrub;
 mod service;
+mod watched;
 mod woken;
 
 pub use changed_list::{ChangedListError, parse_changed_list};

@@ -140,6 +140,13 @@ pub const CHANNEL_ID_BYTES_MAX: usize = 256;
 /// nodes a snapshot is never durable, so it must end.
 pub const CHANNEL_WAIT: Duration = Duration::from_secs(600);
 
+/// How often the snapshot that a text names is chosen: each time a rebase has come between that and opening it, which
+/// takes milliseconds. A guess: even the second time is rare.
+pub const CHOICES_MAX: u32 = 8;
+
 /// How often files are pushed that another process overtakes by a rebase, before it is told to the user: a rebase waits
 /// for pushes of some seconds, so that even the second time is rare.
 pub const PUSH_TRIES_MAX: u32 = 5;
+
+/// Most services that a hint names: a line or two.
+pub const SERVICES_NAMED_MAX: usize = 8;

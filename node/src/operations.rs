@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
     DirectoryTarget, ErrorKind, FileSource, Progress, PushError, PushLineage, PushReport, PushRequest,
-    RegionSource, SnapshotInfo, Store,
+    ReadError, RegionSource, SnapshotReader, Store,
 };
 
+use crate::watched::Watched;
 use crate::{clock, limits, parse_changed_list};
 use sustain_store::error_chain;
 
@@ -51,7 +51,8 @@ impl Failure {
         let failure = Self::new(exit_code(kind), error_chain(error));
         match kind {
             ErrorKind::Busy => failure.with_hint("run the command again when that is done"),
-            ErrorKind::Corrupt => failure.with_hint("`snapctl verify` names every damaged file"),
+            ErrorKind::Corrupt if is_of_key(&failure.error) => failure.with_hint(KEY_FILE_HINT),
+            ErrorKind::Corrupt => failure.with_hint(VERIFY_HINT),
             ErrorKind::NotFound => {
                 failure.with_hint("`snapctl log SERVICE` lists the snapshots that are here")
             }
@@ -67,8 +68,20 @@ impl Failure {
     }
 }
 
-const KEY_HINT: &str =
-    "give the key that it was sealed under; without that nothing can be read, by nobody (docs/sealing.md)";
+/// Whether an error names a file of secrets as damaged.
+fn is_of_key(error: &str) -> bool {
+    let path = error.split_once(" is damaged: ").map(|(path, _)| Path::new(path));
+    path.and_then(Path::parent).is_some_and(|folder| folder.ends_with("keys"))
+}
+
+const KEY_FILE_HINT: &str =
+    "put the key back from a copy: without it nothing of the service can be read; others are not concerned";
+
+pub(crate) const VERIFY_HINT: &str = "`snapctl verify` names every damaged file";
+
+const KEY_HINT: &str = "`snapctl key list` says which keys are here; put the file with the missing one back from the \
+    copy that `snapctl key export` made, or bring it from another node: without it nobody can read this \
+    (docs/sealing.md)";
 
 /// The published exit code for each kind of error.
 #[must_use]
@@ -113,6 +126,8 @@ pub struct PushOutput {
     /// The store's report.
     #[serde(flatten)]
     pub report: PushReport,
+    /// Regions that the snapshot which this one continues has, and this one has not.
+    pub regions_left_out: Vec<RegionName>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -153,7 +168,7 @@ pub fn push(
     progress.total(sources.iter().map(RegionSource::bytes).sum());
     let regions: Vec<_> = files.regions.iter().map(|region| &region.name).zip(sources).zip(lists).collect();
     let mut tries = 1;
-    let report = loop {
+    let (report, regions_left_out) = loop {
         match try_push(store, files, &regions, node, progress) {
             // Another process has rebased the service, or what is pushed was to be the first. Lists of changes count
             // from a snapshot that may not be the newest any more: whoever made them has to look.
@@ -172,10 +187,10 @@ pub fn push(
                 });
             }
             Err(Trouble::Other(failure)) => return Err(failure),
-            Ok(report) => break report,
+            Ok(pushed) => break pushed,
         }
     };
-    Ok(PushOutput { report, seconds: started.elapsed().as_secs_f64() })
+    Ok(PushOutput { report, regions_left_out, seconds: started.elapsed().as_secs_f64() })
 }
 
 /// Why a push did not come to its end.
@@ -199,7 +214,7 @@ fn try_push(
     regions: &[Region<'_>],
     node: NodeId,
     progress: &dyn Progress,
-) -> Result<PushReport, Trouble> {
+) -> Result<(PushReport, Vec<RegionName>), Trouble> {
     let PushFiles { service, since, .. } = *files;
     let since = since.map(|since| resolve(store, since)).transpose().map_err(Trouble::Other)?;
     let lineage = PushLineage::ContinueNewest { node, nonce: rand::random() };
@@ -211,23 +226,31 @@ fn try_push(
                 .with_hint("without lists of changes the files are read whole"),
         ));
     }
+    let before = push.continued().and_then(|id| store.manifest(id).ok());
+    let before = before.into_iter().flat_map(|(manifest, _)| manifest.regions).map(|region| region.name);
+    let left_out = before.filter(|name| !regions.iter().any(|((pushed, _), _)| *pushed == name)).collect();
     for ((name, source), changed) in regions {
-        match changed {
-            Some(changed) => push.ingest_changes(name, source, changed),
-            None => push.ingest(name, source),
-        }?;
-        progress.advance(source.bytes());
+        let source = Watched::new(source, progress);
+        let ingested = match changed {
+            Some(changed) => push.ingest_changes(name, &source, changed),
+            None => push.ingest(name, &source),
+        };
         if progress.cancelled() {
             return Err(Trouble::Other(Failure::new(130, "interrupted; nothing was stored")));
         }
+        ingested?;
+        source.finish();
     }
-    Ok(push.commit()?)
+    Ok((push.commit()?, left_out))
 }
 
 fn open_region(region: &RegionFile) -> Result<FileSource, Failure> {
     FileSource::open(&region.path).map_err(|error| {
-        Failure::new(1, format!("can't read {} for region {}: {error}", region.path.display(), region.name))
-            .with_hint("a region is given as NAME=FILE, such as --region ram=memory.img")
+        let what = format!("can't read {} for region {}: {error}", region.path.display(), region.name);
+        Failure::new(1, what).with_hint(match error.kind() {
+            io::ErrorKind::InvalidInput => "copy what it holds to a file, and push that",
+            _ => "a region is given as NAME=FILE, such as --region ram=memory.img",
+        })
     })
 }
 
@@ -235,32 +258,99 @@ fn open_region(region: &RegionFile) -> Result<FileSource, Failure> {
 fn read_list(region: &RegionFile, region_bytes: u64) -> Result<Option<Vec<Range<u64>>>, Failure> {
     let Some(path) = &region.changed else { return Ok(None) };
     let failed = |exit_code, error: &dyn std::fmt::Display| {
-        let what = format!("{} is no list of what changed in {}: {error}", path.display(), region.name);
+        let what =
+            format!("can't take {} for a list of what changed in {}: {error}", path.display(), region.name);
         Failure::new(exit_code, what)
     };
-    let file = File::open(path).map_err(|error| failed(1, &error))?;
+    let file = File::open(path).map_err(|error| failed(1, &error).with_hint(LIST_HINT))?;
     let mut text = String::new();
     let read = file.take(limits::CHANGED_LIST_BYTES_MAX + 1).read_to_string(&mut text);
     // What is no text is no list either; anything else is the disk's.
     let code = |error: &io::Error| if error.kind() == io::ErrorKind::InvalidData { 2 } else { 1 };
-    read.map_err(|error| failed(code(&error), &error))?;
+    read.map_err(|error| failed(code(&error), &error).with_hint(LIST_HINT))?;
     if text.len() as u64 > limits::CHANGED_LIST_BYTES_MAX {
         let bytes_max = limits::CHANGED_LIST_BYTES_MAX;
-        return Err(failed(2, &format_args!("it has more than {bytes_max} bytes")));
+        return Err(failed(2, &format_args!("it has more than {bytes_max} bytes")).with_hint(LIST_HINT));
     }
     let ranges = parse_changed_list(&text, region_bytes);
     ranges.map(Some).map_err(|error| failed(2, &error).with_hint(LIST_HINT))
 }
 
-const LIST_HINT: &str =
-    "each line is the offset and the length of a range in bytes; without a list the file is read whole";
+const LIST_HINT: &str = "a list is a file: each of its lines is the offset and the length of a range in bytes, such as \
+    `65536 4096`; without a list the region is read whole";
 
 /// Finds the snapshot that a text names: an id, the beginning of one, or `SERVICE@latest`, `SERVICE@-1`.
 ///
 /// # Errors
 /// If there is none, or several.
 pub fn resolve(store: &Store, selector: &str) -> Result<SnapshotId, Failure> {
-    store.resolve(selector).map_err(|error| Failure::of(&error, error.kind()))
+    store.resolve(selector).map_err(|error| {
+        let failure = Failure::of(&error, error.kind());
+        match &error {
+            ReadError::NotFound { .. } | ReadError::Selector { .. } => {
+                failure.with_hint(what_there_is(store, Some(selector)))
+            }
+            ReadError::Ambiguous { .. } => failure.with_hint("give more of its digits"),
+            _ => failure,
+        }
+    })
+}
+
+/// A hint for whoever named a service or snapshot that is not here.
+pub(crate) fn what_there_is(store: &Store, selector: Option<&str>) -> String {
+    let services = store.services().unwrap_or_default();
+    let asked = selector.map(|selector| selector.split('@').next().unwrap_or_default());
+    if let Some(asked) = services.iter().find(|service| Some(service.as_str()) == asked) {
+        return format!("`snapctl log {asked}` lists its snapshots; the newest is {asked}@latest");
+    }
+    let Some(first) = services.first() else {
+        return "the store holds no snapshot yet: `snapctl push SERVICE --region NAME=FILE` takes the first one"
+            .to_owned();
+    };
+    let mut names: Vec<&str> =
+        services.iter().map(ServiceName::as_str).take(limits::SERVICES_NAMED_MAX).collect();
+    if services.len() > names.len() {
+        names.push("...");
+    }
+    let lists = if names.len() == 1 { "lists them" } else { "lists those of one" };
+    format!("here are snapshots of: {}; `snapctl log {first}` {lists}", names.join(", "))
+}
+
+/// Does something with the snapshot that a text names. Where another process has dropped or renamed it before that was
+/// done, the text is looked up again: it may name another one now, or none.
+///
+/// # Errors
+/// If there is none, or several, and as `work` says.
+pub fn with_snapshot<T>(
+    store: &Store,
+    selector: &str,
+    mut work: impl FnMut(SnapshotId) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut tries = 1;
+    loop {
+        let snapshot = resolve(store, selector)?;
+        match work(snapshot) {
+            // Its files may have gone with it, if the disk is so full that nobody could be told that they are read.
+            Err(failure)
+                if [10, 13].contains(&failure.exit_code)
+                    && tries < limits::CHOICES_MAX
+                    && store.manifest(snapshot).is_err() =>
+            {
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Opens the snapshot that a text names.
+///
+/// # Errors
+/// If there is none, or several, or its index is damaged.
+pub fn open(store: &Store, selector: &str) -> Result<SnapshotReader, Failure> {
+    with_snapshot(store, selector, |id| {
+        store.open_snapshot(id).map_err(|error| Failure::of(&error, error.kind()))
+    })
 }
 
 /// Writes a snapshot's regions into a folder, all or nothing.
@@ -274,6 +364,10 @@ pub fn gather(
     progress: &dyn Progress,
 ) -> Result<GatherOutput, Failure> {
     let started = Instant::now();
+    if to.metadata().is_ok_and(|found| !found.is_dir()) {
+        return Err(Failure::new(2, format!("{} is no folder", to.display()))
+            .with_hint("name a folder: each region becomes a file in it, and it is made if need be"));
+    }
     let target = DirectoryTarget::new(to);
     let report = store.restore(snapshot, &target, progress).map_err(|error| match error {
         sustain_store::RestoreError::Cancelled => Failure::new(130, "interrupted; nothing was written"),
@@ -283,34 +377,38 @@ pub fn gather(
     Ok(GatherOutput { snapshot: report.snapshot, bytes_out: report.bytes_out, bytes_fetched: 0, seconds })
 }
 
-/// The service's snapshots, oldest first.
-///
-/// # Errors
-/// If there are none, or the store can't be read.
-pub fn log(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotInfo>, Failure> {
-    let list = store.snapshots(Some(service)).map_err(|error| Failure::of(&error, error.kind()))?;
-    let bad = store.opened().bad.iter().find(|bad| bad.path.extension().is_some_and(|end| end == "manifest"));
-    if let (true, Some(bad)) = (list.is_empty(), bad) {
-        let what =
-            format!("no snapshot of {service} can be read: {} is bad: {}", bad.path.display(), bad.reason);
-        return Err(Failure::new(13, what).with_hint("`snapctl verify` names every damaged file"));
-    }
-    let incomplete = store.snapshots_incomplete(service) as u64;
-    if list.is_empty() && incomplete > 0 {
-        let what = counted(incomplete, "snapshot", "snapshots");
-        return Err(Failure::new(13, format!("{what} of {service} can't be read: files are missing"))
-            .with_hint("`snapctl verify` names every damaged file"));
-    }
-    if list.is_empty() {
-        return Err(Failure::new(10, format!("there is no snapshot of {service} here"))
-            .with_hint("`snapctl push SERVICE --region NAME=FILE` takes the first one"));
-    }
-    Ok(list)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was exit code 10: a rebase had come between choosing the newest snapshot and reading it.
+    #[test]
+    fn a_snapshot_that_goes_before_it_is_read_is_chosen_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = sustain_store::StoreOptions { create: true, ..Default::default() };
+        let store = Store::open(&folder.path().join("store"), options).unwrap();
+        let service: ServiceName = "notes".parse().unwrap();
+        let path = folder.path().join("ram");
+        let regions = [RegionFile { name: "ram".parse().unwrap(), path: path.clone(), changed: None }];
+        let files = PushFiles { service: &service, regions: &regions, since: None };
+        for text in ["one", "two"] {
+            std::fs::write(&path, text).unwrap();
+            push(&store, &files, NodeId::from_bytes([7; 32]), &sustain_store::NoProgress).unwrap();
+        }
+        let out = folder.path().join("out");
+        let mut is_first = true;
+        let gathered = with_snapshot(&store, "notes@latest", |id| {
+            if std::mem::take(&mut is_first) {
+                store.rebase(&service, None).unwrap();
+            }
+            gather(&store, id, &out, &sustain_store::NoProgress)
+        });
+        assert_eq!(gathered.unwrap().snapshot, store.resolve("notes@latest").unwrap());
+        assert_eq!(std::fs::read_to_string(out.join("ram")).unwrap(), "two");
+        let gone =
+            with_snapshot(&store, "notes@-1", |id| gather(&store, id, &out, &sustain_store::NoProgress));
+        assert_eq!(gone.unwrap_err().exit_code, 10);
+    }
 
     /// Whoever asked a daemon was once told to leave out `--store`, which was not there.
     #[test]

@@ -4,12 +4,12 @@
 use serde::{Deserialize, Serialize};
 use sustain_proto::{PinName, ServiceName};
 use sustain_store::{
-    GcReport, Growth, NamedPin, Pace, Progress, RebaseError, RebaseOptions, RebasePolicy, RebaseReport,
-    Retention, Store, Trigger, UnlistedReport, limits,
+    GcReport, Growth, NamedPin, Pace, Progress, ReadError, RebaseError, RebaseOptions, RebasePolicy,
+    RebaseReport, Retention, Store, Trigger, UnlistedReport, limits,
 };
 
 use crate::clock;
-use crate::operations::{self, Failure};
+use crate::operations::{self, Failure, VERIFY_HINT};
 
 /// Which older snapshots are to be kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,7 @@ pub fn rebase(
             return Ok(RebaseOutput::NotDue { growth });
         }
     }
+    let failed = |error| failed(store, service, &error);
     let prepared = store.prepare_rebase_with(service, options, progress).map_err(failed)?;
     let report = if *dry_run { prepared.preview() } else { prepared.commit(limits::REBASE_PATIENCE) };
     report.map(RebaseOutput::Done).map_err(failed)
@@ -117,12 +118,23 @@ fn due(growth: &Growth) -> Option<Trigger> {
     RebasePolicy::default().due(growth)
 }
 
-fn failed(error: RebaseError) -> Failure {
+fn failed(store: &Store, service: &ServiceName, error: &RebaseError) -> Failure {
     match error {
         RebaseError::Cancelled => {
             Failure::new(130, "interrupted; nothing was lost: what was not done yet is as it was")
         }
-        error => Failure::of(&error, error.kind()),
+        RebaseError::Read(ReadError::NotFound { .. }) if !store.snapshots_known(service).is_empty() => {
+            Failure::new(
+                13,
+                format!("no snapshot of {service} can be read whole: files are missing or damaged"),
+            )
+            .with_hint(VERIFY_HINT)
+        }
+        RebaseError::Read(ReadError::NotFound { .. }) => {
+            Failure::new(10, format!("there is no snapshot of {service} here"))
+                .with_hint(operations::what_there_is(store, Some(service.as_str())))
+        }
+        error => Failure::of(error, error.kind()),
     }
 }
 
@@ -138,6 +150,7 @@ pub fn collect(
     progress: &dyn Progress,
 ) -> Result<GcReport, Failure> {
     let options = RebaseOptions { promote: None, retention, now_ms: clock::wall_ms(), policy, pace };
+    let failed = |error| failed(store, service, &error);
     let prepared = store.prepare_gc(service, options, progress).map_err(failed)?;
     let report = if dry_run { prepared.preview() } else { prepared.commit(limits::REBASE_PATIENCE) };
     report.map_err(failed)

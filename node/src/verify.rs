@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use sustain_proto::ServiceName;
-use sustain_store::{Depth, Pace, Progress, Sample, Scope, Store, VerifyError, VerifyOptions, VerifyReport};
+use sustain_store::{
+    Depth, Pace, Progress, ReadError, Sample, Scope, Store, VerifyError, VerifyOptions, VerifyReport,
+};
 
 use crate::operations::{self, Failure};
 
@@ -34,8 +36,23 @@ pub fn verify(
     pace: Pace,
     progress: &dyn Progress,
 ) -> Result<VerifyReport, Failure> {
+    match (scope(store, call.what.as_deref())?, call.what.as_deref()) {
+        (Scope::Snapshot(_), Some(what)) => operations::with_snapshot(store, what, |snapshot| {
+            run(store, call, Scope::Snapshot(snapshot), pace, progress)
+        }),
+        (scope, _) => run(store, call, scope, pace, progress),
+    }
+}
+
+fn run(
+    store: &Store,
+    call: &VerifyCall,
+    scope: Scope,
+    pace: Pace,
+    progress: &dyn Progress,
+) -> Result<VerifyReport, Failure> {
     let options = VerifyOptions {
-        scope: scope(store, call.what.as_deref())?,
+        scope,
         depth: call.sample.map_or(Depth::Contents, Depth::Sample),
         seed: call.seed.unwrap_or_else(rand::random),
         rate_bytes: call.rate_bytes,
@@ -59,8 +76,17 @@ pub fn verify(
 fn scope(store: &Store, what: Option<&str>) -> Result<Scope, Failure> {
     let Some(what) = what else { return Ok(Scope::Everything) };
     let services = store.services().map_err(|error| Failure::of(&error, error.kind()))?;
-    match ServiceName::new(what) {
-        Ok(service) if services.contains(&service) => Ok(Scope::Service(service)),
-        _ => operations::resolve(store, what).map(Scope::Snapshot),
+    let is_name = match ServiceName::new(what) {
+        Ok(service) if services.contains(&service) => return Ok(Scope::Service(service)),
+        name => name.is_ok(),
+    };
+    match store.resolve(what) {
+        Ok(snapshot) => Ok(Scope::Snapshot(snapshot)),
+        // Neither the one nor the other.
+        Err(ReadError::NotFound { .. } | ReadError::Selector { .. }) if is_name => {
+            Err(Failure::new(10, format!("there is no service and no snapshot {what} here"))
+                .with_hint(operations::what_there_is(store, None)))
+        }
+        Err(_) => operations::resolve(store, what).map(Scope::Snapshot),
     }
 }

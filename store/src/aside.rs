@@ -22,6 +22,7 @@ use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::pack_file::PackFile;
 use crate::publish::{TemporaryFile, new_name};
+use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::{Fault, error_chain, limits};
 
@@ -42,19 +43,21 @@ pub struct BadPack {
 
 impl Store {
     /// Reads a pack, and sets it aside if its file is missing or damaged: what needs it is then not whole here until
-    /// it is received again. Whether the pack is lacking now.
+    /// it is received again. Whether the pack is lacking now: not here, though a snapshot lists it or it has been here
+    /// up to now.
     ///
     /// # Errors
     /// If the disk fails in a way that says nothing about the pack.
     pub fn set_aside_if_damaged(&self, id: PackId) -> Result<bool, Fault> {
         let shared = &self.shared;
+        let is_lacking = |state: &State| !state.packs.contains_key(&id) && state.lists(&id);
         if damage(shared, &id)?.is_none() {
-            return Ok(!shared.state().packs.contains_key(&id));
+            return Ok(is_lacking(&shared.state()));
         }
         let mut commit = shared.begin_commit()?;
         // A good one may have taken its place since.
         let Some(reason) = damage(shared, &id)? else {
-            return Ok(!shared.seen().packs.contains_key(&id));
+            return Ok(is_lacking(&shared.seen()));
         };
         move_aside(shared, &id, &reason)?;
         let known = shared.seen().packs.get(&id).copied();
@@ -65,14 +68,13 @@ impl Store {
             tracing::warn!(pack = %id, reason, "a pack is damaged, and counts as not here");
         }
         commit.settle_aside();
-        Ok(true)
+        Ok(known.is_some() || is_lacking(&shared.seen()))
     }
 
     /// Sets the pack aside that reading has found to be damaged, so that no push relies on it.
     pub(crate) fn set_aside_found(&self, fault: &Fault) {
         let Fault::Damaged { path, .. } = fault else { return };
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(id) = Layout::parse_pack(name) else { return };
+        let Some(id) = Layout::pack_of(path) else { return };
         if let Err(error) = self.set_aside_if_damaged(id) {
             tracing::warn!(pack = %id, error = error_chain(&error), "a damaged pack can't be set aside");
         }
@@ -177,7 +179,7 @@ pub(crate) fn list(disk: &dyn Disk, layout: &Layout) -> Result<BTreeSet<PackId>,
     let entries = match disk.list(&folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => return Err(error).during("list", &folder),
+        Err(error) => return Err(Fault::listing(&folder, error)),
     };
     let names = || entries.iter().filter(|entry| !entry.folder).map(|entry| entry.name.as_str());
     let packs: BTreeSet<PackId> = names().filter_map(Layout::parse_pack).collect();

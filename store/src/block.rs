@@ -6,9 +6,9 @@
 
 use sustain_proto::limits::CHUNK_BYTES;
 use sustain_proto::{ChunkId, IndexRoot};
-use sustain_seal::TooLong;
+use sustain_seal::{TAG_BYTES, TooLong};
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::{CCtx, CParameter, DCtx};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, MAGIC_DICTIONARY};
 
 use crate::entries::block_context;
 use crate::limits::{self, BLOCK_CHUNKS_MAX};
@@ -72,6 +72,7 @@ pub(crate) struct NewBlock<'a> {
 pub(crate) struct Encoder {
     key: ServiceKey,
     zstd: Compressor<'static>,
+    delta: CCtx<'static>,
     delta_level: i32,
     chunks: Vec<StoredChunk>,
     data: Vec<u8>,
@@ -85,14 +86,16 @@ impl Encoder {
         let mut zstd = Compressor::new(level)?;
         if level == limits::ZSTD_LEVEL {
             zstd.set_parameter(CParameter::MinMatch(limits::ZSTD_MATCH_BYTES))?;
+            zstd.set_parameter(CParameter::HashLog(limits::ZSTD_HASH_LOG))?;
         }
         Ok(Self {
             key: key.clone(),
             zstd,
+            delta: CCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?,
             delta_level,
             chunks: Vec::new(),
-            data: Vec::new(),
-            prefix: Vec::new(),
+            data: Vec::with_capacity(BLOCK_BYTES_MAX),
+            prefix: Vec::with_capacity(BLOCK_BYTES_MAX),
             stored: Vec::new(),
         })
     }
@@ -142,9 +145,9 @@ impl Encoder {
 
     /// The block of an index.
     pub(crate) fn index(&mut self, root: IndexRoot, encoded: &[u8]) -> Result<NewBlock<'_>, TooLong> {
-        self.stored.resize(encoded.len(), 0);
+        make_room(&mut self.stored, encoded.len());
         let content = BlockContent::Index(root, encoded.len() as u32);
-        let compressed = self.zstd.compress_to_buffer(encoded, self.stored.as_mut_slice()).ok();
+        let compressed = self.zstd.compress_to_buffer(encoded, &mut self.stored).ok();
         let encoding = keep_smaller(compressed, Encoding::Zstd, encoded, &mut self.stored);
         seal(&self.key, content, encoding, &mut self.stored)?;
         Ok(NewBlock { content, encoding, stored: &self.stored })
@@ -152,15 +155,40 @@ impl Encoder {
 
     /// Compresses the data into `stored`, unless that does not make them fewer.
     fn compress(&mut self) -> Encoding {
-        // A buffer as small as the plain bytes makes the compressor give up where it would not pay.
-        self.stored.resize(self.data.len(), 0);
+        make_room(&mut self.stored, self.data.len());
         let (encoding, compressed) = if self.prefix.is_empty() {
-            (Encoding::Zstd, self.zstd.compress_to_buffer(&self.data, self.stored.as_mut_slice()).ok())
+            (Encoding::Zstd, self.zstd.compress_to_buffer(&self.data, &mut self.stored).ok())
         } else {
-            (Encoding::Delta, compress_delta(&self.data, &self.prefix, self.delta_level, &mut self.stored))
+            (Encoding::Delta, self.compress_delta())
         };
         keep_smaller(compressed, encoding, &self.data, &mut self.stored)
     }
+
+    /// Compresses with a dictionary for this once.
+    fn compress_delta(&mut self) -> Option<usize> {
+        let Self { data, prefix, delta_level, stored, .. } = self;
+        if is_plain(prefix) {
+            return self.delta.compress_using_dict(stored, data, prefix, *delta_level).ok();
+        }
+        // A context of its own, as it may not outlive what it refers to.
+        let mut context = CCtx::try_create()?;
+        context.set_parameter(CParameter::CompressionLevel(*delta_level)).ok()?;
+        context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).ok()?;
+        context.ref_prefix(prefix).ok()?;
+        context.compress2(stored, data).ok()
+    }
+}
+
+/// Whether zstd takes these bytes for a dictionary of nothing but contents, even if it is not told so. What begins like
+/// a file of its own kind of dictionary it takes for one.
+fn is_plain(dictionary: &[u8]) -> bool {
+    !dictionary.starts_with(&MAGIC_DICTIONARY.to_le_bytes())
+}
+
+/// Empties it, with room for the bytes that it may get, sealed. They are not filled with zeros first.
+fn make_room(stored: &mut Vec<u8>, bytes: usize) {
+    stored.clear();
+    stored.reserve(bytes + TAG_BYTES);
 }
 
 /// Leaves in `stored` what is to be stored: so many bytes that are in it, if they are fewer than the plain ones.
@@ -195,54 +223,53 @@ fn seal(
     key.seal(key.nonce(&context), &context, stored)
 }
 
-/// Compresses with a dictionary for this once. The context is new each time because it may not outlive what it refers
-/// to.
-fn compress_delta(data: &[u8], prefix: &[u8], level: i32, stored: &mut [u8]) -> Option<usize> {
-    let mut context = CCtx::try_create()?;
-    context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
-    context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).ok()?;
-    context.ref_prefix(prefix).ok()?;
-    context.compress2(stored, data).ok()
-}
-
 /// Decodes blocks. One a thread; its memory is reused.
 pub(crate) struct Decoder {
     zstd: Decompressor<'static>,
+    delta: DCtx<'static>,
 }
 
 impl Decoder {
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: Decompressor::new()? })
+        let delta = DCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Self { zstd: Decompressor::new()?, delta })
     }
 
-    /// Fills `plain` with the block's bytes, which must be exactly as many, from what was opened of it. `prefix` is the
+    /// Leaves in `plain` the block's bytes, which must be exactly so many, from what was opened of it. `prefix` is the
     /// dictionary.
     pub(crate) fn decode(
         &mut self,
         encoding: Encoding,
         stored: &[u8],
         prefix: &[u8],
-        plain: &mut [u8],
+        plain_bytes: usize,
+        plain: &mut Vec<u8>,
     ) -> Result<(), &'static str> {
-        // The buffer bounds what hostile bytes can expand to.
+        // The buffer bounds what hostile bytes can expand to. It is not filled with zeros first.
+        plain.clear();
+        plain.reserve_exact(plain_bytes);
         let bytes = match encoding {
-            Encoding::Raw if stored.len() == plain.len() => {
-                plain.copy_from_slice(stored);
+            Encoding::Raw if stored.len() == plain_bytes => {
+                plain.extend_from_slice(stored);
                 Some(stored.len())
             }
             Encoding::Raw => return Err("a block has another length than its directory says"),
             Encoding::Zstd => self.zstd.decompress_to_buffer(stored, plain).ok(),
+            Encoding::Delta if is_plain(prefix) => {
+                self.delta.decompress_using_dict(plain, stored, prefix).ok()
+            }
             Encoding::Delta => decompress_delta(stored, prefix, plain),
         };
         match bytes {
-            Some(bytes) if bytes == plain.len() => Ok(()),
+            Some(bytes) if bytes == plain_bytes => Ok(()),
             Some(_) => Err("a block expands to another length than its directory says"),
             None => Err("a block does not decompress"),
         }
     }
 }
 
-fn decompress_delta(stored: &[u8], prefix: &[u8], plain: &mut [u8]) -> Option<usize> {
+/// With a context of its own, as it may not outlive what it refers to.
+fn decompress_delta(stored: &[u8], prefix: &[u8], plain: &mut Vec<u8>) -> Option<usize> {
     let mut context = DCtx::try_create()?;
     context.ref_prefix(prefix).ok()?;
     context.decompress(plain, stored).ok()
@@ -290,15 +317,51 @@ mod tests {
             let block = encoder.finish().unwrap().unwrap();
             assert_eq!(block.encoding, expected);
             let BlockContent::Chunks([chunk]) = block.content else { panic!("one chunk went in") };
-            let mut data = vec![0; chunk.data_bytes()];
+            let (bytes, mut data) = (chunk.data_bytes(), Vec::new());
             let stored = opened(&block);
-            decoder.decode(block.encoding, &stored, &prefix, &mut data).unwrap();
+            decoder.decode(block.encoding, &stored, &prefix, bytes, &mut data).unwrap();
             let mut again = vec![0; plain.len()];
             chunk.pages.assemble(&data, reference.unwrap_or_default(), &[], &mut again).unwrap();
             assert!(again == plain);
             for bytes in [data.len() - 1, data.len() + 1] {
-                assert!(decoder.decode(block.encoding, &stored, &prefix, &mut vec![0; bytes]).is_err());
+                assert!(decoder.decode(block.encoding, &stored, &prefix, bytes, &mut Vec::new()).is_err());
             }
+        }
+    }
+
+    /// zstd would take such a page for a dictionary of its own kind, and find it damaged, unless it is told what it is.
+    #[test]
+    fn a_page_that_begins_like_a_dictionary_of_zstd_is_one_of_contents() {
+        let mut old = noise(1, CHUNK_BYTES);
+        old[..4].copy_from_slice(&MAGIC_DICTIONARY.to_le_bytes());
+        let mut new = old.clone();
+        new[100..200].copy_from_slice(&noise(2, 100));
+        let mut encoder = encoder();
+        encoder.add(id(1), &new, Some((id(2), &old)), None);
+        let prefix = encoder.prefix.clone();
+        assert!(prefix == old[..4_096]);
+        let block = encoder.finish().unwrap().unwrap();
+        assert_eq!(block.encoding, Encoding::Delta);
+        let (stored, mut data) = (opened(&block), Vec::new());
+        Decoder::new().unwrap().decode(block.encoding, &stored, &prefix, 4_096, &mut data).unwrap();
+        assert!(data == new[..4_096]);
+    }
+
+    /// What is compressed with a context that is used again is what the format says: a frame with a prefix.
+    #[test]
+    fn a_dictionary_is_a_prefix_to_whoever_reads_it() {
+        let old = noise(1, CHUNK_BYTES);
+        let mut encoder = encoder();
+        for number in 2..5 {
+            encoder.clear();
+            let mut new = old.clone();
+            new[..100].copy_from_slice(&noise(number, 100));
+            encoder.add(id(1), &new, Some((id(2), &old)), None);
+            let prefix = encoder.prefix.clone();
+            let stored = opened(&encoder.finish().unwrap().unwrap());
+            let mut data = Vec::with_capacity(4_096);
+            assert_eq!(decompress_delta(&stored, &prefix, &mut data), Some(4_096));
+            assert!(data == new[..4_096]);
         }
     }
 
@@ -323,8 +386,8 @@ mod tests {
         let mut encoder = encoder();
         let encoded = b"index".repeat(100);
         let block = encoder.index(IndexRoot::of(&encoded), &encoded).unwrap();
-        let mut plain = vec![0; encoded.len()];
-        Decoder::new().unwrap().decode(block.encoding, &opened(&block), &[], &mut plain).unwrap();
+        let (bytes, mut plain) = (encoded.len(), Vec::new());
+        Decoder::new().unwrap().decode(block.encoding, &opened(&block), &[], bytes, &mut plain).unwrap();
         assert_eq!(plain, encoded);
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{OptionsBuilder, Weighter};
 use sustain_proto::PackId;
 
 use crate::limits;
@@ -39,6 +39,20 @@ impl Default for BlockCache {
 }
 
 impl BlockCache {
+    /// For one push by so many threads.
+    pub(crate) fn of_push(workers: u64) -> Self {
+        let bytes = (workers * limits::PUSH_CACHE_BYTES).min(limits::BLOCK_CACHE_BYTES);
+        // It is in as many parts as have some tens of blocks each, and a block has to fit a part many times.
+        let items = bytes as usize / limits::PUSH_CACHE_BYTES as usize * limits::PUSH_CACHE_ITEMS;
+        let mut options = OptionsBuilder::new();
+        options.shards(1).estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(0.1);
+        let blocks = match options.build() {
+            Ok(options) => Cache::with_options(options, Bytes, Default::default(), Default::default()),
+            Err(_) => Cache::with_weighter(items, bytes, Bytes),
+        };
+        Self { blocks }
+    }
+
     pub(crate) fn get(&self, pack: PackId, block: u32) -> Option<Arc<Vec<u8>>> {
         self.blocks.get(&(pack, block))
     }

@@ -107,6 +107,7 @@ impl Store {
                 None => ChangeKeyError::NoService { service: service.clone() },
             });
         };
+        shared.refuse_other_key(service, &secrets)?;
         if used.is_empty() || used.contains(&secrets.newest().id()) {
             let added = secrets.add(Secret::generate()?);
             added.map_err(|source| ChangeKeyError::TooMany { service: service.clone(), source })?;

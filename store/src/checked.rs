@@ -38,14 +38,26 @@ pub struct Scrubbed {
     pub began_ms: Option<u64>,
     /// When such a pass ended last.
     pub full_ms: Option<u64>,
+    /// Packs that are here.
+    pub packs: u64,
+    /// Those of them that were never found good: they came after the last pass, or it has not met them yet.
+    pub packs_unchecked: u64,
 }
 
 impl Store {
     /// When the store was last scrubbed.
     #[must_use]
     pub fn scrubbed(&self) -> Scrubbed {
-        let Checked { began_ms, full_ms, .. } = Checked::read(self.shared.disk.as_ref(), &self.shared.layout);
-        Scrubbed { began_ms, full_ms }
+        let Checked { began_ms, full_ms, packs: checked } =
+            Checked::read(self.shared.disk.as_ref(), &self.shared.layout);
+        let state = self.shared.state();
+        let unchecked = state.packs.keys().filter(|id| !checked.contains_key(id));
+        Scrubbed {
+            began_ms,
+            full_ms,
+            packs: state.packs.len() as u64,
+            packs_unchecked: unchecked.count() as u64,
+        }
     }
 
     /// Bytes of all packs that are here.

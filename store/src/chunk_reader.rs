@@ -71,6 +71,7 @@ pub(crate) struct ChunkReader {
     references: VecDeque<(Place, Part)>,
     stored: Vec<u8>,
     shared: Vec<u8>,
+    prefix: Vec<u8>,
     /// The chunk that was read last: a part of its block, or put together.
     part: Option<Part>,
     plain: Vec<u8>,
@@ -78,7 +79,7 @@ pub(crate) struct ChunkReader {
 
 /// A part of a block, or of bytes that were put together.
 #[derive(Clone)]
-struct Part {
+pub(crate) struct Part {
     bytes: Arc<Vec<u8>>,
     range: Range<usize>,
 }
@@ -89,7 +90,7 @@ impl Part {
         Self { bytes: Arc::new(bytes), range }
     }
 
-    fn get(&self) -> &[u8] {
+    pub(crate) fn get(&self) -> &[u8] {
         &self.bytes[self.range.clone()]
     }
 }
@@ -162,9 +163,17 @@ impl ChunkReader {
             references: VecDeque::new(),
             stored: Vec::new(),
             shared: Vec::new(),
+            prefix: Vec::new(),
             part: None,
             plain: Vec::with_capacity(CHUNK_BYTES),
         })
+    }
+
+    /// A chunk's bytes as they are stored: what another chunk shares with this one, it has in common with these.
+    pub(crate) fn as_stored(&mut self, from: Chunks<'_>, place: Place) -> Result<&[u8], ReadError> {
+        self.part = None;
+        self.read(from, place, &from.catalogue.entry(place))?;
+        Ok(self.last())
     }
 
     /// A chunk's bytes, checked against its id.
@@ -261,7 +270,8 @@ impl ChunkReader {
         if let Some(found) = from.cache.get(pack, place.block) {
             return Ok(found);
         }
-        let mut prefix = Vec::new();
+        let mut prefix = std::mem::take(&mut self.prefix);
+        prefix.clear();
         if from.catalogue.block(place).encoding == Encoding::Delta {
             for (at, chunk) in from.catalogue.chunks_of(place) {
                 let Some(reference) = &chunk.reference else { continue };
@@ -269,29 +279,33 @@ impl ChunkReader {
                 chunk.pages.append_prefix(chunk.plain_bytes as usize, reference.get(), &mut prefix);
             }
         }
-        if needed {
-            let mut data = Vec::new();
-            self.decode(from, place, &prefix, &mut data)?;
-            let data = Arc::new(data);
-            from.cache.put(pack, place.block, data.clone());
-            return Ok(data);
-        }
-        let oldest = if self.blocks.len() < limits::BLOCKS_KEPT { None } else { self.blocks.pop_front() };
+        let is_full = !needed && self.blocks.len() >= limits::BLOCKS_KEPT;
+        let oldest = if is_full { self.blocks.pop_front() } else { None };
         let mut data = oldest.and_then(|(_, oldest)| Arc::try_unwrap(oldest).ok()).unwrap_or_default();
         self.decode(from, place, &prefix, &mut data)?;
+        self.prefix = prefix;
         let data = Arc::new(data);
-        keep(&mut self.blocks, place, data.clone(), limits::BLOCKS_KEPT);
+        if needed {
+            from.cache.put(pack, place.block, data.clone());
+        } else {
+            keep(&mut self.blocks, place, data.clone(), limits::BLOCKS_KEPT);
+        }
         Ok(data)
     }
 
     /// A chunk that is referred to.
     fn reference(&mut self, from: Chunks<'_>, by: u32, id: &ChunkId) -> Result<Part, ReadError> {
         let place = from.needed(by, id)?;
-        if let Some(found) = kept(&mut self.references, &place) {
-            return Ok(self.references[found].1.clone());
-        }
         if !from.catalogue.is_alone(place) {
             return Err(from.damaged(by, "a chunk refers to one that does not stand alone").into());
+        }
+        self.referred(from, place)
+    }
+
+    /// A chunk that stands alone and is referred to, or may soon be, as it is stored: not compared with its id.
+    pub(crate) fn referred(&mut self, from: Chunks<'_>, place: Place) -> Result<Part, ReadError> {
+        if let Some(found) = kept(&mut self.references, &place) {
+            return Ok(self.references[found].1.clone());
         }
         let plain = self.alone(from, place, &from.catalogue.entry(place), true)?;
         keep(&mut self.references, place, plain.clone(), limits::BLOCK_CHUNKS_MAX);
@@ -318,8 +332,8 @@ impl ChunkReader {
         };
         let directory = from.catalogue.directory(place.pack);
         self.files[file].1.open_block(directory, place.block, &mut self.stored)?;
-        data.resize(block.plain_bytes as usize, 0);
-        let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, data);
+        let bytes = block.plain_bytes as usize;
+        let decoded = self.decoder.decode(block.encoding, &self.stored, prefix, bytes, data);
         Ok(decoded.map_err(|reason| from.damaged(place.pack, reason))?)
     }
 

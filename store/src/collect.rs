@@ -21,7 +21,7 @@ use crate::rebase_report::RebaseReport;
 use crate::state::{Snapshot, State};
 use crate::store::Store;
 use crate::sweep::list_packs;
-use crate::{Fault, Progress, ReadError};
+use crate::{ErrorKind, Fault, Progress, ReadError};
 
 /// A snapshot in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,6 +53,11 @@ pub struct GcReport {
     pub packs_freed: usize,
     /// Bytes of files that are removed.
     pub bytes_freed: u64,
+    /// Packs that somebody reads, and that go when he is done. A preview does not look for readers: it counts all packs
+    /// that go as removed.
+    pub packs_held: usize,
+    /// Bytes of those.
+    pub bytes_held: u64,
     /// Bytes of packs that are written.
     pub bytes_rewritten: u64,
 }
@@ -76,7 +81,8 @@ pub struct PreparedGc {
 
 impl Store {
     /// Prepares the collection of a service: decides what goes, and does what takes long if that needs a new
-    /// generation. Its base is the newest durable snapshot, or the newest one if none is durable.
+    /// generation. Its base is the newest durable snapshot, or the newest one if none is durable. Where the disk has no
+    /// room for a new generation, it lets go of what the present one can do without.
     ///
     /// # Errors
     /// If there is no snapshot, if something that stays is damaged, if the disk is full or fails, or if it was stopped.
@@ -88,7 +94,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<PreparedGc, RebaseError> {
         // An older snapshot must not be taken for the newest: see there.
-        self.refuse_doubt(&format!("{service}@latest"))?;
+        self.refuse_doubt(&self.shared.state(), service, &format!("{service}@latest"))?;
         let pins = NamedPins::read(self.shared.disk.as_ref(), &self.shared.layout)?;
         let wishes = Wishes { retention: options.retention, now_ms: options.now_ms, pins: &pins };
         let why = Cell::new(None);
@@ -100,8 +106,16 @@ impl Store {
             let goal = if why.get().is_some() { Goal::NewGeneration } else { Goal::ItsGeneration };
             Ok((promoted, goal))
         };
-        let rebase = self.prepare(service, options, choose, progress)?;
-        Ok(PreparedGc { rebase, why: why.get() })
+        match self.prepare(service, options, choose, progress) {
+            // A new generation would take less in the end, but has to be written first.
+            Err(error) if error.kind() == ErrorKind::NoSpace && why.take().is_some() => {
+                let choose =
+                    |state: &State| choose(state).map(|(promoted, _)| (promoted, Goal::ItsGeneration));
+                let rebase = self.prepare(service, options, choose, progress)?;
+                Ok(PreparedGc { rebase, why: None })
+            }
+            rebase => Ok(PreparedGc { rebase: rebase?, why: why.get() }),
+        }
     }
 
     /// Whether what stays is to be described by a new base.
@@ -130,7 +144,7 @@ impl Store {
     /// If the disk fails.
     pub fn remove_unlisted(&self, dry_run: bool) -> Result<UnlistedReport, Fault> {
         let shared = &self.shared;
-        if !self.opened().bad.is_empty() {
+        if shared.is_uncertain(&shared.state()) {
             return Ok(UnlistedReport { uncertain: true, ..UnlistedReport::default() });
         }
         // Whoever gives a pack its name holds it until a snapshot lists the pack.
@@ -143,8 +157,11 @@ impl Store {
             let received = shared.state().received.clone();
             unlisted.retain(|id, _| !received.contains_key(id));
         }
-        let report =
-            UnlistedReport { packs: unlisted.len(), bytes: unlisted.values().sum(), uncertain: false };
+        let mut report = UnlistedReport {
+            packs: unlisted.len(),
+            bytes: unlisted.values().sum(),
+            ..UnlistedReport::default()
+        };
         if dry_run || unlisted.is_empty() {
             return Ok(report);
         }
@@ -155,9 +172,13 @@ impl Store {
             changes.remove.packs.extend(state.packs.iter().filter(|(id, _)| unlisted.contains_key(id)));
         }
         commit.apply(&changes, Vec::new())?;
-        for id in unlisted.keys() {
-            // One that somebody reads goes when he is done.
-            commit.remove_pack(*id).during("remove", &shared.layout.pack(id))?;
+        for (id, bytes) in &unlisted {
+            if !commit.remove_pack(*id).during("remove", &shared.layout.pack(id))? {
+                report.packs -= 1;
+                report.bytes -= bytes;
+                report.packs_held += 1;
+                report.bytes_held += bytes;
+            }
         }
         Ok(report)
     }
@@ -170,6 +191,10 @@ pub struct UnlistedReport {
     pub packs: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// More of them that somebody reads, and that go when he is done. A dry run does not look for readers.
+    pub packs_held: usize,
+    /// Bytes of those.
+    pub bytes_held: u64,
     /// Files of the store are missing or damaged, so nothing is taken for unneeded.
     pub uncertain: bool,
 }
@@ -193,8 +218,9 @@ impl PreparedGc {
         let (state, _, fate) = self.rebase.look()?;
         let described = describe(&state, &fate, self.rebase.preview()?, &self);
         let done = self.rebase.commit(patience)?;
-        let RebaseReport { base, packs_freed, bytes_freed, bytes_rewritten, .. } = done;
-        Ok(GcReport { base, packs_freed, bytes_freed, bytes_rewritten, ..described })
+        let RebaseReport { base, packs_freed, bytes_freed, packs_held, bytes_held, bytes_rewritten, .. } =
+            done;
+        Ok(GcReport { base, packs_freed, bytes_freed, packs_held, bytes_held, bytes_rewritten, ..described })
     }
 }
 
@@ -216,6 +242,8 @@ fn describe(state: &State, fate: &Fate, report: RebaseReport, gc: &PreparedGc) -
         stays: all.iter().filter(|s| !goes.contains(&s.id)).map(collected).collect(),
         packs_freed: report.packs_freed,
         bytes_freed: report.bytes_freed,
+        packs_held: report.packs_held,
+        bytes_held: report.bytes_held,
         bytes_rewritten: report.bytes_rewritten,
     }
 }

@@ -15,7 +15,7 @@ use crate::processes::{Others, OthersPins, Pinned};
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::sweep::read_manifest;
-use crate::{Fault, limits};
+use crate::{ErrorKind, Fault, limits};
 
 /// Holds the commit lock as long as it lives. What is visible is what was last committed by anybody.
 #[derive(Debug)]
@@ -73,6 +73,11 @@ impl Shared {
         patience: Duration,
     ) -> Result<Commit<'a>, Fault> {
         let lock = lock_folder(self.disk.as_ref(), self.layout.root(), patience)?;
+        match self.pins.show() {
+            // What needs no room goes on. What was chosen before is looked at again under this lock.
+            Err(fault) if fault.kind() == ErrorKind::NoSpace => {}
+            other => other?,
+        }
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         self.take_news(&mut database)?;
         Ok(Commit { shared: self, others_pins: None, database, _lock: lock, _committing: committing })
@@ -91,6 +96,10 @@ impl Shared {
                     let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                     if let News::Changes(all) = database.news() {
                         all.iter().for_each(|changes| self.change(&mut state, changes, &new));
+                        // What was lost and has come back is in none of them.
+                        let levels = &database.contents().snapshots;
+                        let all = new.keys().filter_map(|id| Some((*id, *levels.get(id)?)));
+                        all.for_each(|(id, level)| state.show(id, level, &new));
                     } else {
                         state.become_like(database.contents(), &new);
                     }
@@ -111,8 +120,13 @@ impl Shared {
             let is_new = |(id, _): &(&SnapshotId, &Option<u32>)| !state.snapshots.contains_key(*id);
             contents.snapshots.iter().filter(is_new).map(|(id, level)| (*id, *level)).collect()
         };
-        let read = |(id, level)| read_snapshot(self, &self.layout, id, level).map(|s| (id, Arc::new(s)));
-        new.into_iter().map(read).collect()
+        let read = |(id, level)| match read_snapshot(self, &self.layout, id, level) {
+            Ok(snapshot) => Some(Ok((id, Arc::new(snapshot)))),
+            // It has been lost since before this process began, and is still to come back.
+            Err(_) if self.report.bad.iter().any(|bad| bad.path == self.layout.manifest(&id)) => None,
+            Err(fault) => Some(Err(fault)),
+        };
+        new.into_iter().filter_map(read).collect()
     }
 
     fn change(&self, state: &mut State, changes: &Changes, new: &BTreeMap<SnapshotId, Arc<Snapshot>>) {

@@ -7,6 +7,7 @@
 
 mod contents;
 mod frames;
+mod load;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,12 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::publish::{TemporaryFile, new_name};
-use crate::{Fault, limits};
+use crate::reserve::with_reserve;
+use crate::{ErrorKind, Fault, limits};
 pub(crate) use contents::{Changes, Contents, without};
 use frames::{HEADER_BYTES, Salt};
+pub(crate) use load::try_read;
+use load::{Loaded, load, read};
 
 /// Whether what was found can be relied on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +90,8 @@ struct Failed {
 #[derive(Debug)]
 pub(crate) struct Database {
     disk: Arc<dyn Disk>,
+    layout: Layout,
     path: PathBuf,
-    temporaries: PathBuf,
     journal: Option<Journal>,
     /// What was acknowledged.
     contents: Contents,
@@ -109,10 +113,10 @@ impl Database {
         };
         let renew = found.is_none();
         let (journal, contents) = found.unzip();
-        let (disk, temporaries) = (disk.clone(), layout.temporaries());
+        let (disk, layout) = (disk.clone(), layout.clone());
         let contents = contents.unwrap_or_default();
         let news = News::None;
-        Ok((Self { disk, path, temporaries, journal, contents, renew, failed: None, news }, trust))
+        Ok((Self { disk, layout, path, journal, contents, renew, failed: None, news }, trust))
     }
 
     /// What was acknowledged, as far as it was read.
@@ -209,10 +213,19 @@ impl Database {
 
     /// Appends changes, on stable storage when it returns. The caller holds the commit lock and has followed.
     pub(crate) fn apply(&mut self, changes: &Changes) -> Result<(), Fault> {
-        if self.renew {
-            self.write_anew().map_err(|(fault, _)| fault)?;
-        }
-        let fault = match self.append(changes) {
+        let (disk, layout) = (self.disk.clone(), self.layout.clone());
+        let mut write = || {
+            if self.renew {
+                self.write_anew().map_err(|(fault, _)| fault)?;
+            }
+            let outcome = self.append(changes);
+            self.renew |= outcome.is_err();
+            outcome
+        };
+        // What makes space may have the last there is.
+        let outcome =
+            if changes.drop_something() { with_reserve(disk.as_ref(), &layout, write) } else { write() };
+        let fault = match outcome {
             Ok(()) => {
                 self.contents.change(changes);
                 self.tidy();
@@ -220,7 +233,6 @@ impl Database {
             }
             Err(fault) => fault,
         };
-        self.renew = true;
         // What was to be made visible is gone, whatever the file says and whatever files there are of it.
         let new = changes.add.snapshots.keys().filter(|id| !self.contents.snapshots.contains_key(id));
         self.contents.gone.extend(new.map(|id| (*id, ())));
@@ -229,6 +241,28 @@ impl Database {
             tracing::debug!(%again, "the database could not be made anew");
         }
         Err(fault)
+    }
+
+    /// The same for what opening has found. It was there before, so nothing of it is gone if this fails, and a database
+    /// that is made anew is never there without it. On a full disk it is known from now on, and the first change that
+    /// finds room writes it.
+    pub(crate) fn note(&mut self, changes: &Changes) -> Result<(), Fault> {
+        let outcome = if self.renew {
+            self.contents.change(changes);
+            self.write_anew().map_err(|(fault, _)| fault)
+        } else {
+            let outcome = self.append(changes);
+            self.renew = outcome.is_err();
+            self.contents.change(changes);
+            outcome
+        };
+        match outcome {
+            Err(fault) if fault.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(path = %self.path.display(), "the disk is full: the database can't be put right now");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn append(&mut self, changes: &Changes) -> Result<(), Fault> {
@@ -287,7 +321,8 @@ impl Database {
             let frame = frames::frame(salt, HEADER_BYTES as u64, &all);
             let mut bytes = frames::header(salt);
             bytes.extend(frame.ok_or_else(|| Fault::damaged(&self.path, "it is too large"))?);
-            let file = TemporaryFile::create(&self.disk, self.temporaries.join(new_name("journal")?))?;
+            let file =
+                TemporaryFile::create(&self.disk, self.layout.temporaries().join(new_name("journal")?))?;
             file.file().write_at(0, &bytes).during("write", file.path())?;
             file.file().sync().during("sync", file.path())?;
             Ok((salt, file, bytes.len() as u64))
@@ -316,76 +351,4 @@ impl Database {
             Err(fault) => Err(crate::error_chain(&fault)),
         }
     }
-}
-
-/// Reads a journal's bytes as fuzzing has them.
-pub(crate) fn try_read(bytes: &[u8]) {
-    let Ok(salt) = frames::read_header(bytes) else { return };
-    let (mut contents, mut at) = (Contents::default(), HEADER_BYTES);
-    while let Some((changes, length)) = frames::read_frame::<Changes>(salt, at as u64, &bytes[at..]) {
-        contents.change(&changes);
-        at += length;
-    }
-    frames::follows::<Changes>(salt, at as u64, &bytes[at..]);
-}
-
-enum Loaded {
-    Missing,
-    Damaged(String),
-    Whole(Journal, Contents),
-}
-
-/// Opens a journal and reads it all. A disk that fails is no damage: making the database anew on it would lose the
-/// durable marks.
-fn load(disk: &dyn Disk, path: &Path) -> Result<Loaded, Fault> {
-    let file = match disk.open(path, false) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
-        Err(error) => return Err(error).during("open", path),
-    };
-    let bytes = file.bytes().during("look at", path)?;
-    if bytes > limits::DATABASE_BYTES_MAX {
-        return Ok(Loaded::Damaged(format!("a database can't have {bytes} bytes")));
-    }
-    let all = match read(file.as_ref(), path, 0..bytes) {
-        Err(Fault::Disk { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
-            return Ok(Loaded::Damaged("it is cut short".to_owned()));
-        }
-        Err(Fault::Disk { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {
-            return Err(Fault::damaged(path, "this is a folder"));
-        }
-        other => other?,
-    };
-    Ok(match scan(&all) {
-        Ok((salt, contents, ends)) => Loaded::Whole(Journal::new(file, path, salt, ends)?, contents),
-        Err(reason) => Loaded::Damaged(reason),
-    })
-}
-
-/// The salt, what the frames say together, and where the first of them and the last end.
-fn scan(bytes: &[u8]) -> Result<(Salt, Contents, (u64, u64)), String> {
-    let salt = frames::read_header(bytes)?;
-    let (mut contents, mut at, mut first) = (Contents::default(), HEADER_BYTES, None);
-    while let Some((changes, length)) = frames::read_frame::<Changes>(salt, at as u64, &bytes[at..]) {
-        contents.change(&changes);
-        at += length;
-        first.get_or_insert(at as u64);
-    }
-    let first = first.ok_or("its beginning is damaged")?;
-    if frames::follows::<Changes>(salt, at as u64, &bytes[at..]) {
-        return Err("its checksums do not match".to_owned());
-    }
-    Ok((salt, contents, (first, at as u64)))
-}
-
-fn read(file: &dyn DiskFile, path: &Path, range: std::ops::Range<u64>) -> Result<Vec<u8>, Fault> {
-    let bytes = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-    if bytes as u64 > limits::DATABASE_BYTES_MAX {
-        return Err(Fault::damaged(path, "it is too large"));
-    }
-    let mut all = vec![0; bytes];
-    if bytes > 0 {
-        file.read_at(range.start, &mut all).during("read", path)?;
-    }
-    Ok(all)
 }

@@ -124,15 +124,34 @@ impl Fault {
         Self::Damaged { path: path.to_owned(), reason: reason.to_string() }
     }
 
+    /// For listing a folder of the store: something else in its place is damage.
+    pub(crate) fn listing(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                Self::damaged(path, "this is no folder")
+            }
+            _ if is_loop(&source) => Self::damaged(path, LOOP),
+            _ => Self::Disk { doing: "list", path: path.to_owned(), source },
+        }
+    }
+
     /// For reading what the store itself has put there: if it is gone or shorter, that is damage.
     pub(crate) fn reading(path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::NotFound => Self::damaged(path, "the file is missing"),
             io::ErrorKind::UnexpectedEof => Self::damaged(path, "the file is cut short"),
             io::ErrorKind::IsADirectory => Self::damaged(path, "this is a folder"),
+            _ if is_loop(&source) => Self::damaged(path, LOOP),
             _ => Self::Disk { doing: "read", path: path.to_owned(), source },
         }
     }
+}
+
+const LOOP: &str = "this is a link that leads to itself";
+
+/// Whether a name can't be followed to any file.
+pub(crate) fn is_loop(source: &io::Error) -> bool {
+    source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// The kind of an input or output error.

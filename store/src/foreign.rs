@@ -181,8 +181,8 @@ fn open_block(
     let mut stored = stored.to_vec();
     directory.open_block(number, &mut stored)?;
     let block = directory.blocks()[number as usize];
-    let mut data = vec![0; block.plain_bytes as usize];
-    decoder.decode(block.encoding, &stored, &[], &mut data)?;
+    let mut data = Vec::new();
+    decoder.decode(block.encoding, &stored, &[], block.plain_bytes as usize, &mut data)?;
     let mut rest = data.as_slice();
     let mut chunks = Vec::new();
     for chunk in directory.chunks_of(number).map(|chunk| directory.chunk(chunk)) {

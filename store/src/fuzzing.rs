@@ -137,9 +137,8 @@ fn walk(directory: &PackDirectory, file: &[u8]) {
         let mut data = Vec::new();
         if let Some(bytes) = file.get(start..start.saturating_add(stored)) {
             let mut bytes = bytes.to_vec();
-            data.resize(block.plain_bytes as usize, 0);
             if directory.open_block(number, &mut bytes).is_ok() {
-                let _ = decoder.decode(block.encoding, &bytes, &[], &mut data);
+                let _ = decoder.decode(block.encoding, &bytes, &[], block.plain_bytes as usize, &mut data);
             }
         }
         for chunk in directory.chunks_of(number) {
@@ -168,8 +167,8 @@ pub fn block(bytes: &[u8]) {
     let pages = PageMap::from_bits(u32::from_le_bytes([head[5], head[6], head[7], head[8]]));
     let (prefix, stored) = rest.split_at(rest.len().min(usize::from(head[9])));
     let Ok(mut decoder) = Decoder::new() else { return };
-    let mut data = vec![0; plain_bytes.min(INDEX_BYTES_MAX)];
-    if decoder.decode(encoding, stored, prefix, &mut data).is_ok() {
+    let (bytes, mut data) = (plain_bytes.min(INDEX_BYTES_MAX), Vec::new());
+    if decoder.decode(encoding, stored, prefix, bytes, &mut data).is_ok() {
         let mut plain = vec![0; CHUNK_BYTES];
         let _ = pages.assemble(&data, &plain.clone(), &plain.clone(), &mut plain);
     }

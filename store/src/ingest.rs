@@ -13,15 +13,16 @@ use sustain_proto::limits::{CHUNK_BYTES, INDEX_BYTES_MAX};
 use sustain_proto::{ChunkId, Region, RegionIndex, chunk_bytes_at, is_zero};
 
 use crate::block::{Encoder, StoredChunk};
+use crate::block_cache::BlockCache;
 use crate::catalogue::{Catalogue, Place};
 use crate::chunk_reader::{ChunkReader, Chunks};
 use crate::located::LocatedRegion;
 use crate::pack_writer::PackSink;
 use crate::pages::{PAGES_MAX, Page, Previous, SharedPage};
-use crate::parallel::{Pace, for_each_batch};
+use crate::parallel::{Pace, for_each_batch_then};
 use crate::service_key::ServiceKey;
 use crate::store::Shared;
-use crate::{Fault, PushError, RegionSource, limits};
+use crate::{Fault, PushError, ReadError, RegionSource, limits};
 
 /// Most chunks that a snapshot's index can name: each takes at least 34 bytes there.
 const CHUNKS_MAX: u64 = (INDEX_BYTES_MAX / 34) as u64;
@@ -30,6 +31,7 @@ const CHUNKS_MAX: u64 = (INDEX_BYTES_MAX / 34) as u64;
 pub(crate) struct Known<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) catalogue: &'a Catalogue,
+    pub(crate) cache: &'a BlockCache,
     pub(crate) key: &'a ServiceKey,
     /// What the base has of the region, to be referred to; none if the push makes a base itself.
     pub(crate) base: Option<&'a LocatedRegion>,
@@ -49,16 +51,12 @@ struct Output<'a> {
     new: Mutex<&'a mut HashSet<ChunkId>>,
 }
 
-/// Reads what the base and the parent have.
-struct Readers {
-    base: ChunkReader,
-    parent: ChunkReader,
-}
-
-struct Worker {
+/// What a thread works with. It is used for one region after the other: new memory takes as long as much of the work.
+pub(crate) struct Worker {
     plain: Vec<u8>,
     encoder: Encoder,
-    readers: Readers,
+    /// Reads what the base and the parent have.
+    reader: ChunkReader,
     found: Vec<(u64, ChunkId)>,
 }
 
@@ -69,17 +67,20 @@ pub(crate) fn ingest(
     region: &Region,
     source: &dyn RegionSource,
     spans: &Spans,
-    sink: &mut PackSink,
-    new: &mut HashSet<ChunkId>,
+    workers: &mut Vec<Worker>,
+    (sink, new): (&mut PackSink, &mut HashSet<ChunkId>),
 ) -> Result<Ingested, PushError> {
     let source_error = |source| PushError::Source { region: region.name.clone(), source };
     let output = Output { sink: Mutex::new(sink), new: Mutex::new(new) };
     let found_count = AtomicU64::new(0);
+    let idle = Mutex::new(std::mem::take(workers));
     let make = || {
+        if let Some(worker) = lock(&idle).pop() {
+            return Ok(worker);
+        }
         let encoder = Encoder::new(known.key, known.shared.zstd_level, limits::ZSTD_DELTA_LEVEL);
         let encoder = encoder.map_err(no_memory)?;
-        let readers = Readers { base: ChunkReader::new()?, parent: ChunkReader::new()? };
-        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, readers, found: Vec::new() })
+        Ok(Worker { plain: vec![0; CHUNK_BYTES], encoder, reader: ChunkReader::new()?, found: Vec::new() })
     };
     let work = |worker: &mut Worker, batch: Range<u64>| {
         for position in spans.positions(batch) {
@@ -91,7 +92,7 @@ pub(crate) fn ingest(
             let id = known.key.chunk_id(plain);
             worker.found.push((position, id));
             if known.catalogue.chunk(&id).is_none() {
-                add_chunk(known, &output, &mut worker.encoder, &mut worker.readers, position, id, plain)?;
+                add_chunk(known, &output, &mut worker.encoder, &mut worker.reader, position, id, plain)?;
             }
         }
         if known.base.is_none() {
@@ -109,13 +110,12 @@ pub(crate) fn ingest(
         }
         Ok(())
     };
-    let workers = for_each_batch(known.pace, spans.total, limits::BATCH_POSITIONS, make, work)?;
-    let mut found = Vec::new();
-    for mut worker in workers {
-        // What did not fill a block.
-        store_block(&output, &mut worker.encoder)?;
-        found.append(&mut worker.found);
-    }
+    // What did not fill a block.
+    let end = |worker: &mut Worker| Ok(store_block(&output, &mut worker.encoder)?);
+    *workers = for_each_batch_then(known.pace, spans.total, limits::BATCH_POSITIONS, make, work, end)?;
+    workers.append(&mut lock(&idle));
+    let mut found: Vec<(u64, ChunkId)> =
+        workers.iter_mut().flat_map(|worker| worker.found.drain(..)).collect();
     found.sort_unstable_by_key(|(position, _)| *position);
     let chunks = found.into_iter().map(|(position, id)| (position, Some(id))).collect();
     Ok(Ingested { chunks })
@@ -130,7 +130,7 @@ fn add_chunk(
     known: &Known<'_>,
     output: &Output<'_>,
     encoder: &mut Encoder,
-    readers: &mut Readers,
+    reader: &mut ChunkReader,
     position: u64,
     id: ChunkId,
     plain: &[u8],
@@ -144,21 +144,21 @@ fn add_chunk(
     let base = known.base.and_then(at).filter(|place| known.catalogue.is_alone(*place));
     // What is in the base is referred to as that.
     let parent = known.parent.and_then(at).filter(|parent| Some(*parent) != base);
-    let reference = base.and_then(|place| read(known, &mut readers.base, place));
-    let reference = reference.map(|(chunk, plain)| (chunk.id, plain));
-    let previous = parent.and_then(|place| read(known, &mut readers.parent, place));
+    let chunks = Chunks { cache: known.cache, ..Chunks::new(known.shared, known.catalogue) };
+    let reference = base.and_then(|place| made_use_of(known, place, reader.referred(chunks, place)));
+    let reference = reference.as_ref().map(|(chunk, part)| (chunk.id, part.get()));
+    let previous = parent.and_then(|place| made_use_of(known, place, reader.as_stored(chunks, place)));
     let previous = previous.map(|(chunk, plain)| Previous { plain, stored: stored_pages(&chunk) });
     encoder.add(id, plain, reference, previous.as_ref());
     let most = if known.base.is_some() { limits::BLOCK_CHUNKS_MAX } else { limits::BASE_BLOCK_CHUNKS };
     if encoder.chunk_count() == most { store_block(output, encoder) } else { Ok(()) }
 }
 
-/// A chunk that is here. Where it can't be read, the new one is stored as if there were none.
-fn read<'r>(known: &Known<'_>, reader: &'r mut ChunkReader, place: Place) -> Option<(StoredChunk, &'r [u8])> {
-    let Known { shared, catalogue, .. } = *known;
-    let chunk = catalogue.entry(place);
-    match reader.chunk(Chunks::new(shared, catalogue), place) {
-        Ok(plain) => Some((chunk, plain)),
+/// A chunk that is here, with what was read of it. Where it can't be read, the new one is stored as if there were none.
+fn made_use_of<T>(known: &Known<'_>, place: Place, read: Result<T, ReadError>) -> Option<(StoredChunk, T)> {
+    let chunk = known.catalogue.entry(place);
+    match read {
+        Ok(read) => Some((chunk, read)),
         Err(error) => {
             tracing::warn!(chunk = %chunk.id.short(), %error, "a chunk that was stored before is not made use of");
             None

@@ -29,7 +29,10 @@ pub(crate) fn join(
             state.become_like(contents, &known);
             let packs = state.snapshots.values().flat_map(|snapshot| &snapshot.manifest.packs);
             let packs_here = packs.clone().all(|pack| state.packs.get(&pack.id) == Some(&pack.bytes));
-            let whole = all_well && packs_here && state.snapshots.len() == contents.snapshots.len();
+            let mut bases = state.snapshots.values().filter_map(|snapshot| snapshot.manifest.base());
+            let bases_here = bases.all(|base| state.snapshots.contains_key(&base));
+            let all_here = packs_here && bases_here && state.snapshots.len() == contents.snapshots.len();
+            let whole = all_well && all_here;
             return Ok(whole.then_some(state));
         }
         database.settled();

@@ -71,7 +71,7 @@ pub(crate) fn read_keys(
         KeySource::Own => {
             let mut ring = Ring::default();
             for (service, secrets) in key_files::read_all(disk, layout)? {
-                ring.set(&service, Some(&secrets));
+                ring.set_read(&service, secrets);
             }
             return Ok((ring, KeyNote { own: true, on_disk: true }));
         }
@@ -124,7 +124,7 @@ pub(crate) fn read_text(disk: &dyn Disk, path: &std::path::Path) -> Result<Optio
     let file = match disk.open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).during("open", path),
+        Err(error) => return Err(Fault::reading(path, error)),
     };
     let bytes = file.bytes().during("read", path)?;
     if bytes > limits::KEY_FILE_BYTES_MAX {

@@ -1,6 +1,7 @@
 //! The keys that a store has: those that open what is here, and the one that a new base is sealed under.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sustain_proto::{KeyId, ServiceName};
@@ -10,7 +11,7 @@ use crate::key::ClusterKeys;
 use crate::layout::Layout;
 use crate::secret::Secrets;
 use crate::service_key::ServiceKey;
-use crate::{Fault, key_files, limits};
+use crate::{Fault, error_chain, key_files, limits};
 
 /// Keys by what they are for, and by id. Its lock is one of the small ones: nothing is taken while it is held.
 #[derive(Debug, Default)]
@@ -30,6 +31,10 @@ pub(crate) struct Ring {
     /// Of services that were met, the derived keys, the newest last.
     derived: BTreeMap<ServiceName, Vec<KeyId>>,
     by_id: BTreeMap<KeyId, ServiceKey>,
+    /// Services whose files of secrets are damaged, and what is wrong.
+    damaged: BTreeMap<ServiceName, (PathBuf, String)>,
+    /// Whose keys these are, as far as it matters.
+    owners: BTreeMap<KeyId, ServiceName>,
 }
 
 impl Ring {
@@ -45,6 +50,40 @@ impl Ring {
         let keys = self.remember(secrets);
         if let Some(before) = self.own.insert(service.clone(), keys.clone()) {
             before.iter().filter(|id| !keys.contains(id)).for_each(|id| drop(self.by_id.remove(id)));
+        }
+    }
+
+    /// What a service's file of secrets holds. One that is damaged takes nothing away that was read from it before.
+    pub(crate) fn set_read(&mut self, service: &ServiceName, secrets: Result<Secrets, Fault>) {
+        match secrets {
+            Ok(secrets) => {
+                self.damaged.remove(service);
+                self.set(service, Some(&secrets));
+            }
+            Err(fault) => {
+                let reason = match fault {
+                    Fault::Damaged { path, reason } => (path, reason),
+                    Fault::Disk { ref path, .. } => (path.clone(), error_chain(&fault)),
+                    _ => return,
+                };
+                self.own.entry(service.clone()).or_default();
+                self.damaged.insert(service.clone(), reason);
+            }
+        }
+    }
+
+    /// Something of a service with a damaged file is sealed under this key.
+    pub(crate) fn note_owner(&mut self, service: &ServiceName, key: KeyId) {
+        if self.damaged.contains_key(service) {
+            self.owners.insert(key, service.clone());
+        }
+    }
+
+    /// Why a key is not here.
+    fn absence(&self, id: KeyId) -> Fault {
+        match self.owners.get(&id).and_then(|service| self.damaged.get(service)) {
+            Some((path, reason)) => Fault::damaged(path, reason),
+            None => Fault::KeyMissing { key: id },
         }
     }
 
@@ -120,10 +159,10 @@ impl Keys {
         if let Some((disk, layout)) = &self.files {
             // Whoever else has the store open may have changed a key.
             for (service, secrets) in key_files::read_all(disk.as_ref(), layout)? {
-                self.change(|ring| ring.set(&service, Some(&secrets)));
+                self.change(|ring| ring.set_read(&service, secrets));
             }
         }
-        self.with(|ring| ring.find(id).cloned()).ok_or(Fault::KeyMissing { key: id })
+        self.with(|ring| ring.find(id).cloned().ok_or_else(|| ring.absence(id)))
     }
 
     /// The key of a service's new bases, if it is here.

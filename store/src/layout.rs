@@ -69,6 +69,11 @@ impl Layout {
         self.aside().join(format!("{id}{REASON_SUFFIX}"))
     }
 
+    /// Room for what makes space on a full disk.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
     /// When each pack was checked last.
     pub(crate) fn checked(&self) -> PathBuf {
         self.root.join("checked")
@@ -134,6 +139,11 @@ impl Layout {
     /// The snapshot whose manifest's file has this name, if it is a manifest's.
     pub(crate) fn parse_manifest(name: &str) -> Option<SnapshotId> {
         name.strip_suffix(MANIFEST_SUFFIX)?.parse().ok()
+    }
+
+    /// The snapshot whose manifest this file is, if it is a manifest's.
+    pub(crate) fn manifest_of(path: &Path) -> Option<SnapshotId> {
+        Self::parse_manifest(path.file_name()?.to_str()?)
     }
 }
 

@@ -2,9 +2,9 @@
 //! of replication. Synchronous, no network.
 //!
 //! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack,
-//! manifests/<id>.manifest, pins/NAME, processes/, tmp/}`. Packs and manifests are the truth; the journal holds only
-//! what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync, rename, sync the
-//! folder; then one entry of the journal.
+//! manifests/<id>.manifest, pins/NAME, processes/, tmp/, reserve}`. Packs and manifests are the truth; the journal
+//! holds only what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync,
+//! rename, sync the folder; then one entry of the journal.
 
 pub mod disk;
 #[doc(hidden)]
@@ -42,6 +42,7 @@ mod keys;
 mod layout;
 mod listing;
 mod located;
+mod lost;
 mod mend;
 mod named_pins;
 mod new_names;
@@ -74,6 +75,7 @@ mod rebase_report;
 mod receive;
 mod recent;
 mod replace;
+mod reserve;
 mod restore;
 mod retention;
 mod retire;
@@ -128,4 +130,4 @@ pub use service_key::ServiceKey;
 pub use source::{FileSource, RegionSource};
 pub use store::Store;
 pub use target::{DirectoryTarget, RestoreTarget};
-pub use verify::{BadFile, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};
+pub use verify::{BadFile, DamagedSnapshot, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};

@@ -11,6 +11,10 @@ pub const BATCH_JOBS: usize = 4 * BATCH_POSITIONS as usize;
 /// machines with many cores.
 pub const WORKERS_MAX: usize = 16;
 
+/// Folders that are synced at the same time: a journal of the file system's then has all of them, where one after the
+/// other takes one each.
+pub const AT_ONCE_MAX: usize = 16;
+
 /// Cores that work behind others' leaves to them: one, for the VM that is saved. A guess at its processors' number
 /// that is right on the small machines where it matters.
 pub const CORES_LEFT_BEHIND: usize = 1;
@@ -20,15 +24,18 @@ pub const CORES_LEFT_BEHIND: usize = 1;
 pub const NICE_BEHIND: i32 = 10;
 
 /// Level of zstd for bases, and the shortest match that it looks for there, which at this level is 6 by default.
-/// Against level 2 this takes 1.6 % more of a guest's state, at 1.3 times the speed; 6 would take 4.4 % more
+/// Against level 2 this takes 1 % more of a guest's state, at 1.1 times the speed; 6 would take 1.8 % more
 /// (docs/benchmarks.md).
 pub const ZSTD_LEVEL: i32 = 1;
 /// See [`ZSTD_LEVEL`]; in bytes.
 pub const ZSTD_MATCH_BYTES: u32 = 5;
+/// Slots of zstd's hash table there, as a power of 2: twice as many as by default. It saves 0.6 %, for 1 % of the speed
+/// (docs/benchmarks.md).
+pub const ZSTD_HASH_LOG: u32 = 15;
 
-/// Level of zstd for blocks with a dictionary: against level 1 it saves a fifth of a mail guest's changes in memory,
-/// at four fifths of the speed (docs/benchmarks.md).
-pub const ZSTD_DELTA_LEVEL: i32 = 3;
+/// Level of zstd for blocks with a dictionary: against level 3 it takes 4 % more of a mail guest's changes, in three
+/// quarters of the time; level 1 would take a quarter more, in the same time (docs/benchmarks.md).
+pub const ZSTD_DELTA_LEVEL: i32 = 2;
 
 /// Most chunks of a block. More gain next to nothing (docs/benchmarks.md), and reading one chunk takes decoding the
 /// whole block and what all its chunks refer to.
@@ -44,6 +51,14 @@ pub const BLOCKS_KEPT: usize = 4;
 /// Bytes of decoded blocks that a store keeps: of those that chunks refer to or share pages with. A guess: it spans 256
 /// MiB of memory of which a quarter changes all the time. What is referred to beyond that is decoded again and again.
 pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+
+/// The same, for each worker of the first push since a store was opened, which for a process that pushes once is the
+/// only one: memory that is taken for the first time costs as much as decoding what it would hold. With half of it a
+/// push of a mail guest's changes took 1.4 times the processor's time.
+pub const PUSH_CACHE_BYTES: u64 = 8 << 20;
+
+/// Blocks of these that its table is laid out for.
+pub const PUSH_CACHE_ITEMS: usize = 16;
 
 /// Blocks that its table is laid out for.
 pub const BLOCK_CACHE_ITEMS: usize = 512;
@@ -172,6 +187,10 @@ pub const PUSH_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Bytes of a process's file that are there from the beginning, so that pins can be written on a full disk: 512 pins.
 pub const PROCESS_FILE_BYTES: usize = 16 << 10;
+
+/// Bytes that are kept for a full disk: for the file of a process, and for what its commits append to the database. A
+/// guess.
+pub const RESERVE_BYTES: usize = 64 << 10;
 
 /// Most bytes of a process's file: a million pins. Whoever finds a longer one removes nothing.
 pub const PROCESS_FILE_BYTES_MAX: u64 = 32 << 20;

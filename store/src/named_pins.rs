@@ -72,7 +72,7 @@ fn read_files(disk: &dyn Disk, layout: &Layout) -> Result<Vec<(PinName, PinFile)
     let entries = match disk.list(&folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).during("list", &folder),
+        Err(error) => return Err(Fault::listing(&folder, error)),
     };
     let mut files = Vec::new();
     for entry in entries {
@@ -104,7 +104,8 @@ fn read_file(disk: &dyn Disk, layout: &Layout, name: &PinName) -> Result<PinFile
 const CHECK_BYTES: usize = 16;
 
 fn check(encoded: &[u8]) -> [u8; CHECK_BYTES] {
-    std::array::from_fn(|at| blake3::hash(encoded).as_bytes()[at])
+    let hash = blake3::hash(encoded);
+    std::array::from_fn(|at| hash.as_bytes()[at])
 }
 
 impl PinFile {

@@ -23,7 +23,7 @@ use crate::recent::Recents;
 use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::sweep::{reconcile, sweep_temporaries};
-use crate::{BadFile, ErrorKind, Fault, limits};
+use crate::{BadFile, ErrorKind, Fault, limits, reserve};
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -139,8 +139,14 @@ impl Store {
             return Err(OpenError::Node { path: dir.to_owned() });
         }
         let registration = Registration::new(&disk, &layout)?;
+        // Two nodes that don't see each other would count as two copies.
+        if node {
+            registration.enter()?;
+        }
+        reserve::keep(disk.as_ref(), &layout);
         let (database, state) = settle(&disk, &layout, others, lock, &mut report)?;
         state.services().iter().for_each(|service| ring.learn(service));
+        state.snapshots.values().for_each(|s| ring.note_owner(&s.manifest.service, s.manifest.key));
         if !note.on_disk {
             compare_keys(&layout, &state, &ring)?;
         }
@@ -206,9 +212,11 @@ fn settle(
 }
 
 /// Names of which a store's folder has at least one.
-const MARKS: [&str; 5] = ["packs", "manifests", "journal", "tmp", "processes"];
-/// What an empty folder may hold: file systems put this at their root.
-const HARMLESS: &str = "lost+found";
+const MARKS: [&str; 5] = ["packs", "manifests", JOURNAL, "tmp", "processes"];
+const JOURNAL: &str = "journal";
+/// What a folder may hold in which a store is made: file systems put the one at their root, and the other is what
+/// somebody has kept of an earlier store.
+const HARMLESS: [&str; 2] = ["lost+found", "keys"];
 
 /// Makes sure that there is a store, locks it, and makes its folders.
 fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dyn DiskLock>, OpenError> {
@@ -235,7 +243,7 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
         }
     };
     if !entries.iter().any(|entry| MARKS.contains(&entry.name.as_str())) {
-        if entries.iter().any(|entry| entry.name != HARMLESS) {
+        if entries.iter().any(|entry| !HARMLESS.contains(&entry.name.as_str())) {
             return Err(OpenError::Foreign { path: root.to_owned() });
         }
         if !create {
@@ -244,8 +252,14 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
     }
     let lock = lock_folder(disk.as_ref(), root, limits::COMMIT_LOCK_PATIENCE)?;
     for folder in [layout.packs(), layout.manifests(), layout.all_temporaries(), layout.processes()] {
-        disk.create_folder(&folder).during("create", &folder)?;
+        disk.create_folder(&folder).map_err(|error| match Fault::listing(&folder, error) {
+            Fault::Disk { path, source, .. } => Fault::Disk { doing: "create", path, source },
+            damage => damage,
+        })?;
     }
-    disk.sync_folder(root).during("sync", root)?;
+    // Where there is no database, who makes one does that.
+    if entries.iter().any(|entry| entry.name == JOURNAL) {
+        disk.sync_folder(root).during("sync", root)?;
+    }
     Ok(lock)
 }

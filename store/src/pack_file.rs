@@ -103,10 +103,11 @@ impl PackFile {
     ) -> Result<Vec<u8>, Fault> {
         let damaged = |reason| Fault::damaged(&self.path, reason);
         let Block { plain_bytes, encoding, .. } = directory.blocks()[block as usize];
-        let (mut stored, mut plain) = (Vec::new(), vec![0; plain_bytes as usize]);
+        let (mut stored, mut plain) = (Vec::new(), Vec::new());
         self.open_block(directory, block, &mut stored)?;
         let mut decoder = Decoder::new().map_err(no_memory)?;
-        decoder.decode(encoding, &stored, &[], &mut plain).map_err(damaged)?;
+        let decoded = decoder.decode(encoding, &stored, &[], plain_bytes as usize, &mut plain);
+        decoded.map_err(damaged)?;
         if IndexRoot::of(&plain) == *root {
             Ok(plain)
         } else {

@@ -27,6 +27,11 @@ pub(crate) struct FinishedPack {
 }
 
 impl FinishedPack {
+    /// Has it synced by a thread of its own.
+    pub(crate) fn begin_sync(&self) {
+        self.syncing.begin();
+    }
+
     /// Waits until it is synced.
     pub(crate) fn sync(&self) -> Result<(), Fault> {
         self.syncing.wait().during("sync", self.file.path())
@@ -85,7 +90,7 @@ impl PackSink {
     /// Has the last pack synced while the next one is written. A disk that does not keep up is waited for.
     fn sync_behind(&self) -> Result<(), Fault> {
         if let Some(pack) = self.finished.last() {
-            pack.syncing.begin();
+            pack.begin_sync();
         }
         let last = self.finished.len().checked_sub(limits::SYNCS_BEHIND_MAX + 1);
         last.and_then(|last| self.finished.get(last)).map_or(Ok(()), FinishedPack::sync)

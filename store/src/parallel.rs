@@ -27,6 +27,18 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
     make: impl Fn() -> Result<S, E> + Sync,
     work: impl Fn(&mut S, Range<u64>) -> Result<(), E> + Sync,
 ) -> Result<Vec<S>, E> {
+    for_each_batch_then(pace, items, batch, make, work, |_| Ok(()))
+}
+
+/// The same, and when nothing is left to be handed out, each worker ends with its state what it has begun.
+pub(crate) fn for_each_batch_then<S: Send, E: Send>(
+    pace: Pace,
+    items: u64,
+    batch: u64,
+    make: impl Fn() -> Result<S, E> + Sync,
+    work: impl Fn(&mut S, Range<u64>) -> Result<(), E> + Sync,
+    end: impl Fn(&mut S) -> Result<(), E> + Sync,
+) -> Result<Vec<S>, E> {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let run = || {
@@ -38,6 +50,7 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
             }
             work(&mut state, start..items.min(start + batch))?;
         }
+        end(&mut state)?;
         Ok(state)
     };
     let run = || {
@@ -47,8 +60,7 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
         }
         outcome
     };
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let workers = worker_count(pace, cores, items.div_ceil(batch));
+    let workers = worker_count(pace, cores(), items.div_ceil(batch));
     // What has little to do does not need threads; and what is behind others never works on the caller's.
     let spawned = match pace {
         Pace::Full => workers.saturating_sub(1),
@@ -77,6 +89,33 @@ pub(crate) fn for_each_batch<S: Send, E: Send>(
     })
 }
 
+/// Does something for each of a few things, at the same time, and returns the first error.
+pub(crate) fn all_at_once<T: Sync, E: Send>(
+    things: &[T],
+    work: impl Fn(&T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    for things in things.chunks(limits::AT_ONCE_MAX) {
+        let Some((first, others)) = things.split_first() else { continue };
+        let work = &work;
+        thread::scope(|scope| {
+            let spawn = |thing| thread::Builder::new().spawn_scoped(scope, move || work(thing));
+            let others: Vec<_> = others.iter().map(|thing| (thing, spawn(thing))).collect();
+            let mut outcome = work(first);
+            for (thing, thread) in others {
+                let other = match thread {
+                    // A panic is a bug; it goes on as if it had happened here.
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    // There is no thread to be had.
+                    Err(_) => work(thing),
+                };
+                outcome = outcome.and(other);
+            }
+            outcome
+        })?;
+    }
+    Ok(())
+}
+
 /// Does work that is not cut into batches behind others, on a thread of its own.
 pub(crate) fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let outcome = thread::scope(|scope| {
@@ -87,6 +126,15 @@ pub(crate) fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         scope.spawn(work).join()
     });
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Most workers of any work here.
+pub(crate) fn workers_max() -> u64 {
+    worker_count(Pace::Full, cores(), u64::MAX)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 fn worker_count(pace: Pace, cores: usize, batches: u64) -> u64 {
@@ -127,6 +175,21 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, (0..items).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_is_done_at_once_is_all_done_and_says_the_first_error() {
+        let things: Vec<usize> = (0..2 * limits::AT_ONCE_MAX + 1).collect();
+        let seen = std::sync::Mutex::new(Vec::new());
+        let work = |thing: &usize| {
+            seen.lock().unwrap().push(*thing);
+            if *thing < 3 { Ok(()) } else { Err(*thing) }
+        };
+        assert_eq!(all_at_once(&things[..3], work), Ok(()));
+        assert_eq!(all_at_once(&[], work), Ok(()));
+        assert_eq!(all_at_once(&things, work), Err(3));
+        let seen = seen.into_inner().unwrap();
+        assert!(things[..limits::AT_ONCE_MAX].iter().all(|thing| seen.contains(thing)));
     }
 
     #[test]

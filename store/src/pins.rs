@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::PackId;
 
+use crate::Fault;
 use crate::processes::{PIN_BYTES, Pinned, Registration};
 use crate::state::State;
 use crate::store::Shared;
@@ -92,7 +93,7 @@ impl Pins {
                 bytes.extend_from_slice(pin);
                 next += 1;
             }
-            let written = self.registration.file.write_at((first * PIN_BYTES) as u64, &bytes);
+            let written = self.registration.write_at((first * PIN_BYTES) as u64, &bytes);
             // Without it, what is read may be removed by another process, which ends in an error and never in wrong
             // bytes.
             let Err(error) = written else { continue };
@@ -101,6 +102,22 @@ impl Pins {
                 tracing::warn!(%error, "other processes can't be told what is being read");
             }
         }
+    }
+
+    /// Whether other processes see what is pinned.
+    pub(crate) fn are_seen(&self) -> bool {
+        self.registration.is_entered()
+    }
+
+    /// Has other processes see what is pinned, if that was not possible before. The caller holds the commit lock.
+    pub(crate) fn show(&self) -> Result<(), Fault> {
+        if self.are_seen() {
+            return Ok(());
+        }
+        let table = self.table();
+        self.registration.enter()?;
+        self.write(&table.held.iter().map(|(pinned, held)| (held.place, *pinned)).collect());
+        Ok(())
     }
 
     pub(crate) fn has(&self, pack: &PackId) -> bool {
@@ -137,6 +154,10 @@ impl Shared {
         self: &Arc<Self>,
         choose: impl Fn(&State) -> Result<(T, Vec<Pinned>), E>,
     ) -> Result<(T, Pin), E> {
+        if !self.pins.are_seen() {
+            // Which a commit changes.
+            drop(self.try_commit(crate::limits::TIDYING_PATIENCE));
+        }
         loop {
             let (chosen, pinned, epoch) = {
                 let state = self.state();

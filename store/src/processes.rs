@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::commit_lock::fault;
 use crate::disk::{Disk, DiskFile, DiskLock};
-use crate::error::DiskContext;
+use crate::error::{DiskContext, is_loop};
 use crate::layout::Layout;
 use crate::publish::new_name;
-use crate::{Fault, limits};
+use crate::reserve::with_reserve;
+use crate::{ErrorKind, Fault, error_chain, limits};
 
 /// What is pinned: a pack that is read, or the base of a generation that is pushed into.
 pub(crate) type Pinned = [u8; PIN_BYTES];
@@ -26,27 +27,81 @@ pub(crate) fn new_process(node: bool) -> Result<String, Fault> {
     new_name(&format!("{}{}", if node { NODE } else { "" }, std::process::id()))
 }
 
-/// This process's file. Dropping it takes the process off the list.
+/// This process's file, locked.
+#[derive(Debug)]
+struct Entry {
+    file: Box<dyn DiskFile>,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Entry {
+    fn make(disk: &dyn Disk, layout: &Layout) -> Result<Self, Fault> {
+        let path = layout.process_file(layout.process());
+        let file = disk.create(&path).during("create", &path)?;
+        // On a full disk pins have to do with what room there is.
+        let _ = file.write_at(0, &[0; limits::PROCESS_FILE_BYTES]);
+        match disk.lock(&path) {
+            Ok(lock) => Ok(Self { file, _lock: lock }),
+            Err(error) => {
+                let _ = disk.remove(&path);
+                Err(fault(&path, error))
+            }
+        }
+    }
+}
+
+/// This process among those that have the store open. Dropping it takes the process off the list.
+///
+/// On a full disk there may be no room for its file. It may read all the same: what it reads may be removed by others
+/// then, which ends in an error and never in wrong bytes. It registers as soon as there is room.
 #[derive(Debug)]
 pub(crate) struct Registration {
     disk: Arc<dyn Disk>,
     layout: Layout,
-    pub(crate) file: Box<dyn DiskFile>,
-    _lock: Box<dyn DiskLock>,
+    entry: OnceLock<Entry>,
 }
 
 impl Registration {
     /// Registers this process, and makes its folder for temporary files. The caller holds the commit lock.
     pub(crate) fn new(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<Self, Fault> {
-        let path = layout.process_file(layout.process());
-        let file = disk.create(&path).during("create", &path)?;
-        // On a full disk pins have to do with what room there is.
-        let _ = file.write_at(0, &[0; limits::PROCESS_FILE_BYTES]);
-        let lock = disk.lock(&path).map_err(|error| fault(&path, error))?;
-        let registration = Self { disk: disk.clone(), layout: layout.clone(), file, _lock: lock };
-        let folder = layout.temporaries();
-        disk.create_folder(&folder).during("create", &folder)?;
+        let registration = Self { disk: disk.clone(), layout: layout.clone(), entry: OnceLock::new() };
+        match registration.enter() {
+            Err(fault) if fault.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(
+                    error = error_chain(&fault),
+                    "other processes can't be told what is being read"
+                );
+            }
+            other => other?,
+        }
         Ok(registration)
+    }
+
+    /// Whether other processes know of this one.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entry.get().is_some()
+    }
+
+    /// Registers this process if that was not possible before. The caller holds the commit lock.
+    pub(crate) fn enter(&self) -> Result<(), Fault> {
+        let (disk, layout) = (self.disk.as_ref(), &self.layout);
+        if self.is_entered() {
+            return Ok(());
+        }
+        let entry = with_reserve(disk, layout, || Entry::make(disk, layout))?;
+        // Nobody else sets it: the lock is held.
+        let _ = self.entry.set(entry);
+        let folder = layout.temporaries();
+        match disk.create_folder(&folder).during("create", &folder) {
+            // Whoever writes a temporary file tries again.
+            Err(fault) if fault.kind() == ErrorKind::NoSpace => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Writes pins into the file, if there is one.
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.entry.get().map_or(Ok(()), |entry| entry.file.write_at(offset, bytes))
     }
 }
 
@@ -84,6 +139,9 @@ impl Others {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => others.living.push(entry.name),
                 // It has ended in peace.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_loop(&error) => {
+                    tracing::warn!(path = %path.display(), "this is no process's file, and is passed over");
+                }
                 Err(error) => return Err(fault(&path, error)),
             }
         }

@@ -1,6 +1,7 @@
 //! How files come into being: under a unique temporary name, synced, renamed, folder synced.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,7 +34,16 @@ pub(crate) struct TemporaryFile {
 
 impl TemporaryFile {
     pub(crate) fn create(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<Self, Fault> {
-        let file = disk.create(&path).during("create", &path)?;
+        let file = match disk.create(&path) {
+            // There was no room for the process's folder when it began.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent().unwrap_or(&path);
+                disk.create_folder(folder).during("create", folder)?;
+                disk.create(&path)
+            }
+            outcome => outcome,
+        };
+        let file = file.during("create", &path)?;
         Ok(Self { disk: disk.clone(), path, file: file.into(), armed: true })
     }
 
@@ -107,7 +117,7 @@ pub(crate) fn rename_packs(
 ) -> Result<Vec<PackRef>, Fault> {
     let folders: BTreeSet<PathBuf> =
         packs.iter().map(|pack| shared.layout.pack_folder(&pack.reference.id)).collect();
-    shared.ensure_pack_folders(&folders)?;
+    shared.make_pack_folders(&folders)?;
     let mut refs = Vec::with_capacity(packs.len());
     for pack in packs {
         let path = shared.layout.pack(&pack.reference.id);
@@ -119,9 +129,7 @@ pub(crate) fn rename_packs(
         refs.push(pack.reference);
         shared.directories.put(pack.reference.id, Arc::new(pack.directory));
     }
-    for folder in folders {
-        shared.disk.sync_folder(&folder).during("sync", &folder)?;
-    }
+    shared.sync_pack_folders(folders)?;
     Ok(refs)
 }
 

@@ -11,14 +11,16 @@ use sustain_proto::{
 };
 
 use crate::PushError;
+use crate::block_cache::BlockCache;
 use crate::catalogue::Catalogue;
 use crate::gate::{Gate, Work};
 use crate::generation::{Whole, with_base};
 use crate::index_parts::{IndexPart, extend};
+use crate::ingest::Worker;
 use crate::listing::{append_index, list_packs};
 use crate::located::Located;
 use crate::pack_writer::{FinishedPack, PackSink};
-use crate::parallel::Pace;
+use crate::parallel::{Pace, workers_max};
 use crate::pins::Pin;
 use crate::processes::Pinned;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
@@ -63,6 +65,10 @@ pub struct Push {
     pub(crate) parent: Option<Parent>,
     /// Everything that the generation has stored.
     pub(crate) catalogue: Catalogue,
+    /// Decoded blocks, if it does not use the store's.
+    pub(crate) cache: Option<BlockCache>,
+    /// Those of the regions before.
+    pub(crate) workers: Vec<Worker>,
     pub(crate) sink: PackSink,
     pub(crate) new: HashSet<ChunkId>,
     pub(crate) regions: Vec<Region>,
@@ -86,13 +92,19 @@ struct Position {
 }
 
 /// Decides what a push continues: its numbers, and the snapshot whose generation it joins.
-fn place(state: &State, service: &ServiceName, lineage: &PushLineage) -> (Position, Option<Arc<Snapshot>>) {
+fn place(
+    shared: &Shared,
+    state: &State,
+    service: &ServiceName,
+    lineage: &PushLineage,
+) -> (Position, Option<Arc<Snapshot>>) {
     match *lineage {
         PushLineage::ContinueNewest { node, nonce } => match state.all_of_service(service).pop() {
             Some(newest) => {
-                let Manifest { term, origin, seq, .. } = newest.manifest;
+                let Manifest { term, origin, .. } = newest.manifest;
+                let seq = shared.next_number(state, &newest.manifest);
                 (
-                    Position { term, origin, parents: vec![newest.id], seq: seq.saturating_add(1) },
+                    Position { term, origin, parents: vec![newest.id], seq },
                     // What is damaged is followed all the same, by a base: else it would be the newest again one day.
                     Some(newest).filter(|newest| state.is_whole(newest)),
                 )
@@ -116,6 +128,15 @@ fn place(state: &State, service: &ServiceName, lineage: &PushLineage) -> (Positi
     }
 }
 
+/// What is damaged is followed by a base, which costs more than a delta: somebody may wonder.
+fn say_why_base(state: &State, service: &ServiceName, parents: &[SnapshotId]) {
+    let parent = parents.first().and_then(|id| state.snapshots.get(id));
+    if let Some(parent) = parent.filter(|parent| parent.manifest.service == *service) {
+        let snapshot = parent.id.short();
+        tracing::warn!(%service, %snapshot, "all is stored anew, since files of the snapshot before are bad");
+    }
+}
+
 impl Store {
     /// Begins a push: reads the parent's index and what the generation has stored. One push of a service at a
     /// time, and none in the moment in which a rebase is committed.
@@ -128,7 +149,7 @@ impl Store {
         let gate = shared.gates.take(Work::Change, &service);
         let gate = gate.ok_or_else(|| PushError::Busy { service: service.clone() })?;
         let choose = |state: &State| {
-            let (position, snapshot) = place(state, &service, &lineage);
+            let (position, snapshot) = place(&shared, state, &service, &lineage);
             let found = snapshot.map(|snapshot| with_base(state, &snapshot)).transpose()?;
             let siblings = found.as_ref().map(|(base, _)| state.of_generation(base.id)).unwrap_or_default();
             let packs = siblings.iter().flat_map(|sibling| &sibling.manifest.packs);
@@ -137,6 +158,9 @@ impl Store {
             Ok::<_, PushError>(((position, found, siblings), pinned))
         };
         let ((position, found, siblings), pin) = shared.pinned(choose)?;
+        if found.is_none() {
+            say_why_base(&shared.seen(), &service, &position.parents);
+        }
         let parent = found.as_ref().map(|(_, snapshot)| snapshot.id);
         let recent = parent.and_then(|parent| shared.recents.take(&service, parent, &shared.state()));
         // A generation stays under the key of its base.
@@ -145,6 +169,8 @@ impl Store {
             None => shared.key_to_write(&service)?,
         };
         let (mut parent, mut catalogue) = (None, Catalogue::default());
+        // Only who pushes again may find there what it needs.
+        let cache = recent.is_none().then(|| BlockCache::of_push(workers_max()));
         if let Some((base, snapshot)) = found {
             let recent = match recent.filter(|recent| recent.parent.base == base.id) {
                 Some(recent) => recent,
@@ -173,6 +199,8 @@ impl Store {
             time_ms,
             parent,
             catalogue,
+            cache,
+            workers: Vec::new(),
             sink,
             new: HashSet::new(),
             regions: Vec::new(),
@@ -229,12 +257,14 @@ impl Push {
             PackSink::new(self.shared.disk.clone(), self.shared.layout.temporaries(), self.key.clone()),
         );
         let packs = sink.finish()?;
-        sync_packs(&packs)?;
+        // While the manifest is made.
+        packs.iter().for_each(FinishedPack::begin_sync);
         let base_packs = self.parent.as_ref().map(|parent| &parent.base_packs);
         let new: Vec<PackRef> = packs.iter().map(|pack| pack.reference).collect();
         let shared = packs.iter().flat_map(|pack| pack.directory.owners()).collect();
         let listed = list_packs(&self.catalogue, base_packs, &stored, &roots, &new, &shared);
         let manifest = self.describe(roots, listed)?;
+        sync_packs(&packs)?;
         let report = self.publish(manifest, packs, chunks_new)?;
         self.leave(report.snapshot, parts, &new);
         Ok(report)

@@ -111,8 +111,10 @@ impl Push {
         let base = self.parent.as_ref().map(|parent| parent.base_located.region(&region.name));
         let base = base.map(|region| region.unwrap_or(&none));
         let parent = self.parent.as_ref().and_then(|parent| parent.located.region(&region.name));
-        let known = Known { shared, catalogue, key, base, parent, pace: self.pace };
-        let stored = ingest(&known, region, source, spans, &mut self.sink, &mut self.new);
+        let cache = self.cache.as_ref().unwrap_or(&shared.blocks);
+        let known = Known { shared, catalogue, cache, key, base, parent, pace: self.pace };
+        let output = (&mut self.sink, &mut self.new);
+        let stored = ingest(&known, region, source, spans, &mut self.workers, output);
         let stored = stored.and_then(|ingested| {
             if self.sink.finished_count() > MANIFEST_PACKS_MAX {
                 return Err(PushError::TooManyPacks { service: self.service.clone() });

@@ -27,9 +27,10 @@ impl Push {
         }
         // With nothing left to continue it would have a number that was another snapshot's.
         let newest = newest.ok_or_else(overtaken)?;
-        let Manifest { term, origin, seq, .. } = newest.manifest;
+        let Manifest { term, origin, .. } = newest.manifest;
         manifest.parents = vec![newest.id];
-        (manifest.term, manifest.origin, manifest.seq) = (term, origin, seq.saturating_add(1));
+        (manifest.term, manifest.origin) = (term, origin);
+        manifest.seq = self.shared.next_number(&state, &newest.manifest);
         Ok(())
     }
 

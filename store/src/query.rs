@@ -14,7 +14,7 @@ use crate::state::Snapshot;
 use crate::store::Store;
 use crate::{ErrorKind, Fault};
 
-/// A snapshot that is whole here.
+/// A snapshot that is known here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SnapshotInfo {
     /// Its id.
@@ -101,7 +101,7 @@ pub enum ReadError {
 }
 
 impl SnapshotInfo {
-    /// The snapshot as peers speak of it. What is listed here is whole here.
+    /// The snapshot as peers speak of it, which is whole here.
     #[must_use]
     pub fn summary(&self) -> SnapshotSummary {
         SnapshotSummary {
@@ -183,12 +183,17 @@ impl Store {
         Ok(list)
     }
 
-    /// How many snapshots of a service are known here and can't be read, because files that they need are missing.
+    /// All snapshots of a service that are known here, oldest first, and whether each can be read whole: files that it
+    /// needs may be missing or damaged. [`Store::bad_packs`] says which packs these are.
     #[must_use]
-    pub fn snapshots_incomplete(&self, service: &ServiceName) -> usize {
+    pub fn snapshots_known(&self, service: &ServiceName) -> Vec<(SnapshotInfo, bool)> {
         let state = self.shared.state();
-        let all = state.all_of_service(service);
-        all.iter().filter(|snapshot| !state.is_whole(snapshot)).count()
+        let mut seen = BTreeSet::new();
+        let info = |snapshot: &Snapshot| {
+            let new = snapshot.manifest.packs.iter().filter(|pack| seen.insert(pack.id));
+            (describe(snapshot, new.map(|pack| pack.bytes).sum()), state.is_whole(snapshot))
+        };
+        state.all_of_service(service).iter().map(|snapshot| &**snapshot).map(info).collect()
     }
 
     /// A snapshot's manifest, decoded and as the bytes that its id names.

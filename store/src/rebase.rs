@@ -99,7 +99,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<PreparedRebase, RebaseError> {
         if options.promote.is_none() {
-            self.refuse_doubt(&format!("{service}@latest"))?;
+            self.refuse_doubt(&self.shared.state(), service, &format!("{service}@latest"))?;
         }
         let choose_new = |state: &State| {
             let promoted = choose(state, service, options.promote)?;
@@ -310,6 +310,7 @@ impl PreparedRebase {
         drop(pin);
         let freed = replace(&shared, commit, new, &refs, &gone, &renamed)?;
         (report.packs_freed, report.bytes_freed) = (freed.packs, freed.bytes);
+        (report.packs_held, report.bytes_held) = (freed.packs_held, freed.bytes_held);
         Ok(report)
     }
 }

@@ -28,6 +28,11 @@ pub struct RebaseReport {
     pub packs_freed: usize,
     /// Bytes of files that were removed.
     pub bytes_freed: u64,
+    /// Packs that somebody reads, and that go when he is done. A preview does not look for readers: it counts all packs
+    /// that go as removed.
+    pub packs_held: usize,
+    /// Bytes of those.
+    pub bytes_held: u64,
     /// Bytes of packs that were written.
     pub bytes_rewritten: u64,
 }
@@ -53,6 +58,8 @@ pub(crate) fn report(
         kept,
         packs_freed: 0,
         bytes_freed: 0,
+        packs_held: 0,
+        bytes_held: 0,
         bytes_rewritten: 0,
     };
     (report, gone)

@@ -1,5 +1,6 @@
 //! Receiving packs: bytes from elsewhere, worth nothing until their hash is checked.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -93,9 +94,10 @@ impl PackReceiver {
             return Ok(expected);
         }
         let folder = shared.layout.pack_folder(&expected.id);
-        shared.ensure_pack_folders(&[folder.clone()].into())?;
+        let folders = BTreeSet::from([folder]);
+        shared.make_pack_folders(&folders)?;
         file.rename(&shared.layout.pack(&expected.id))?;
-        shared.disk.sync_folder(&folder).during("sync", &folder)?;
+        shared.sync_pack_folders(folders)?;
         if let Some(directory) = directory {
             shared.directories.put(expected.id, Arc::new(directory));
         }
@@ -123,16 +125,21 @@ impl PackReceiver {
     }
 }
 
+/// The turn of a pack that no manifest lists and that was kept since one can't be read: it goes when all can, or first
+/// where there are too many.
+pub(crate) const IN_DOUBT: u64 = u64::MAX;
+
 /// Notes a received pack; drops the oldest ones if there are too many that nobody has imported.
 fn register(shared: &Shared, commit: &mut Commit<'_>, pack: PackRef) -> Result<(), Fault> {
     let state = shared.state();
     let mut changes = Changes { add: Contents::default(), remove: Contents::default() };
     let listed = state.snapshots.values().any(|s| s.manifest.packs.iter().any(|listed| listed.id == pack.id));
     if !listed {
-        let order = state.received.values().max().map_or(1, |last| last.saturating_add(1));
+        let turns = state.received.values().filter(|order| **order < IN_DOUBT);
+        let order = turns.max().map_or(1, |last| last.saturating_add(1));
         changes.add.received.insert(pack.id, order);
         if state.received.len() >= limits::RECEIVED_PACKS_MAX {
-            let oldest = state.received.iter().min_by_key(|(_, order)| **order);
+            let oldest = state.received.iter().min_by_key(|(_, order)| order.wrapping_add(1));
             changes.remove.received.extend(oldest.map(|(id, order)| (*id, *order)));
         }
     }

@@ -7,16 +7,19 @@ use sustain_proto::{PackId, PackRef, SnapshotId};
 
 use crate::commit::Commit;
 use crate::database::{Changes, Contents};
+use crate::receive::IN_DOUBT;
 use crate::state::{Snapshot, State};
 use crate::store::Shared;
 use crate::{Fault, limits};
 
-/// What was removed.
+/// What was removed, and what goes when those who read it are done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Freed {
     pub(crate) packs: usize,
     /// Of packs and manifests.
     pub(crate) bytes: u64,
+    pub(crate) packs_held: usize,
+    pub(crate) bytes_held: u64,
 }
 
 /// In one transaction makes new snapshots visible and old ones not; then removes the files that nobody
@@ -40,12 +43,17 @@ pub(crate) fn replace(
         changes.remove.gone.insert(snapshot.id, ());
     }
     lead(&shared.state(), renamed, &mut changes);
-    let freed = freed(&shared.state(), &new, old);
+    let mut freed = freed(&shared.state(), &new, old);
+    if old.first().is_some_and(|snapshot| !shared.lost(&shared.seen(), &snapshot.manifest.service).is_empty())
+    {
+        // What is lost may list them.
+        changes.add.received.extend(freed.drain(..).map(|pack| (pack.id, IN_DOUBT)));
+    }
     changes.add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
     changes.remove.packs.extend(freed.iter().map(|pack| (pack.id, pack.bytes)));
     commit.apply(&changes, new)?;
     commit.settle_aside();
-    Ok(Freed { packs: freed.len(), bytes: remove_files(shared, commit, old, &freed) })
+    Ok(remove_files(shared, commit, old, &freed))
 }
 
 /// The packs that only the old snapshots list.
@@ -73,14 +81,14 @@ fn lead(state: &State, renamed: &[(SnapshotId, SnapshotId)], changes: &mut Chang
 
 /// Removes files of dropped snapshots. What can't be removed now is swept at the next opening, so
 /// nothing here is an error.
-fn remove_files(shared: &Shared, commit: &mut Commit<'_>, old: &[Arc<Snapshot>], freed: &[PackRef]) -> u64 {
-    let mut bytes = 0;
+fn remove_files(shared: &Shared, commit: &mut Commit<'_>, old: &[Arc<Snapshot>], freed: &[PackRef]) -> Freed {
+    let mut removed = Freed::default();
     let mut forgotten = Contents::default();
     for snapshot in old {
         let path = shared.layout.manifest(&snapshot.id);
         match shared.disk.remove(&path) {
             Ok(()) => {
-                bytes += snapshot.encoded.len() as u64;
+                removed.bytes += snapshot.encoded.len() as u64;
                 forgotten.gone.insert(snapshot.id, ());
             }
             Err(error) => tracing::warn!(path = %path.display(), %error, "a dropped manifest stays for now"),
@@ -88,7 +96,14 @@ fn remove_files(shared: &Shared, commit: &mut Commit<'_>, old: &[Arc<Snapshot>],
     }
     for pack in freed {
         match commit.remove_pack(pack.id) {
-            Ok(_) => bytes += pack.bytes,
+            Ok(true) => {
+                removed.packs += 1;
+                removed.bytes += pack.bytes;
+            }
+            Ok(false) => {
+                removed.packs_held += 1;
+                removed.bytes_held += pack.bytes;
+            }
             Err(error) => tracing::warn!(pack = %pack.id, %error, "a dropped pack stays for now"),
         }
     }
@@ -102,7 +117,7 @@ fn remove_files(shared: &Shared, commit: &mut Commit<'_>, old: &[Arc<Snapshot>],
             tracing::warn!(%error, "the database still lists dropped snapshots");
         }
     }
-    bytes
+    removed
 }
 
 /// Aliases that lead nowhere any more.

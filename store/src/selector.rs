@@ -2,10 +2,9 @@
 
 use sustain_proto::{ServiceName, SnapshotId};
 
-use crate::layout::Layout;
 use crate::state::State;
-use crate::store::{Shared, Store};
-use crate::{BadFile, Fault, ReadError, limits};
+use crate::store::Store;
+use crate::{Fault, ReadError, limits};
 
 impl Store {
     /// The snapshot that a text names: a whole id, the beginning of one (at least 4 digits),
@@ -18,7 +17,9 @@ impl Store {
         let state = self.shared.state();
         match selector.split_once('@') {
             Some((service, which)) => {
-                self.refuse_doubt(selector)?;
+                if let Ok(service) = ServiceName::new(service) {
+                    self.refuse_doubt(&state, &service, selector)?;
+                }
                 by_age(&state, selector, service, which)
             }
             None => by_id(&state, selector),
@@ -27,26 +28,19 @@ impl Store {
 
     /// With a manifest that can't be read nobody knows which snapshot is the newest, and an older one must
     /// not be taken for it.
-    pub(crate) fn refuse_doubt(&self, selector: &str) -> Result<(), ReadError> {
-        match self.shared.doubt() {
+    pub(crate) fn refuse_doubt(
+        &self,
+        state: &State,
+        service: &ServiceName,
+        selector: &str,
+    ) -> Result<(), ReadError> {
+        match self.shared.lost(state, service).first() {
             None => Ok(()),
             Some(bad) => {
                 let reason = format!("{}; it may be {selector}, so name a snapshot by its id", bad.reason);
                 Err(ReadError::Fault(Fault::damaged(&bad.path, reason)))
             }
         }
-    }
-}
-
-impl Shared {
-    /// A manifest that could not be read at the opening, and has not come again since.
-    fn doubt(&self) -> Option<&BadFile> {
-        let folder = self.layout.manifests();
-        let has_come = |bad: &BadFile| {
-            let name = bad.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            Layout::parse_manifest(name).is_some_and(|id| self.seen().snapshots.contains_key(&id))
-        };
-        self.report.bad.iter().find(|bad| bad.path.starts_with(&folder) && !has_come(bad))
     }
 }
 

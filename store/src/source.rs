@@ -42,7 +42,7 @@ impl FileSource {
     /// Opens the file at this path.
     ///
     /// # Errors
-    /// If it can't be opened, or is a folder.
+    /// If it can't be opened, is a folder or something else without a fixed size, or says that it is empty and is not.
     pub fn open(path: &Path) -> io::Result<Self> {
         // Asked before it is opened: opening a pipe would wait for its writer.
         let kind = std::fs::metadata(path)?.file_type();
@@ -50,7 +50,12 @@ impl FileSource {
             let reason = "it is neither a regular file nor a block device, so it has no fixed size";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        Self::from_file(File::open(path)?)
+        let source = Self::from_file(File::open(path)?)?;
+        if source.bytes == 0 && source.file.read_at(&mut [0], 0)? > 0 {
+            let reason = "its size is given as 0 and yet it holds something, as files in /proc and /sys do";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        Ok(source)
     }
 
     /// Reads from an open file, which may be a memory file without a name.

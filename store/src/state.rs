@@ -81,7 +81,13 @@ impl State {
         self.epoch += 1;
     }
 
-    fn show(&mut self, id: SnapshotId, level: Option<u32>, new: &BTreeMap<SnapshotId, Arc<Snapshot>>) {
+    /// Makes a snapshot visible, which is new or has another level now.
+    pub(crate) fn show(
+        &mut self,
+        id: SnapshotId,
+        level: Option<u32>,
+        new: &BTreeMap<SnapshotId, Arc<Snapshot>>,
+    ) {
         let Some(snapshot) = new.get(&id).or_else(|| self.snapshots.get(&id)) else { return };
         let snapshot = if snapshot.level == level {
             snapshot.clone()

@@ -16,6 +16,7 @@ use crate::gate::Gates;
 use crate::key::write_note;
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
+use crate::parallel::all_at_once;
 use crate::pins::Pins;
 use crate::recent::Recents;
 use crate::service_key::ServiceKey;
@@ -112,18 +113,20 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes folders of packs, and makes them stay.
-    pub(crate) fn ensure_pack_folders(&self, folders: &BTreeSet<PathBuf>) -> Result<(), Fault> {
+    /// Makes folders of packs, if they are not there. They stay once they are synced.
+    pub(crate) fn make_pack_folders(&self, folders: &BTreeSet<PathBuf>) -> Result<(), Fault> {
+        let known = self.pack_folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = folders.difference(&known);
+        new.try_for_each(|folder| self.disk.create_folder(folder).during("create", folder))
+    }
+
+    /// Makes what was put into folders of packs survive a power cut, and the folders themselves.
+    pub(crate) fn sync_pack_folders(&self, folders: BTreeSet<PathBuf>) -> Result<(), Fault> {
         let mut known = self.pack_folders.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<PathBuf> = folders.difference(&known).cloned().collect();
-        for folder in &new {
-            self.disk.create_folder(folder).during("create", folder)?;
-        }
-        if !new.is_empty() {
-            let packs = self.layout.packs();
-            self.disk.sync_folder(&packs).during("sync", &packs)?;
-        }
-        known.extend(new);
+        let is_new = !folders.is_subset(&known);
+        let all: Vec<PathBuf> = folders.iter().cloned().chain(is_new.then(|| self.layout.packs())).collect();
+        all_at_once(&all, |folder| self.disk.sync_folder(folder).during("sync", folder))?;
+        known.extend(folders);
         Ok(())
     }
 }

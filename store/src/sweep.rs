@@ -18,6 +18,7 @@ use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::processes::{Others, OthersPins};
+use crate::receive::IN_DOUBT;
 use crate::state::{Snapshot, State};
 use crate::{BadFile, Fault, OpenReport};
 
@@ -31,15 +32,34 @@ pub(crate) fn sweep_temporaries(disk: &dyn Disk, layout: &Layout, others: &Other
             disk.remove(&path).during("remove", &path)?;
             swept += 1;
         } else if entry.name != layout.process() && !others.living.contains(&entry.name) {
-            for file in disk.list(&path).during("list", &path)? {
-                let path = path.join(file.name);
-                disk.remove(&path).during("remove", &path)?;
-                swept += 1;
-            }
-            disk.remove_folder(&path).during("remove", &path)?;
+            swept += sweep_folder(disk, &path, FOLDERS_DEEP_MAX)?;
         }
     }
     Ok(swept)
+}
+
+/// How deep folders may lie in each other that are swept: the store makes none, so these are somebody's mistake.
+const FOLDERS_DEEP_MAX: u32 = 16;
+
+/// Removes a folder and what is in it. One that lies too deep stays, with those around it.
+fn sweep_folder(disk: &dyn Disk, folder: &Path, deep: u32) -> Result<usize, Fault> {
+    let mut swept = 0;
+    for entry in disk.list(folder).during("list", folder)? {
+        let path = folder.join(entry.name);
+        if !entry.folder {
+            disk.remove(&path).during("remove", &path)?;
+            swept += 1;
+        } else if deep > 0 {
+            swept += sweep_folder(disk, &path, deep - 1)?;
+        }
+    }
+    match disk.remove_folder(folder) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            tracing::warn!(path = %folder.display(), "a folder of temporary files is not empty, and stays");
+            Ok(swept)
+        }
+        outcome => outcome.during("remove", folder).map(|()| swept),
+    }
 }
 
 /// Reads all manifests, lists all packs, compares with the database, and settles what differs.
@@ -77,7 +97,9 @@ pub(crate) fn reconcile(
             }
         }
     }
-    for id in contents.snapshots.keys().filter(|id| !manifests.contains_key(id)) {
+    changes.add.snapshots.extend(lost(&contents, trusted, &manifests, report));
+    let known = contents.snapshots.keys().chain(changes.add.snapshots.keys());
+    for id in known.filter(|id| !manifests.contains_key(id)) {
         let path = layout.manifest(id);
         if !report.bad.iter().any(|bad| bad.path == path) {
             report.bad.push(BadFile { path, reason: "the file is missing".to_owned() });
@@ -89,9 +111,25 @@ pub(crate) fn reconcile(
     state.snapshots = manifests.into_iter().map(|(id, snapshot)| (id, Arc::new(snapshot))).collect();
     settle_packs(disk.as_ref(), layout, (&contents, may_sweep, pins), &mut state, &mut changes, report)?;
     if fresh || !changes.is_nothing() {
-        database.apply(&changes)?;
+        database.note(&changes)?;
     }
     Ok(state)
+}
+
+/// Snapshots whose manifests are missing or can't be read, and that the database does not know: it is to name them from
+/// now on, as long as they may come back. Until then nothing goes that they may list, and nothing takes their places.
+/// Bases are known by their deltas. Of others there are the files, which mean something only when the database is made
+/// anew: else it would know them if they were of a snapshot.
+fn lost(
+    contents: &Contents,
+    trusted: bool,
+    manifests: &BTreeMap<SnapshotId, Snapshot>,
+    report: &OpenReport,
+) -> BTreeMap<SnapshotId, Option<u32>> {
+    let bases = manifests.values().filter_map(|snapshot| snapshot.manifest.base());
+    let unreadable = report.bad.iter().filter(|_| !trusted).filter_map(|bad| Layout::manifest_of(&bad.path));
+    let unknown = |id: &SnapshotId| !manifests.contains_key(id) && !contents.snapshots.contains_key(id);
+    bases.chain(unreadable).filter(unknown).map(|id| (id, None)).collect()
 }
 
 pub(crate) fn read_manifests(
@@ -169,6 +207,7 @@ fn remove_dropped(
     }
     changes.remove.gone = contents.gone.clone();
     changes.remove.intents = contents.intents.clone();
+    let was_removed = !dropped.is_empty();
     for id in dropped {
         let path = layout.manifest(&id);
         match disk.remove(&path) {
@@ -179,9 +218,12 @@ fn remove_dropped(
         manifests.remove(&id);
         report.bad.retain(|bad| bad.path != path);
     }
-    // Before the database forgets that they are to go.
-    let folder = layout.manifests();
-    disk.sync_folder(&folder).during("sync", &folder)
+    // Before the database forgets that they are to go, or says that others are there.
+    if was_removed || !manifests.keys().all(|id| contents.snapshots.contains_key(id)) {
+        let folder = layout.manifests();
+        disk.sync_folder(&folder).during("sync", &folder)?;
+    }
+    Ok(())
 }
 
 /// Manifests of pushes whose commit failed, and which were pushed again with other contents and acknowledged: of two
@@ -227,9 +269,11 @@ fn settle_packs(
                 path: layout.pack(&id),
                 reason: format!("it has {bytes} bytes instead of {expected}"),
             }),
-            None if received.contains_key(&id) || !may_sweep => {
+            // What a lost manifest lists was not received: it is known no longer than that may come back.
+            None if received.get(&id).is_some_and(|order| *order < IN_DOUBT) || !may_sweep => {
+                let turn = if report.bad.is_empty() { 0 } else { IN_DOUBT };
                 state.packs.insert(id, bytes);
-                state.received.insert(id, received.get(&id).copied().unwrap_or(0));
+                state.received.insert(id, received.get(&id).copied().unwrap_or(turn));
             }
             // It was dropped, and goes when whoever reads it is done.
             None if pins.has(id.as_bytes()) => {}
@@ -242,11 +286,11 @@ fn settle_packs(
     }
     settle_aside(disk, layout, &listed, may_sweep, state, report)?;
     for id in listed.keys().filter(|id| !present.contains(id)) {
-        let reason = match aside::reason(disk, layout, id) {
-            Some(reason) => format!("it is set aside: {reason}"),
-            None => "the file is missing".to_owned(),
+        let (path, reason) = match aside::reason(disk, layout, id) {
+            Some(reason) => (layout.aside_pack(id), format!("it is set aside: {reason}")),
+            None => (layout.pack(id), "the file is missing".to_owned()),
         };
-        report.bad.push(BadFile { path: layout.pack(id), reason });
+        report.bad.push(BadFile { path, reason });
     }
     changes.add.received = state.received.clone();
     changes.add.received.retain(|id, order| received.get(id) != Some(order));
@@ -268,7 +312,14 @@ fn settle_aside(
     state: &State,
     report: &mut OpenReport,
 ) -> Result<(), Fault> {
-    for id in aside::list(disk, layout)? {
+    let aside = match aside::list(disk, layout) {
+        Err(Fault::Damaged { path, reason }) => {
+            report.bad.push(BadFile { path, reason });
+            return Ok(());
+        }
+        other => other?,
+    };
+    for id in aside {
         if state.packs.contains_key(&id) || (may_sweep && !listed.contains_key(&id)) {
             aside::remove(disk, layout, &id);
             report.swept += 1;

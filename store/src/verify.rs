@@ -14,10 +14,21 @@ use crate::{ErrorKind, Fault, Progress, ReadError};
 /// A file that does not hold what it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct BadFile {
-    /// Where it is, or was until it was set aside.
+    /// Where it is: in the folder `aside` if it was set aside.
     pub path: PathBuf,
     /// What is wrong with it.
     pub reason: String,
+}
+
+/// A snapshot that needs something which is missing or damaged.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct DamagedSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Whose state it is.
+    pub service: ServiceName,
+    /// Its number along the lineage.
+    pub seq: u64,
 }
 
 /// What is looked at.
@@ -72,7 +83,7 @@ pub struct VerifyReport {
     /// Packs that were set aside in this run.
     pub set_aside: Vec<PackId>,
     /// Snapshots of the scope that need a pack which is missing or damaged.
-    pub damaged: Vec<SnapshotId>,
+    pub damaged: Vec<DamagedSnapshot>,
     /// Snapshots that were checked.
     pub snapshots: u64,
     /// Packs that were read.

@@ -19,7 +19,7 @@ use crate::scrub_plan::{Candidate, in_turn, sample};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::sweep::{list_packs, read_manifest};
-use crate::verify::{BadFile, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};
+use crate::verify::{BadFile, DamagedSnapshot, Depth, Scope, VerifyError, VerifyOptions, VerifyReport};
 use crate::{Fault, Progress, ReadError, limits};
 
 /// What the workers have found so far.
@@ -191,7 +191,8 @@ impl<'a> Run<'a> {
         }
         outcome?;
         let damaged: BTreeSet<_> = self.store.bad_packs().into_iter().flat_map(|bad| bad.snapshots).collect();
-        let damaged = self.snapshots.iter().map(|s| s.id).filter(|id| damaged.contains(id)).collect();
+        let damaged =
+            self.snapshots.iter().filter(|s| damaged.contains(&s.id)).map(|s| describe(s)).collect();
         let findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Findings { bad, set_aside, packs, packs_sealed, chunks, bytes } = findings;
         let snapshots = match self.options.depth {
@@ -199,7 +200,7 @@ impl<'a> Run<'a> {
             Depth::Packs | Depth::Sample(_) => 0,
         };
         Ok(VerifyReport {
-            bad: bad.into_iter().map(|(path, reason)| BadFile { path, reason }).collect(),
+            bad: bad.into_iter().map(|(path, reason)| bad_file(self.shared, path, reason)).collect(),
             set_aside: set_aside.into_iter().collect(),
             damaged,
             snapshots,
@@ -305,6 +306,21 @@ impl<'a> Run<'a> {
             Err(VerifyError::Fault(fault)) => self.judge(fault),
             other => other,
         }
+    }
+}
+
+fn describe(snapshot: &Snapshot) -> DamagedSnapshot {
+    let (service, seq) = (snapshot.manifest.service.clone(), snapshot.manifest.seq);
+    DamagedSnapshot { id: snapshot.id, service, seq }
+}
+
+/// A bad file, by where it is now: packs may have been set aside.
+fn bad_file(shared: &Shared, path: PathBuf, reason: String) -> BadFile {
+    let aside = Layout::pack_of(&path).map(|id| shared.layout.aside_pack(&id));
+    let is_there = |path: &Path| shared.disk.stamp(path).is_ok();
+    match aside.filter(|aside| !is_there(&path) && is_there(aside)) {
+        Some(aside) => BadFile { path: aside, reason },
+        None => BadFile { path, reason },
     }
 }
 

@@ -6,6 +6,7 @@ use sustain_node::operations::{self, Failure};
 use sustain_proto::RegionName;
 use sustain_store::error_chain;
 
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::sizes::size;
 use crate::whereabouts::Choice;
@@ -16,6 +17,7 @@ use crate::whereabouts::Choice;
 ///
 /// Example, the first sector of a disk: snapctl --store ./states cat mail@latest disk0 --length 512 | xxd
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct CatArgs {
     /// A snapshot: its id, the beginning of it, SERVICE@latest, or SERVICE@-1 for the one before, and so on
     snapshot: String,
@@ -38,8 +40,7 @@ pub(crate) fn run(args: &CatArgs, choice: &Choice, output: &Output) -> Result<u8
             .with_hint("leave out --json; `snapctl log SERVICE --json` describes snapshots"));
     }
     let store = choice.readable_store()?;
-    let snapshot = operations::resolve(&store, &args.snapshot)?;
-    let reader = store.open_snapshot(snapshot).map_err(|error| Failure::of(&error, error.kind()))?;
+    let reader = operations::open(&store, &args.snapshot)?;
     let mut out = output.data()?;
     match cat(&reader, &args.region, args.offset, args.length, &mut out) {
         Ok(_) => Ok(0),

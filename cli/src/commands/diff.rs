@@ -8,8 +8,9 @@ use sustain_inspect::{DiffError, FileChange, FileKind, FilesDiff, RegionDiff, Sp
 use sustain_node::operations::{self, Failure};
 use sustain_proto::human::counted;
 use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{SnapshotReader, Store, error_chain};
+use sustain_store::error_chain;
 
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -27,6 +28,7 @@ const FILE_RANGES: usize = 3;
 ///
 /// Example, what the last snapshot added: snapctl --store ./states diff mail@-1 mail@latest
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct DiffArgs {
     /// The earlier snapshot: its id, the beginning of it, SERVICE@latest, or SERVICE@-1 for the one before, and so on
     before: String,
@@ -50,7 +52,8 @@ struct Differences {
 
 pub(crate) fn run(args: &DiffArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let store = choice.readable_store()?;
-    let (before, after) = (open(&store, &args.before)?, Arc::new(open(&store, &args.after)?));
+    let (before, after) =
+        (operations::open(&store, &args.before)?, Arc::new(operations::open(&store, &args.after)?));
     let bar = Bar::new("diff", output.is_json());
     let compared = compare(&before, &after, &bar);
     bar.finish();
@@ -65,11 +68,6 @@ pub(crate) fn run(args: &DiffArgs, choice: &Choice, output: &Output) -> Result<u
     let found = Differences { service, before: before.snapshot(), after: after.snapshot(), regions };
     output.result(&found, |found| words(found, args.all))?;
     Ok(0)
-}
-
-fn open(store: &Store, selector: &str) -> Result<SnapshotReader, Failure> {
-    let snapshot = operations::resolve(store, selector)?;
-    store.open_snapshot(snapshot).map_err(|error| Failure::of(&error, error.kind()))
 }
 
 fn words(found: &Differences, all: bool) -> String {

@@ -8,6 +8,7 @@ use sustain_node::admin::GatherCall;
 use sustain_node::operations::{self, Failure};
 
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -20,6 +21,7 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// Example: snapctl --store ./states gather mail@latest --to ./restored
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct GatherArgs {
     /// A snapshot: its id, the beginning of it, SERVICE@latest, or SERVICE@-1 for the one before, and so on
     snapshot: String,
@@ -34,9 +36,10 @@ pub(crate) fn run(args: GatherArgs, choice: &Choice, output: &Output) -> Result<
         .map_err(|error| Failure::new(2, format!("{}: {error}", args.to.display())))?;
     let value = match choice.place(false)? {
         Place::Folder(store) => {
-            let snapshot = operations::resolve(&store, &args.snapshot)?;
             let bar = Bar::new("gather", output.is_json());
-            let gathered = operations::gather(&store, snapshot, &to, &bar);
+            let gathered = operations::with_snapshot(&store, &args.snapshot, |snapshot| {
+                operations::gather(&store, snapshot, &to, &bar)
+            });
             bar.finish();
             to_value(&gathered?)?
         }

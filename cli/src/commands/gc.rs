@@ -8,6 +8,7 @@ use sustain_proto::ServiceName;
 use sustain_proto::human::counted;
 
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -21,6 +22,7 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// Example: snapctl --store ./states gc mail --keep-last 3 --keep-daily 7 --dry-run
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct GcArgs {
     /// The service [default: all]
     service: Option<ServiceName>,
@@ -28,6 +30,11 @@ pub(crate) struct GcArgs {
     /// Say what would go and what stays, and change nothing; takes as long as doing it
     #[arg(long)]
     dry_run: bool,
+
+    /// Let go for good of snapshots whose manifest is missing or damaged, and of the deltas of such a base, and collect
+    /// nothing else
+    #[arg(long, conflicts_with_all = ["service", "keep_last", "keep_hourly", "keep_daily"])]
+    forget_lost: bool,
 
     /// Keep so many of the newest
     #[arg(long, value_name = "N")]
@@ -43,6 +50,9 @@ pub(crate) struct GcArgs {
 }
 
 pub(crate) fn run(args: GcArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    if args.forget_lost {
+        return forget_lost(args.dry_run, choice, output);
+    }
     let keep = Keep { last: args.keep_last, hourly: args.keep_hourly, daily: args.keep_daily };
     let call = GcCall { service: args.service, dry_run: args.dry_run, keep };
     let value = match choice.place(false)? {
@@ -55,6 +65,19 @@ pub(crate) fn run(args: GcArgs, choice: &Choice, output: &Output) -> Result<u8, 
         Place::Daemon(client) => client.post("/v1/gc", &call)?,
     };
     output.result(&value, words)?;
+    Ok(0)
+}
+
+/// Beside a node, too: what is lost there is not to be sent by others any more.
+fn forget_lost(dry_run: bool, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    let store = choice.readable_store()?;
+    let forgotten = store.forget_lost(dry_run).map_err(|fault| Failure::of(&fault, fault.kind()))?;
+    let value = serde_json::json!({ "dry_run": dry_run, "forgotten": forgotten });
+    output.result(&value, |_| {
+        let does = if dry_run { "would be let go of" } else { "let go of" };
+        let ids: Vec<String> = forgotten.iter().map(|id| format!("  {id}\n")).collect();
+        format!("{} {does}\n{}", counted(ids.len() as u64, "snapshot", "snapshots"), ids.concat())
+    })?;
     Ok(0)
 }
 
@@ -74,6 +97,14 @@ fn words(value: &Value) -> String {
         let packs = counted(unlisted("packs"), "pack", "packs");
         let (bytes, does) = (text::bytes(unlisted("bytes")), if dry_run { "would go" } else { "gone" });
         text.push_str(&format!("{packs} that no snapshot lists, {bytes}: {does}\n"));
+    }
+    if unlisted("packs_held") > 0 {
+        let (packs, bytes) = (unlisted("packs_held"), unlisted("bytes_held"));
+        text.push_str(&format!(
+            "{} that no snapshot lists: {}\n",
+            counted(packs, "pack", "packs"),
+            held(bytes)
+        ));
     }
     if value["unlisted"]["uncertain"].as_bool() == Some(true) {
         text.push_str("files are missing or damaged, so no pack is taken for unneeded (`snapctl verify`)\n");
@@ -113,7 +144,16 @@ fn service_words(report: &Value, dry_run: bool, now_ms: u64) -> String {
         text::bytes(number("bytes_freed")),
         text::bytes(number("bytes_rewritten")),
     ));
+    if number("packs_held") > 0 {
+        let packs = counted(number("packs_held"), "more pack", "more packs");
+        text.push_str(&format!("  {packs}: {}\n", held(number("bytes_held"))));
+    }
     text
+}
+
+/// What is said of packs that go, though not now.
+pub(super) fn held(bytes: u64) -> String {
+    format!("{} held until its reader is done (a mount, a gather, another command)", text::bytes(bytes))
 }
 
 /// Why a snapshot stays, in a few words.

@@ -10,6 +10,7 @@ use sustain_inspect::{Mount, MountError, Unmounted};
 use sustain_node::operations::Failure;
 use sustain_store::error_chain;
 
+use crate::args::EXIT_CODES;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::whereabouts::Choice;
@@ -29,7 +30,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// mkdir m; snapctl --store ./states mount m &
 /// debugfs -R 'cat /etc/hostname' m/mail/latest/disk0
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_help = EXIT_CODES)]
 pub(crate) struct MountArgs {
     /// An empty folder
     dir: PathBuf,

@@ -7,6 +7,7 @@ use sustain_node::upkeep::{self, PinCall, UnpinCall};
 use sustain_proto::PinName;
 
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::text;
 use crate::whereabouts::{Choice, Place};
@@ -14,7 +15,10 @@ use crate::whereabouts::{Choice, Place};
 /// Keep a snapshot until it is unpinned
 ///
 /// No rebase and no `gc` drops it in this store. A pin is of this node alone: others keep their copies by their own.
+///
+/// Example: snapctl --store ./states pin mail@latest --name before-upgrade
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct PinArgs {
     /// An id, the beginning of one, SERVICE@latest, or SERVICE@-1 for the one before
     snapshot: String,
@@ -38,7 +42,10 @@ pub(crate) fn pin(args: PinArgs, choice: &Choice, output: &Output) -> Result<u8,
 }
 
 /// List the pins, by name
+///
+/// Example: snapctl --store ./states pins
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct PinsArgs {}
 
 pub(crate) fn pins(_args: PinsArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
@@ -62,7 +69,10 @@ fn words(value: &Value) -> String {
 /// Take the pin of a snapshot away
 ///
 /// What only the pin kept goes at the next rebase or `gc`.
+///
+/// Example: snapctl --store ./states unpin before-upgrade
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct UnpinArgs {
     /// The pin's name
     name: PinName,

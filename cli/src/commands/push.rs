@@ -9,6 +9,7 @@ use sustain_node::operations::{self, Failure, PushFiles, RegionFile};
 use sustain_proto::human::counted;
 use sustain_proto::{NodeId, RegionName, ServiceName};
 
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -23,6 +24,7 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// Example: snapctl --store ./states push mail --region ram=ram.img --region disk0=disk.img
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct PushArgs {
     /// The service whose state it is
     service: ServiceName,
@@ -83,6 +85,11 @@ pub(crate) fn run(args: PushArgs, choice: &Choice, output: &Output) -> Result<u8
             client.post("/v1/push", &PushCall { service, regions, since })?
         }
     };
+    for region in value["regions_left_out"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output.message(&format!(
+            "warning: the snapshot before has a region {region}, and this one is without it: --region {region}=FILE"
+        ));
+    }
     output.result(&value, words)?;
     Ok(0)
 }

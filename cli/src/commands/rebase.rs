@@ -8,7 +8,9 @@ use sustain_proto::ServiceName;
 use sustain_proto::human::counted;
 use sustain_store::Pace;
 
+use super::gc::held;
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::text;
@@ -18,7 +20,10 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// This is how space is freed: what only older snapshots needed goes, but for pinned snapshots. What is kept restores
 /// as before, and the promoted snapshot is still found under its old id. `snapctl gc` keeps older ones by rules.
+///
+/// Example: snapctl --store ./states rebase mail
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct RebaseArgs {
     /// The service
     service: ServiceName,
@@ -78,5 +83,10 @@ fn words(value: &Value, dry_run: bool) -> String {
     } else {
         format!("{freed} freed")
     });
+    let number = |key: &str| value[key].as_u64().unwrap_or(0);
+    if number("packs_held") > 0 {
+        let packs = counted(number("packs_held"), "more pack", "more packs");
+        text.push_str(&format!("\n{packs}: {}", held(number("bytes_held"))));
+    }
     text
 }

@@ -75,9 +75,18 @@ fn words(status: &NodeStatus) -> String {
 fn scrub_words(scrub: &ScrubStatus) -> String {
     let now_ms = sustain_node::clock::wall_ms();
     let ago = |ms: u64| format!("{} ago", text::seconds(now_ms.saturating_sub(ms) as f64 / 1_000.0));
+    let (all, checked) = (scrub.packs, scrub.packs.saturating_sub(scrub.packs_unchecked));
     let mut text = match scrub.full_ms {
-        Some(ms) => format!("\nall packs were last checked {}", ago(ms)),
-        None => "\nnot all packs were checked yet".to_owned(),
+        _ if all == 0 => "\nthere are no packs to check yet".to_owned(),
+        Some(ms) if checked == all => format!("\nall packs were last checked {}", ago(ms)),
+        Some(ms) if checked == 0 => {
+            format!("\nno pack was checked yet: those that are here came after the last pass, {}", ago(ms))
+        }
+        Some(ms) => {
+            let ago = ago(ms);
+            format!("\n{checked} of {all} packs were checked; the others came after the last pass, {ago}")
+        }
+        None => format!("\n{checked} of {all} packs were checked so far"),
     };
     if scrub.began_ms.is_some() && scrub.bytes_total > 0 {
         let percent = u128::from(scrub.bytes_done) * 100 / u128::from(scrub.bytes_total);
@@ -149,4 +158,34 @@ fn service_row(status: &NodeStatus, service: &ServiceStatus) -> Vec<String> {
         service.pause_ms_median.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.0} ms")),
         service.listen.map_or_else(|| "-".to_owned(), |listen| listen.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pass that had met no pack made all that came later count as checked.
+    #[test]
+    fn only_what_a_pass_has_met_counts_as_checked() {
+        let words = |full_ms, packs, packs_unchecked| {
+            scrub_words(&ScrubStatus {
+                enabled: true,
+                full_ms,
+                packs,
+                packs_unchecked,
+                mended: 2,
+                ..ScrubStatus::default()
+            })
+        };
+        for (full_ms, packs, unchecked, expected) in [
+            (Some(1), 0, 0, "there are no packs to check yet; 2 bad packs were sent again"),
+            (Some(1), 3, 0, "all packs were last checked"),
+            (Some(1), 3, 3, "no pack was checked yet: those that are here came after the last pass"),
+            (Some(1), 3, 1, "2 of 3 packs were checked; the others came after the last pass"),
+            (None, 3, 1, "2 of 3 packs were checked so far"),
+        ] {
+            let text = words(full_ms, packs, unchecked);
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }

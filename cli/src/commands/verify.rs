@@ -8,6 +8,7 @@ use sustain_proto::human::counted;
 use sustain_store::{Pace, Sample};
 
 use super::push::to_value;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::sizes::size;
@@ -20,11 +21,11 @@ use crate::whereabouts::{Choice, Place};
 /// the other nodes if there are any, and stored again by a push that brings the same. What can still be read of it is
 /// read until then. A sample compares packs with their ids; otherwise all chunks are decoded and compared with theirs.
 ///
-/// Examples:
-///   snapctl --store ./states verify mail@latest
-///   snapctl --store ./states verify --sample 5% --rate 20M
+/// Example, what one snapshot needs: snapctl --store ./states verify mail@latest
+///
+/// Example, some of the packs, slowly: snapctl --store ./states verify --sample 5% --rate 20M
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct VerifyArgs {
     /// A service, or a snapshot as gather names one [default: everything]
     #[arg(value_name = "SERVICE|SNAPSHOT")]
@@ -102,9 +103,14 @@ fn words(value: &Value) -> String {
             "{packs} set aside: to be sent or pushed again, and read as far as possible\n"
         ));
     }
-    if count("damaged") > 0 {
-        let snapshots = counted(count("damaged"), "snapshot is", "snapshots are");
-        text.push_str(&format!("{snapshots} damaged, at least in part\n"));
+    for damaged in value["damaged"].as_array().into_iter().flatten() {
+        let of = |key: &str| damaged[key].as_str().unwrap_or("?");
+        let short: String = of("id").chars().take(12).collect();
+        let seq = damaged["seq"].as_u64().unwrap_or(0);
+        text.push_str(&format!(
+            "damaged, at least in part: {} number {seq}, snapshot {short}\n",
+            of("service")
+        ));
     }
     let sealed = match number("packs_sealed") {
         0 => String::new(),

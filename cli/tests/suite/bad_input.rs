@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Bench, files_below, noise, patch};
+use crate::support::{Bench, files_below, noise, pack_of, patch};
 
 /// A store with a base and a delta, what each holds, and their packs, the base's first.
 fn two_snapshots() -> (Bench, [Vec<u8>; 2], [PathBuf; 2]) {
@@ -18,9 +18,7 @@ fn two_snapshots() -> (Bench, [Vec<u8>; 2], [PathBuf; 2]) {
         patch(&path, 70_000, &[step; 9]);
         let pushed = bench.push("s", &[("ram", &path)]);
         contents.push(fs::read(&path).unwrap());
-        let id = pushed["packs"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
-        let files = files_below(&bench.store().join("packs"));
-        packs.push(files.into_iter().find(|file| file.to_str().unwrap().contains(&id)).unwrap());
+        packs.push(pack_of(&bench, &pushed));
     }
     (bench, contents.try_into().unwrap(), packs.try_into().unwrap())
 }
@@ -42,7 +40,9 @@ fn verify_names(bench: &Bench, bad: &[&PathBuf]) {
     assert_eq!(output.status.code(), Some(13));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for path in bad {
-        assert!(said.contains(path.to_str().unwrap()), "{} is not named: {said}", path.display());
+        // By its name: packs may have been set aside.
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(said.contains(name), "{} is not named: {said}", path.display());
     }
 }
 
@@ -88,6 +88,21 @@ fn a_base_whose_manifest_is_gone_is_named() {
     fs::remove_file(&manifest).unwrap();
     gather_fails(&bench, "s@latest", 13);
     verify_names(&bench, &[&manifest]);
+    // Also when the database, which knew it, is gone too: what it lists stays until somebody lets go of it.
+    fs::remove_file(bench.store().join("journal")).unwrap();
+    for _ in 0..2 {
+        verify_names(&bench, &[&manifest]);
+        assert_eq!(bench.run(&["gc"]).status.code(), Some(13));
+    }
+    assert_eq!(files_below(&bench.store().join("packs")).len(), 2);
+    let would = bench.json(&["gc", "--forget-lost", "--dry-run"]);
+    assert_eq!(would["forgotten"].as_array().unwrap().len(), 2);
+    assert_eq!(bench.json(&["gc", "--forget-lost"])["forgotten"], would["forgotten"]);
+    bench.json(&["gc"]);
+    assert_eq!(files_below(&bench.store().join("packs")).len(), 0);
+    let path = bench.write("other", &noise(7, 90_000));
+    bench.push("s", &[("ram", &path)]);
+    assert!(fs::read(bench.gather("s@latest", "out").join("ram")).unwrap() == fs::read(&path).unwrap());
 }
 
 /// It was exit code 1, and nothing said what to do.
@@ -109,6 +124,27 @@ fn a_damaged_key_is_to_be_had_from_a_copy() {
     patch(&bench.store().join("keys/s"), 40, b"!");
     let said = gather_fails(&bench, "s@latest", 13);
     assert!(said.contains("put the key back from a copy"), "{said}");
+    // Another service is not concerned.
+    let path = bench.write("other", &noise(7, 90_000));
+    bench.push("other", &[("ram", &path)]);
+    assert!(fs::read(bench.gather("other@latest", "out").join("ram")).unwrap() == fs::read(&path).unwrap());
+    verify_names(&bench, &[&bench.store().join("keys/s")]);
+}
+
+/// Only an exit code said that something was wrong.
+#[test]
+fn a_folder_that_is_no_store_or_nobodys_to_read_is_told_with_what_to_do() {
+    let bench = Bench::new();
+    fs::create_dir(bench.store()).unwrap();
+    fs::write(bench.store().join("letter"), b"dear").unwrap();
+    let path = bench.write("ram", b"ram");
+    let region = format!("ram={}", path.display());
+    for arguments in [&["log", "s"][..], &["push", "s", "--region", &region]] {
+        let output = bench.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("is no store") && said.contains("hint: name the folder of a store"), "{said}");
+    }
 }
 
 #[test]

@@ -199,3 +199,18 @@ fn all_users_may_read_only_if_they_are_let() {
         assert_eq!(mounted.end().0, Some(0));
     }
 }
+
+/// It was refused, and its look at the folder let the kernel answer for the first mount a second longer: the watcher
+/// took that for life, and the folder stayed broken.
+#[test]
+fn a_second_mount_of_the_folder_is_refused_and_the_first_is_taken_away_when_it_is_killed() {
+    let bench = bench();
+    let Some(mounted) = Mounted::start(&bench, &[]) else { return };
+    let point = mounted.point.clone();
+    let store = bench.store();
+    let again = ["--store", store.to_str().unwrap(), "mount", point.to_str().unwrap()];
+    assert!(crate::usage::fails(&again, 11).contains("is mounted on"));
+    mounted.signal(Signal::KILL);
+    mounted.end();
+    wait_for(&point, "the watcher takes it away", |point| !is_mount_point(point));
+}

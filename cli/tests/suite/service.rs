@@ -219,3 +219,32 @@ fn a_daemon_that_gives_no_answer_is_not_waited_for() {
     let (code, _, errors) = run(&["service", "rm", "mail", "--force", "--config", path]);
     assert_eq!(code, Some(0), "{errors}");
 }
+
+/// There was no way to give a service its own secret but to edit each configuration.
+#[test]
+fn a_service_is_added_with_a_secret_of_its_own() {
+    let bench = Bench::new();
+    let (configs, programs) = (planned(&bench), example(&bench));
+    let store = bench.store();
+    bench.push("wiki", &[("ram", &bench.write("ram", b"x"))]);
+    let secret = bench.path("wiki.secret");
+    let secret = secret.to_str().unwrap();
+    let add = |more: &[&str]| {
+        let definition = ["service", "add", "wiki", "--command-dir", programs.to_str().unwrap()];
+        run(&[&definition[..], &["--secret-file", secret, "--config", configs[0].to_str().unwrap()], more]
+            .concat())
+    };
+    let (code, _, errors) = add(&[]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("wiki.secret is not here") && errors.contains("copy it from a node"), "{errors}");
+    let export = ["--store", store.to_str().unwrap(), "key", "export", "wiki", "--to", secret];
+    assert_eq!(run(&export).0, Some(0));
+    fs::set_permissions(secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let (_, _, errors) = add(&[]);
+    assert!(errors.contains("mode 644") && errors.contains("chmod 600"), "{errors}");
+    fs::set_permissions(secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let (code, said, errors) = add(&[]);
+    assert_eq!(code, Some(0), "{said}{errors}");
+    let text = fs::read_to_string(&configs[0]).unwrap();
+    assert!(text.contains(&format!("secret-file = \"{secret}\"")), "{text}");
+}

@@ -111,6 +111,44 @@ fn a_full_disk_is_said_and_the_next_push_works_when_there_is_room() {
     assert_eq!(disk.json(&["verify"])["bad"].as_array().unwrap().len(), 0);
 }
 
+/// No command could open the store: there was no room to register a process.
+#[test]
+fn a_disk_without_any_room_is_read_and_collected_until_there_is_some() {
+    let bench = Bench::new();
+    let Some(disk) = SmallDisk::mount(&bench.path("small"), "12m,nr_inodes=400") else { return };
+    let ram = bench.write("ram", &noise(1, 2 << 20));
+    let region = format!("ram={}", ram.display());
+    let push = ["push", "s", "--region", &region];
+    let mut states = Vec::new();
+    for step in 0..4 {
+        patch(&ram, 0, &noise(step + 2, 1 << 20));
+        disk.json(&push);
+        states.push(fs::read(&ram).unwrap());
+    }
+    disk.json(&["pin", "s@-2", "--name", "keep"]);
+    // No block and no inode is left.
+    disk.sh("cat /dev/zero > \"$1\"/filler 2> /dev/null; n=0; while touch \"$1\"/$n 2> /dev/null; do n=$((n+1)); done");
+    assert_eq!(disk.json(&["log", "s"]).as_array().unwrap().len(), 4);
+    assert_eq!(disk.json(&["pins"]).as_array().unwrap().len(), 1);
+    assert_eq!(disk.json(&["verify"])["bad"].as_array().unwrap().len(), 0);
+    let gathered = |selector: &str| {
+        let out = bench.path(&format!("out-{selector}"));
+        disk.json(&["gather", selector, "--to", out.to_str().unwrap()]);
+        fs::read(out.join("ram")).unwrap()
+    };
+    assert!(gathered("s@latest") == states[3] && gathered("s@-3") == states[0]);
+    patch(&ram, 0, &noise(9, 1 << 20));
+    let said = disk.fails(&push);
+    assert!(said.contains("No space left") && said.contains("free some space"), "{said}");
+    disk.json(&["unpin", "keep"]);
+    let collected = disk.json(&["gc", "s", "--keep-last", "1"]);
+    assert_eq!(collected["services"][0]["goes"].as_array().unwrap().len(), 2, "{collected}");
+    assert!(gathered("s@latest") == states[3]);
+    assert_eq!(disk.json(&push)["seq"], 5);
+    assert!(gathered("s@latest") == fs::read(&ram).unwrap());
+    assert_eq!(disk.json(&["verify"])["bad"].as_array().unwrap().len(), 0);
+}
+
 /// A store on a read-only file system once could not even be listed.
 #[test]
 fn a_read_only_store_can_be_read_and_says_why_it_takes_nothing() {

@@ -85,6 +85,21 @@ pub(crate) fn patch(path: &Path, offset: u64, bytes: &[u8]) {
     fs::File::options().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
 
+/// Damages a file: a bit of its middle is another one.
+pub(crate) fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The file of the last pack that a push lists.
+pub(crate) fn pack_of(bench: &Bench, pushed: &Value) -> PathBuf {
+    let id = pushed["packs"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap();
+    let files = files_below(&bench.store().join("packs"));
+    files.into_iter().find(|file| file.to_str().unwrap().contains(id)).unwrap()
+}
+
 /// All files below a folder.
 pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

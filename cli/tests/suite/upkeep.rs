@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::mounting::Mounted;
 use crate::support::{Bench, files_below, noise, patch, snapctl};
 use crate::usage::fails;
 
@@ -103,4 +104,28 @@ fn a_rebase_that_is_not_due_is_not_done_and_a_dry_one_only_told() {
     assert_eq!(bench.json(&["rebase", "s"]), said);
     pushed(&bench, 61);
     assert_eq!(bench.json(&["rebase", "s", "--if-due"])["dropped"].as_array().unwrap().len(), 61);
+}
+
+/// Packs that a mount was reading were told to be gone, and took their room.
+#[test]
+fn packs_that_somebody_reads_are_held_and_not_gone() {
+    let bench = Bench::new();
+    let snapshots = pushed(&bench, 2);
+    bench.write("ram", &noise(77, 1 << 20));
+    bench.push("s", &[("ram", &bench.path("ram"))]);
+    let Some(mounted) = Mounted::start(&bench, &[]) else { return };
+    let open = fs::File::open(mounted.point.join("s").join(&snapshots[1].0).join("ram")).unwrap();
+    let store = bench.store();
+    let gc = snapctl().arg("--store").arg(&store).args(["gc", "s", "--keep-last", "1"]).output().unwrap();
+    let said = String::from_utf8(gc.stdout).unwrap();
+    assert!(said.contains("2 more packs: 1.") && said.contains("held until its reader is done"), "{said}");
+    drop(open);
+    bench.push("s", &[("ram", &bench.write("ram", &noise(78, 1 << 20)))]);
+    let open = fs::File::open(mounted.point.join("s/latest/ram")).unwrap();
+    fs::read(mounted.point.join("s/latest/ram")).unwrap();
+    bench.push("s", &[("ram", &bench.write("ram", &noise(79, 1 << 20)))]);
+    let rebased = bench.json(&["rebase", "s"]);
+    assert!(rebased["packs_held"].as_u64() > Some(0), "{rebased}");
+    assert!(rebased["bytes_held"].as_u64() > Some(1 << 20), "{rebased}");
+    drop(open);
 }

@@ -24,6 +24,8 @@ fn every_command_explains_itself() {
             text.lines().next().is_some_and(|line| line.len() > 20 && !line.ends_with('.')),
             "{command}: {text}"
         );
+        let teaches = text.contains("Example") && text.contains("Exit codes:");
+        assert!(teaches || !files.contains(&command), "{command}: {text}");
     }
     for command in ["add", "rm", "ls", "check"] {
         let output = snapctl().args(["service", command, "--help"]).output().unwrap();
@@ -34,6 +36,7 @@ fn every_command_explains_itself() {
         let output = snapctl().args(["key", command, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Usage: snapctl key"), "{command}");
+        assert!(text.contains("Example") && text.contains("Exit codes:"), "{command}: {text}");
     }
     let output = snapctl().arg("--help").output().unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().contains("Exit codes:"));

@@ -17,14 +17,14 @@ pub(crate) const SOURCE: &str = "sustain";
 /// ours whose process was killed is taken away. The folder's whole path.
 pub(crate) fn prepare(folder: &Path) -> Result<PathBuf, MountError> {
     let path = whole(folder).map_err(|source| MountError::NoFolder { path: folder.to_owned(), source })?;
-    let found = match fs::metadata(&path) {
+    let found = match look_at(&path) {
         Err(error) if is_dead(&error) => {
             if source_at(&path).as_deref() != Some(SOURCE) {
                 return Err(MountError::Dead { path });
             }
             tracing::warn!(folder = %path.display(), "taking away a mount whose process was killed");
             unmount(&path, true)?;
-            fs::metadata(&path)
+            look_at(&path)
         }
         other => other,
     };
@@ -41,6 +41,12 @@ pub(crate) fn prepare(folder: &Path) -> Result<PathBuf, MountError> {
         return Err(MountError::NotEmpty { path });
     }
     Ok(path)
+}
+
+/// What is at a path. A mount's process is asked, even where the kernel remembers what it said.
+fn look_at(path: &Path) -> io::Result<fs::Metadata> {
+    rustix::fs::statfs(path)?;
+    fs::metadata(path)
 }
 
 /// A folder's whole path without links. Its last part can't be looked at where a mount is dead.

@@ -8,6 +8,7 @@ use sustain_proto::{Manifest, ServiceName, SnapshotId};
 use sustain_store::{ReadError, SnapshotInfo, Store};
 
 use super::node::{Kind, LATEST, MANIFEST, Node, ROOT, Shown, number_of};
+use crate::limits;
 
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,11 +53,15 @@ fn snapshot(store: &Store, service: &ServiceName, name: &str) -> Result<Option<N
     if !name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(None);
     }
-    let Ok(id) = store.resolve(name) else { return Ok(None) };
-    let (manifest, _) = match store.manifest(id) {
-        // A rebase came in between.
-        Err(ReadError::NotFound { .. }) => return Ok(None),
-        other => other?,
+    let mut tries = 1;
+    let (id, manifest) = loop {
+        let Ok(id) = store.resolve(name) else { return Ok(None) };
+        match store.manifest(id) {
+            // A rebase came in between, and has renamed it.
+            Err(ReadError::NotFound { .. }) if tries < limits::CHOICES_MAX => tries += 1,
+            Err(ReadError::NotFound { .. }) => return Ok(None),
+            other => break (id, other?.0),
+        }
     };
     if manifest.service != *service {
         return Ok(None);

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use sustain_proto::{NodeId, ServiceName};
-use sustain_store::SnapshotInfo;
 
+use crate::log::Listed;
 use crate::operations::RegionFile;
 use crate::scrub::ScrubStatus;
 use crate::service::ServiceStatus;
@@ -56,8 +56,8 @@ pub struct EventsQuery {
 /// A snapshot in a node's log.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LogEntry {
-    /// The snapshot.
-    pub(super) info: SnapshotInfo,
+    /// The snapshot, and what is wrong with it.
+    pub(super) listed: Listed,
     /// Whether enough other nodes have it; none if nobody tells this node.
     pub(super) durable: Option<bool>,
 }
@@ -65,7 +65,7 @@ pub(super) struct LogEntry {
 impl Serialize for LogEntry {
     /// As the snapshot, except for what this node can't know.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut value = serde_json::to_value(&self.info).map_err(S::Error::custom)?;
+        let mut value = serde_json::to_value(&self.listed).map_err(S::Error::custom)?;
         value["durable"] = self.durable.into();
         value.serialize(serializer)
     }

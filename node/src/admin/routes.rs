@@ -11,13 +11,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId};
-use sustain_store::{NoProgress, Pace, ServiceKeys, SnapshotInfo, Store, VerifyReport};
+use sustain_store::{NoProgress, Pace, ServiceKeys, Store, VerifyReport};
 
 use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
 use super::upkeep;
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
+use crate::log::{self, Listed};
 use crate::operations::{self, Failure, GatherOutput, PushFiles, PushOutput};
 use crate::scrub::ScrubWatch;
 use crate::service::ServiceHandle;
@@ -171,7 +172,13 @@ async fn gather(State(state): Shared, call: Result<Json<GatherCall>, JsonRejecti
             .with_hint("`snapctl status` shows which nodes can be reached")
     })?;
     let store = state.store.clone();
-    let mut output = blocking(move || operations::gather(&store, snapshot, &call.to, &NoProgress)).await?;
+    let gather = move || {
+        // A rebase may have renamed it meanwhile.
+        operations::with_snapshot(&store, &snapshot.to_string(), |snapshot| {
+            operations::gather(&store, snapshot, &call.to, &NoProgress)
+        })
+    };
+    let mut output = blocking(gather).await?;
     output.bytes_fetched = fetched.bytes_fetched;
     output.seconds = started.elapsed().as_secs_f64();
     Ok(Json(output))
@@ -195,10 +202,11 @@ async fn log(
     // The server of a service tells all nodes that have it in their configuration; of plain files only the node
     // that stored them hears.
     let told = state.config.services.iter().any(|known| known.name == call.service);
-    let list = blocking(move || operations::log(&store, &call.service)).await?;
-    let entry = |info: SnapshotInfo| {
+    let list = blocking(move || log::log(&store, &call.service)).await?;
+    let entry = |listed: Listed| {
+        let info = &listed.info;
         let is_told = told || info.durable || info.term.node == node;
-        LogEntry { durable: is_told.then_some(info.durable), info }
+        LogEntry { durable: is_told.then_some(info.durable), listed }
     };
     Ok(Json(list.into_iter().map(entry).collect()))
 }

@@ -162,7 +162,8 @@ pub fn lacks_secret(config: &Config, service: &ServiceConfig) -> Option<String> 
     let keeps = "this node keeps and serves what others seal, and can't run the service";
     match (&service.secret_file, &config.secret_file) {
         (Some(path), _) if !path.exists() => {
-            Some(format!("the service's secret file {} is not here: {keeps}", path.display()))
+            let copy = "copy it from a node that has it, mode 0600, and restart this one";
+            Some(format!("the service's secret file {} is not here: {keeps}; {copy}", path.display()))
         }
         (None, None) => Some(format!("neither the node nor the service has a `secret-file`: {keeps}")),
         _ => None,

@@ -22,6 +22,8 @@ mod view;
 mod channel_tests;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod simulated_cluster;
 
 pub use action::Action;
 pub use channel::{Channel, ChannelOutput, ChannelView, SnapshotToken};

@@ -42,12 +42,10 @@ pub(crate) struct Scrubber {
 
 /// Begins both. They end with the token.
 pub(crate) fn start(scrubber: Scrubber, tasks: &TaskTracker) {
-    let (mending, store, watch) = (scrubber.clone(), scrubber.store.clone(), scrubber.watch.clone());
+    let mending = scrubber.clone();
     tasks.spawn(async move { mending.mend().await });
     if scrubber.config.enabled {
         tasks.spawn(async move { scrubber.passes().await });
-    } else {
-        tasks.spawn_blocking(move || watch.note(&store));
     }
 }
 
@@ -102,7 +100,7 @@ impl Scrubber {
     }
 
     fn wait(&self) -> Duration {
-        let scrubbed = self.watch.note(&self.store);
+        let scrubbed = self.store.scrubbed();
         let passes = Passes { began_ms: scrubbed.began_ms, full_ms: scrubbed.full_ms };
         let pace = (self.config.every.as_millis(), self.config.rate.get());
         Duration::from_millis(wait_ms(passes, self.store.packs_bytes(), pace, clock::wall_ms()))
@@ -121,7 +119,7 @@ impl Scrubber {
             ..VerifyOptions::default()
         };
         let outcome = self.store.verify_with(&options, &PassProgress(self.clone()));
-        let noted = self.watch.note(&self.store).began_ms.is_none();
+        let noted = self.store.scrubbed().began_ms.is_none();
         match outcome {
             Ok(report) => {
                 let bad = report.set_aside.len();

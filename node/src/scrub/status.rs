@@ -1,6 +1,5 @@
 //! How scrubbing stands, for `snapctl status`.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,12 @@ pub struct ScrubStatus {
     pub full_ms: Option<u64>,
     /// When the pass that is under way began; none between two.
     pub began_ms: Option<u64>,
+    /// Packs that are here.
+    #[serde(default)]
+    pub packs: u64,
+    /// Those of them that no pass has found good yet: they came after it, or it is still to come.
+    #[serde(default)]
+    pub packs_unchecked: u64,
     /// Bytes of packs that this pass has still to read, or had when the node started.
     pub bytes_total: u64,
     /// Bytes that it has read since.
@@ -31,25 +36,18 @@ pub(crate) struct ScrubWatch {
     pub(super) bytes_total: AtomicU64,
     pub(super) bytes_done: AtomicU64,
     pub(super) mended: AtomicU64,
-    scrubbed: Mutex<Scrubbed>,
 }
 
 impl ScrubWatch {
-    /// Reads from the store when it was scrubbed.
-    pub(super) fn note(&self, store: &Store) -> Scrubbed {
-        let scrubbed = store.scrubbed();
-        *self.scrubbed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = scrubbed;
-        scrubbed
-    }
-
     /// For people.
     pub(crate) fn status(&self, enabled: bool, store: &Store) -> ScrubStatus {
-        let Scrubbed { began_ms, full_ms } =
-            *self.scrubbed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Scrubbed { began_ms, full_ms, packs, packs_unchecked } = store.scrubbed();
         ScrubStatus {
             enabled,
             full_ms,
             began_ms,
+            packs,
+            packs_unchecked,
             bytes_total: self.bytes_total.load(Ordering::Relaxed),
             bytes_done: self.bytes_done.load(Ordering::Relaxed),
             bad: store.bad_packs(),

@@ -62,9 +62,12 @@ impl Mender {
         if self.set_aside_if_damaged(pack)? { self.gather(snapshot) } else { Ok(()) }
     }
 
-    /// Reads a pack, and sets it aside if it is damaged: it is gathered again then. Whether it is lacking.
+    /// Reads a pack, and sets it aside if it is damaged: it is gathered again then. Whether it is lacking, also for a
+    /// snapshot that is still on its way and that nothing here lists.
     pub(super) fn set_aside_if_damaged(&self, pack: PackId) -> Result<bool, MendError> {
-        self.store.set_aside_if_damaged(pack).map_err(|error| MendError::Store(error.into()))
+        let is_lacking =
+            self.store.set_aside_if_damaged(pack).map_err(|error| MendError::Store(error.into()))?;
+        Ok(is_lacking || !self.store.has_pack(&pack))
     }
 
     fn gather(&self, snapshot: SnapshotId) -> Result<(), MendError> {

@@ -99,8 +99,9 @@ impl Driver {
     pub(super) fn note_key(&mut self, lacking: Option<KeyId>) {
         let Some(key) = lacking else { return self.troubles.end(&[Trouble::Key]) };
         let what = format!(
-            "the newest snapshot is sealed under key {key}, which is not here: this node keeps and serves it, and \
-             can't run the service"
+            "the newest snapshot is sealed under key {key}, which is not here: as after a change of the service's key. \
+             Copy the file with its secrets from a node whose `snapctl key list` has that key, and restart this node. \
+             Until then it keeps and serves what comes, and can't run the service"
         );
         if !self.troubles.has(Trouble::Key) {
             self.problem(what.clone());

@@ -1,6 +1,6 @@
 //! Ways to store what changed: bytes and speed of each, on one core, everything in memory, with the zstd library
-//! directly: what the choices cost by themselves. A state's changed chunks are those that no earlier state has; the first
-//! state is the base.
+//! directly: what the choices cost by themselves. A state's changed chunks are those that no earlier state has; the
+//! first state is the base.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -54,6 +54,11 @@ pub(crate) fn without<K: Ord, V, W>(map: &mut BTreeMap<K, V>, keys: &BTreeMap<K,
 }
 
 impl Changes {
+    /// Whether files can go after them.
+    pub(crate) fn drop_something(&self) -> bool {
+        !(self.remove.snapshots.is_empty() && self.remove.packs.is_empty())
+    }
+
     /// Whether nothing changes.
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::default()

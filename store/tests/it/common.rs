@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use sustain_proto::{NodeId, Region, RegionName, ServiceName, SnapshotId};
+use sustain_proto::{NodeId, PackId, Region, RegionName, ServiceName, SnapshotId};
 use sustain_store::{
     NoProgress, Push, PushError, PushLineage, PushReport, PushRequest, RegionSource, RestoreError,
     RestoreTarget, Store, StoreOptions,
@@ -125,7 +125,7 @@ pub(crate) fn regions(list: &[(&str, Vec<u8>)]) -> Regions {
 }
 
 /// All files below a folder.
-pub(crate) fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -133,4 +133,17 @@ pub(crate) fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Where the file of a pack is, unless it was set aside.
+pub(crate) fn pack_file(dir: &Path, pack: PackId) -> PathBuf {
+    let id = pack.to_string();
+    dir.join("packs").join(&id[..2]).join(format!("{id}.pack"))
+}
+
+/// Damages a file: a bit of this byte is another one.
+pub(crate) fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x20;
+    std::fs::write(path, bytes).unwrap();
 }

@@ -1,20 +1,15 @@
 //! What is pushed, pinned or listed lasts, whatever is collected and read in between.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use sustain_proto::PinName;
 use sustain_proto::limits::CHUNK_BYTES;
-use sustain_proto::{PackRef, PinName};
 use sustain_store::{NoProgress, RebaseOptions, Retention, Store, StoreOptions};
 
 use crate::common::*;
 
 fn reopen(dir: &Path) -> Store {
     Store::open(dir, StoreOptions::default()).unwrap()
-}
-
-fn pack_file(dir: &Path, pack: &PackRef) -> PathBuf {
-    let id = pack.id.to_string();
-    dir.join("packs").join(&id[..2]).join(format!("{id}.pack"))
 }
 
 /// Three states: the second changes a few bytes of the first chunk and fills all others, the third changes the first
@@ -79,7 +74,7 @@ fn reading_removes_no_pack_that_a_snapshot_lists() {
     let content = regions(&[("ram", noise(1, 3 * CHUNK_BYTES))]);
     let report = push(&store, "mail", &content);
     drop(store);
-    let pack = pack_file(dir.path(), &report.packs[0]);
+    let pack = pack_file(dir.path(), report.packs[0].id);
     let whole = std::fs::read(&pack).unwrap();
     std::fs::write(&pack, [&whole[..], b"more"].concat()).unwrap();
     let store = reopen(dir.path());
@@ -120,7 +115,7 @@ fn what_is_pushed_after_damage_is_the_newest() {
     let store = create(dir.path());
     push(&store, "mail", &regions(&[("ram", noise(1, 5_000))]));
     let lost = push(&store, "mail", &regions(&[("ram", noise(2, 5_000))]));
-    std::fs::write(pack_file(dir.path(), lost.packs.last().unwrap()), b"no pack").unwrap();
+    std::fs::write(pack_file(dir.path(), lost.packs.last().unwrap().id), b"no pack").unwrap();
     assert!(store.set_aside_if_damaged(lost.packs.last().unwrap().id).unwrap());
     let content = regions(&[("ram", noise(3, 5_000))]);
     let pushed = push(&store, "mail", &content);
@@ -142,7 +137,7 @@ fn what_a_restore_finds_damaged_is_not_relied_on() {
     let content = regions(&[("ram", noise(1, 3 * CHUNK_BYTES))]);
     let report = push(&store, "mail", &content);
     drop(store);
-    let pack = pack_file(dir.path(), &report.packs[0]);
+    let pack = pack_file(dir.path(), report.packs[0].id);
     let mut bytes = std::fs::read(&pack).unwrap();
     bytes[70_000] ^= 1;
     std::fs::write(&pack, bytes).unwrap();

@@ -144,9 +144,10 @@ fn dead_packs_are_rewritten_and_live_ones_kept() {
     let report = store.rebase(&service("mail"), None).unwrap();
     let packs = store.packs_needed(report.base).unwrap();
     assert!(packs.contains(&first.packs[1]) && !packs.contains(&first.packs[0]));
-    // What had referred to the old base's chunks is written whole: 240 of them, and what was left of the first pack.
+    // What had referred to the old base's chunks is written whole: 240 of them, and what was left of the first pack, of
+    // which it is up to the threads that wrote it how much that is.
     assert!(!second.packs.iter().any(|pack| packs.contains(pack)) && second.bytes_new < 100 << 10);
-    assert!((240 << 16..17 << 20).contains(&report.bytes_rewritten), "{}", report.bytes_rewritten);
+    assert!((240 << 16..18 << 20).contains(&report.bytes_rewritten), "{}", report.bytes_rewritten);
     assert!(!store.has_pack(&first.packs[0].id));
     assert_eq!(restore(&store, report.base), content);
     verify_good(&store);

@@ -153,7 +153,7 @@ fn a_dropped_push_leaves_nothing() {
     drop(store);
     let left = files(dir.path());
     let names: Vec<_> = left.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["journal", "mail"]);
+    assert_eq!(names, ["journal", "mail", "reserve"]);
 }
 
 #[test]

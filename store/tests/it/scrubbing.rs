@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sustain_proto::limits::CHUNK_BYTES;
-use sustain_proto::{PackId, PackRef, SnapshotId};
+use sustain_proto::{PackRef, SnapshotId};
 use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock, DiskStamp, RealDisk};
 use sustain_store::{
     Depth, ErrorKind, NoProgress, Progress, Sample, Scope, Store, StoreOptions, VerifyError, VerifyOptions,
@@ -21,18 +21,6 @@ use crate::common::*;
 
 fn scrub(depth: Depth) -> VerifyOptions {
     VerifyOptions { depth, set_aside: true, ..VerifyOptions::default() }
-}
-
-fn path_of(dir: &Path, pack: PackId) -> PathBuf {
-    let name = format!("{pack}.pack");
-    let found = files(&dir.join("packs")).into_iter().find(|path| path.ends_with(&name));
-    found.expect("the pack is not where packs are")
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 0x20;
-    fs::write(path, bytes).unwrap();
 }
 
 fn aside(dir: &Path) -> Vec<PathBuf> {
@@ -78,7 +66,7 @@ fn a_damaged_pack_is_set_aside_read_as_far_as_it_can_be_and_comes_back() {
     let delta = push(&store, "mail", &content);
     let other = push(&store, "other", &regions(&[("ram", noise(9, 100_000))]));
     let pack = base.packs[0];
-    let path = path_of(dir.path(), pack.id);
+    let path = pack_file(dir.path(), pack.id);
     let good = fs::read(&path).unwrap();
     flip(&path, good.len() / 2);
     let in_place = readable(&store, base.snapshot, &whole["ram"]);
@@ -91,9 +79,10 @@ fn a_damaged_pack_is_set_aside_read_as_far_as_it_can_be_and_comes_back() {
         assert!(report.set_aside.is_empty() && path.exists(), "it was asked to change nothing");
     }
     let report = store.verify_with(&scrub(Depth::Packs), &NoProgress).unwrap();
-    assert_eq!(report.bad.iter().map(|bad| &bad.path).collect::<Vec<_>>(), [&path]);
+    let moved = dir.path().join("aside").join(path.file_name().unwrap());
+    assert_eq!(report.bad.iter().map(|bad| &bad.path).collect::<Vec<_>>(), [&moved], "where it is now");
     assert_eq!(report.set_aside, [pack.id]);
-    let damaged: BTreeSet<_> = report.damaged.iter().copied().collect();
+    let damaged: BTreeSet<_> = report.damaged.iter().map(|damaged| damaged.id).collect();
     assert_eq!(damaged, BTreeSet::from([base.snapshot, delta.snapshot]));
     assert_eq!(aside(dir.path()).len(), 2, "the pack, and why");
 
@@ -104,12 +93,13 @@ fn a_damaged_pack_is_set_aside_read_as_far_as_it_can_be_and_comes_back() {
         assert_eq!((bad.len(), bad[0].id, bad[0].set_aside), (1, pack.id, true));
         assert!(bad[0].reason.contains("hash"), "{}", bad[0].reason);
         assert_eq!(bad[0].snapshots.iter().copied().collect::<BTreeSet<_>>(), damaged);
-        assert_eq!(store.snapshots_incomplete(&service("mail")), 2);
+        let known = store.snapshots_known(&service("mail"));
+        assert_eq!(known.iter().map(|(_, whole)| *whole).collect::<Vec<_>>(), [false, false]);
         assert_eq!(store.snapshots(None).unwrap().len(), 1);
         assert_eq!(readable(store, base.snapshot, &whole["ram"]), in_place);
         assert_eq!(restore(store, other.snapshot)["ram"], noise(9, 100_000));
         let report = store.verify_with(&scrub(Depth::Contents), &NoProgress).unwrap();
-        assert_eq!(report.bad.iter().map(|bad| &bad.path).collect::<Vec<_>>(), [&path]);
+        assert_eq!(report.bad.iter().map(|bad| &bad.path).collect::<Vec<_>>(), [&moved]);
         assert!(report.set_aside.is_empty(), "it is aside already");
     };
     check(&store);
@@ -134,7 +124,7 @@ fn a_push_stores_again_what_a_damaged_pack_held() {
     let store = create(dir.path());
     let content = regions(&[("ram", memory_like(1, 8 * CHUNK_BYTES))]);
     let first = push(&store, "mail", &content);
-    flip(&path_of(dir.path(), first.packs[0].id), 5_000);
+    flip(&pack_file(dir.path(), first.packs[0].id), 5_000);
     store.verify_with(&scrub(Depth::Packs), &NoProgress).unwrap();
     let second = push(&store, "mail", &content);
     assert_eq!(restore(&store, second.snapshot), content);
@@ -154,7 +144,7 @@ fn what_is_set_aside_goes_when_nothing_lists_it_any_more() {
     content.get_mut("ram").unwrap()[..90_000].copy_from_slice(&noise(4, 90_000));
     let lost = push(&store, "mail", &content);
     let pack = lost.packs.iter().find(|pack| !store.packs_needed(lost.snapshot).unwrap()[..1].contains(pack));
-    flip(&path_of(dir.path(), pack.unwrap().id), 50);
+    flip(&pack_file(dir.path(), pack.unwrap().id), 50);
     store.verify_with(&scrub(Depth::Packs), &NoProgress).unwrap();
     assert_eq!(aside(dir.path()).len(), 2);
     // A later one continues the one that is whole; when it is the base, what is damaged may still be kept.
@@ -349,7 +339,7 @@ fn repeated_samples_find_what_is_damaged_whatever_the_seeds() {
     let dir = tempfile::tempdir().unwrap();
     let store = many(dir.path(), 10);
     let bad = store.packs_needed(store.resolve("s7@latest").unwrap()).unwrap()[0].id;
-    flip(&path_of(dir.path(), bad), 60_000);
+    flip(&pack_file(dir.path(), bad), 60_000);
     let mut found = Vec::new();
     for seed in 0..10 {
         let options = VerifyOptions { seed, ..scrub(Depth::Sample(Sample::TenThousandths(2_000))) };
@@ -366,7 +356,7 @@ fn a_scope_is_what_its_snapshots_need() {
     let dir = tempfile::tempdir().unwrap();
     let store = many(dir.path(), 3);
     let id = |name: &str| store.resolve(&format!("{name}@latest")).unwrap();
-    flip(&path_of(dir.path(), store.packs_needed(id("s1")).unwrap()[0].id), 60_000);
+    flip(&pack_file(dir.path(), store.packs_needed(id("s1")).unwrap()[0].id), 60_000);
     let check = |scope| store.verify_with(&VerifyOptions { scope, ..VerifyOptions::default() }, &NoProgress);
     for (scope, good) in [
         (Scope::Service(service("s0")), true),

@@ -1,23 +1,26 @@
 //! A store on a simulated disk beside a model of what it was told to keep: steps that are done to both, and what must
 //! hold after each of them, after failures and after crashes.
 
+mod checks;
+mod line;
+mod offer;
+mod received;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sustain_proto::{PackId, SnapshotId};
-use sustain_store::{
-    KeySource, NoProgress, OpenError, Partial, Push, ReadError, SnapshotInfo, Store, StoreOptions,
-};
+use sustain_store::{KeySource, NoProgress, OpenError, Push, SnapshotInfo, Store, StoreOptions};
 
+use self::line::{Doubt, Line};
 use crate::common::*;
-use crate::partial;
 use crate::simulated_disk::Simulated;
 
 const CHUNK: usize = 65_536;
 const RAM_BYTES: usize = 5 * CHUNK + 77;
-const ROOT: &str = "/store";
+pub(crate) const ROOT: &str = "/store";
 
 /// One thing that a user or a node does.
 #[derive(Debug, Clone)]
@@ -54,73 +57,6 @@ pub(crate) enum Step {
 pub(crate) const SERVICES: [&str; 3] = ["mail", "news", "web"];
 const IMPORTED: &str = "web";
 
-/// What another store has to offer: states of a service, as a node sends them.
-pub(crate) struct Offer {
-    states: Vec<Offered>,
-    packs: BTreeMap<PackId, Vec<u8>>,
-    partial: Vec<sustain_store::ForeignDirectory>,
-}
-
-struct Offered {
-    manifests: Vec<Vec<u8>>,
-    packs: Vec<PackId>,
-    /// What becomes visible by importing it: numbers and contents, and the oldest number that survives it.
-    content: BTreeMap<u64, Regions>,
-    base_seq: u64,
-    base: SnapshotId,
-}
-
-/// The other store's service: three snapshots, of which the second touches the disk alone; then a rebase and one more.
-static OFFER: LazyLock<Offer> = LazyLock::new(|| {
-    let disk = Simulated::default();
-    let store = open(&disk).unwrap();
-    let mut offer = Offer { states: Vec::new(), packs: BTreeMap::new(), partial: Vec::new() };
-    let mut content = regions(&[("ram", noise(1, 2 * CHUNK)), ("disk0", noise(2, 3 * CHUNK + 9))]);
-    let mut all = BTreeMap::new();
-    for (seq, (name, at)) in [("ram", 0), ("disk0", CHUNK), ("ram", 7)].into_iter().enumerate() {
-        content.get_mut(name).unwrap()[at] ^= 1;
-        push(&store, IMPORTED, &content);
-        all.insert(seq as u64 + 1, content.clone());
-    }
-    offer.take(&store, &all);
-    let list = store.snapshots(None).unwrap();
-    offer.partial = partial::directories(&store, list[2].id);
-    store.rebase(&service(IMPORTED), None).unwrap();
-    content.get_mut("ram").unwrap()[CHUNK] ^= 1;
-    push(&store, IMPORTED, &content);
-    all.insert(4, content);
-    offer.take(&store, &all);
-    offer
-});
-
-impl Offer {
-    fn take(&mut self, store: &Store, all: &BTreeMap<u64, Regions>) {
-        let list = store.snapshots(None).unwrap();
-        let newest = list.last().unwrap();
-        let manifests = list.iter().map(|info| store.manifest(info.id).unwrap().1).collect();
-        let packs: Vec<PackId> = store.packs_needed(newest.id).unwrap().iter().map(|pack| pack.id).collect();
-        for id in &packs {
-            self.packs.entry(*id).or_insert_with(|| bytes_of(store, *id).unwrap());
-        }
-        let seen = |(seq, _): &(&u64, &Regions)| list.iter().any(|info| info.seq == **seq);
-        let content = all.iter().filter(seen).map(|(seq, content)| (*seq, content.clone())).collect();
-        self.states.push(Offered {
-            manifests,
-            packs,
-            content,
-            base_seq: list[0].seq,
-            base: newest.base.unwrap_or(newest.id),
-        });
-    }
-}
-
-fn bytes_of(store: &Store, id: PackId) -> Result<Vec<u8>, ReadError> {
-    let reader = store.read_pack(id)?;
-    let mut bytes = vec![0; reader.len() as usize];
-    reader.read_at(0, &mut bytes)?;
-    Ok(bytes)
-}
-
 pub(crate) fn open(disk: &Simulated) -> Result<Store, OpenError> {
     let options = StoreOptions {
         key: KeySource::Given([3; 32]),
@@ -129,74 +65,6 @@ pub(crate) fn open(disk: &Simulated) -> Result<Store, OpenError> {
         ..StoreOptions::default()
     };
     Store::open(Path::new(ROOT), options)
-}
-
-/// A state that was to be stored: in which attempt, under which number, and with what in it.
-#[derive(Debug, Clone)]
-struct Doubt {
-    attempt: u64,
-    seq: u64,
-    content: Regions,
-}
-
-/// What is known of one service.
-#[derive(Debug, Clone, Default)]
-struct Line {
-    /// Acknowledged: must be there, by number.
-    kept: BTreeMap<u64, (u64, Regions)>,
-    /// Dropped by a rebase that failed: may be there.
-    dropped: BTreeMap<u64, (u64, Regions)>,
-    /// Told to be durable.
-    marks: BTreeMap<u64, u32>,
-    /// Marks that failed.
-    marks_doubtful: Vec<(u64, u32)>,
-    /// Pushed or imported, with an error: may be there once the store is opened again.
-    doubtful: Vec<Doubt>,
-    /// What the next push is a change of.
-    current: Regions,
-}
-
-impl Line {
-    fn newest(&self) -> Option<u64> {
-        self.kept.keys().next_back().copied()
-    }
-
-    /// The number of the snapshot so many before the newest.
-    fn back(&self, back: usize) -> Option<u64> {
-        self.kept.keys().rev().nth(back).copied()
-    }
-
-    /// Whether a snapshot is durable; none if that is not known.
-    fn durable(&self, seq: u64) -> Option<bool> {
-        match self.marks.contains_key(&seq) {
-            false if self.marks_doubtful.iter().any(|mark| mark.0 == seq) => None,
-            known => Some(known),
-        }
-    }
-
-    /// Of those that went for the promoted one, the newest durable one stays unless that is durable itself. Returns
-    /// how many may stay.
-    fn keep_durable(&mut self, promoted: u64, going: BTreeMap<u64, (u64, Regions)>) -> usize {
-        let mut certain = self.durable(promoted) == Some(false);
-        if self.durable(promoted) == Some(true) {
-            return 0;
-        }
-        let mut stay = 0;
-        for (seq, snapshot) in going.into_iter().rev() {
-            let durable = self.durable(seq);
-            if durable == Some(false) {
-                continue;
-            }
-            stay += 1;
-            if certain && durable == Some(true) { &mut self.kept } else { &mut self.dropped }
-                .insert(seq, snapshot);
-            certain = false;
-            if durable == Some(true) {
-                break;
-            }
-        }
-        stay
-    }
 }
 
 /// The store, its disk, and the model.
@@ -394,267 +262,11 @@ impl World {
             }
         }
     }
-
-    fn receive(&mut self, store: &Store, state: usize, without: usize) -> Result<(), Failed> {
-        let state = &OFFER.states[state];
-        let count = state.packs.len().saturating_sub(without);
-        for id in &state.packs[..count] {
-            if !store.has_pack(id) {
-                self.received.insert(*id);
-                receive(store, *id, &OFFER.packs[id])?;
-                self.waiting.insert(*id);
-            }
-        }
-        Ok(())
-    }
-
-    fn open_partial(&mut self, store: &Store) -> Result<(), Failed> {
-        let state = &OFFER.states[0];
-        loop {
-            let opened = store.open_partial(&state.manifests, &OFFER.partial, &[region("disk0")]);
-            match opened.map_err(failed)? {
-                Partial::Lacking(packs) => {
-                    for pack in packs {
-                        self.received.insert(pack.id);
-                        receive(store, pack.id, &OFFER.packs[&pack.id])?;
-                        self.waiting.insert(pack.id);
-                    }
-                }
-                Partial::Open(reader) => {
-                    let mut chunk = vec![0; CHUNK];
-                    match reader.read_chunk(&region("ram"), 0, &mut chunk) {
-                        Ok(_) => {}
-                        // The pack came and went again: too many others did.
-                        Err(error) => return Err(failed(error)),
-                    }
-                    assert!(chunk == state.content[&3]["ram"][..CHUNK]);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn import(&mut self, store: &Store, state: usize) -> Result<(), Failed> {
-        self.receive(store, state, 0)?;
-        let state = &OFFER.states[state];
-        // Once a manifest lists them, which may be though this fails, what drops it drops them.
-        self.waiting.retain(|id| !state.packs.contains(id));
-        self.attempts += 1;
-        let attempt = self.attempts;
-        let line = self.line(IMPORTED);
-        let missing = || state.content.iter().filter(|(seq, _)| !line.kept.contains_key(seq));
-        let doubts: Vec<Doubt> =
-            missing().map(|(seq, content)| Doubt { attempt, seq: *seq, content: content.clone() }).collect();
-        line.doubtful.extend(doubts);
-        store.import(&state.manifests).map_err(failed)?;
-        line.doubtful.retain(|doubt| doubt.attempt != attempt);
-        for (seq, content) in &state.content {
-            line.kept.entry(*seq).or_insert((attempt, content.clone()));
-        }
-        Ok(())
-    }
-
-    fn retire(&mut self, store: &Store) -> Result<(), Failed> {
-        let state = &OFFER.states[1];
-        if !self.list(IMPORTED).iter().any(|info| info.id == state.base) {
-            return Ok(());
-        }
-        let line = self.line(IMPORTED);
-        let kept = line.kept.split_off(&state.base_seq);
-        let mut going = std::mem::replace(&mut line.kept, kept);
-        match store.retire_superseded(state.base) {
-            Ok(_) => {
-                // What is durable waits for something durable that supersedes it, and its base with it.
-                if !line.marks.is_empty() || !line.marks_doubtful.is_empty() {
-                    line.dropped.extend(going.clone());
-                }
-                line.keep_durable(state.base_seq, going);
-                Ok(())
-            }
-            Err(error) => {
-                line.dropped.extend(going.clone());
-                line.kept.append(&mut going);
-                Err(failed(error))
-            }
-        }
-    }
-
-    fn mend(&mut self, store: &Store, name: &'static str) -> Result<(), Failed> {
-        let Some(newest) = self.list(name).pop() else { return Ok(()) };
-        let pack = store.packs_needed(newest.id).map_err(failed)?.pop().unwrap();
-        let bytes = bytes_of(store, pack.id).map_err(failed)?;
-        self.damaged = Some((pack.id, bytes));
-        self.disk.damage(&pack_path(pack.id), |bytes| bytes.iter_mut().step_by(7).for_each(|b| *b ^= 0x10));
-        self.heal(store)
-    }
-
-    /// Replaces the pack that was damaged on purpose.
-    fn heal(&mut self, store: &Store) -> Result<(), Failed> {
-        if let Some((id, bytes)) = &self.damaged {
-            if store.set_aside_if_damaged(*id).map_err(failed)? {
-                receive(store, *id, bytes)?;
-            }
-            self.damaged = None;
-        }
-        Ok(())
-    }
-
-    /// What must hold while the store is open, whatever failed: what is seen is what was acknowledged.
-    pub(crate) fn check_open(&self, context: &str) {
-        let Some(store) = &self.store else { return };
-        for (name, line) in &self.lines {
-            let listed: Vec<u64> = self.list(name).iter().map(|info| info.seq).collect();
-            if self.damaged.is_some() {
-                continue;
-            }
-            let may_be = |seq: &u64| line.kept.contains_key(seq) || line.dropped.contains_key(seq);
-            let all = line.kept.keys().all(|seq| listed.contains(seq));
-            assert!(
-                all && listed.iter().all(may_be),
-                "{context}: {name} lists {listed:?}, not {:?}",
-                line.kept.keys()
-            );
-            if let Some(seq) = line.newest() {
-                let id = self.list(name).last().unwrap().id;
-                match try_restore(store, id) {
-                    Ok(restored) => {
-                        assert!(restored == line.kept[&seq].1, "{context}: {name} {seq}: wrong bytes")
-                    }
-                    Err(error) => panic!("{context}: {name} {seq}: {error:?}"),
-                }
-            }
-        }
-    }
-
-    /// Opens the store after whatever happened, and compares it with the model, which learns how doubts came out.
-    pub(crate) fn check_reopened(&mut self, context: &str) {
-        self.close();
-        self.open().unwrap_or_else(|error| panic!("{context}: does not open: {error}"));
-        let mut store = self.store.clone().unwrap();
-        if self.damaged.is_some() {
-            self.heal(&store).unwrap_or_else(|error| panic!("{context}: does not heal: {error}"));
-            drop(store);
-            self.close();
-            self.open().unwrap_or_else(|error| panic!("{context}: does not open healed: {error}"));
-            store = self.store.clone().unwrap();
-        }
-        let opened = store.opened();
-        assert_eq!(opened.bad, [], "{context}");
-        for name in SERVICES {
-            self.settle(&store, name, context);
-        }
-        for id in &self.waiting {
-            assert!(store.has_pack(id), "{context}: a received pack is gone");
-        }
-        let report = store.verify(&NoProgress).unwrap();
-        assert_eq!(report.bad, [], "{context}");
-        self.no_leftovers(&store, context);
-    }
-
-    fn settle(&mut self, store: &Store, name: &'static str, context: &str) {
-        let list = self.list(name);
-        let (attempts, marks_hold) = (self.attempts, !self.may_lose_marks);
-        let line = self.line(name);
-        let context = format!("{context}: {name}: {:?}", store.opened());
-        let mut found: BTreeMap<u64, (u64, Regions)> = BTreeMap::new();
-        let (mut right, mut twice) = (BTreeSet::new(), BTreeMap::new());
-        for info in &list {
-            let content = restore(store, info.id);
-            let known = [line.kept.get(&info.seq), line.dropped.get(&info.seq)];
-            let known = known.into_iter().flatten().find(|(_, known)| *known == content);
-            let doubt = || line.doubtful.iter().find(|d| d.seq == info.seq && d.content == content);
-            let attempt = known.map(|(attempt, _)| *attempt).or_else(|| doubt().map(|doubt| doubt.attempt));
-            let attempt = attempt.unwrap_or_else(|| panic!("{context}: {} came from nowhere", info.seq));
-            right.insert((info.seq, attempt));
-            // A snapshot and the base that was made of it may both be there; and two pushes that failed, of which
-            // either may be gone later.
-            if let Some(other) = found.insert(info.seq, (attempt, content)) {
-                twice.insert(info.seq, other);
-            }
-            let wanted = line.marks.get(&info.seq).filter(|_| line.kept.contains_key(&info.seq));
-            let doubtful =
-                || line.marks_doubtful.iter().any(|mark| Some(mark.1) == info.level && mark.0 == info.seq);
-            let is_kept = line.kept.get(&info.seq).is_some_and(|(of, _)| *of == attempt);
-            if let (Some(level), true, true) = (wanted, is_kept, marks_hold) {
-                assert!(
-                    // Of a snapshot and the base that was made of it, either may bear it.
-                    list.iter().any(|other| other.seq == info.seq && other.level == Some(*level))
-                        || doubtful(),
-                    "{context}: mark of {}: {:?}",
-                    info.seq,
-                    info.level
-                );
-            }
-        }
-        for (seq, (attempt, _)) in line.kept.iter().filter(|(seq, _)| !line.dropped.contains_key(seq)) {
-            assert!(
-                right.contains(&(*seq, *attempt)),
-                "{context}: {seq} (attempt {attempt} of {attempts}) is gone: {list:?}"
-            );
-        }
-        if let (Some(seq), Some(newest)) = (line.newest(), list.last()) {
-            let found = found[&newest.seq].0;
-            assert!(
-                found >= line.kept[&seq].0,
-                "{context}: the newest is {found}, not {:?}",
-                line.kept[&seq].0
-            );
-        }
-        line.marks = list.iter().filter_map(|info| Some((info.seq, info.level?))).collect();
-        line.kept = found;
-        line.dropped = twice;
-        line.doubtful.clear();
-        line.marks_doubtful.clear();
-    }
-
-    fn no_leftovers(&self, store: &Store, context: &str) {
-        let listed: BTreeSet<PathBuf> = store
-            .snapshots(None)
-            .unwrap()
-            .iter()
-            .flat_map(|info| {
-                let packs = store.packs_needed(info.id).unwrap().into_iter().map(|pack| pack_path(pack.id));
-                packs.chain([format!("{ROOT}/manifests/{}.manifest", info.id).into()])
-            })
-            .chain(["key", "journal"].map(|name| Path::new(ROOT).join(name)))
-            .collect();
-        for path in self.disk.list_all() {
-            // This process is on the list of those that have the store open.
-            if path.starts_with(Path::new(ROOT).join("processes")) {
-                continue;
-            }
-            // Received packs wait for their manifest.
-            let waits = self.received.iter().any(|id| pack_path(*id) == path && store.has_pack(id));
-            assert!(listed.contains(&path) || waits, "{context}: {} is left", path.display());
-        }
-    }
-
-    /// The store takes the next snapshot of each service, rebases, and still has everything.
-    pub(crate) fn works_on(&mut self, context: &str) {
-        for service in 0..2 {
-            for step in
-                [Step::Push(service, 10, 99), Step::Rebase(service, 0), Step::PushChanges(service, 90, 98)]
-            {
-                self.step(&step).unwrap_or_else(|error| panic!("{context}: then {step:?}: {error}"));
-            }
-        }
-        self.check_open(context);
-        self.check_reopened(&format!("{context}: then"));
-    }
 }
 
 fn pack_path(id: PackId) -> PathBuf {
     let name = id.to_string();
     format!("{ROOT}/packs/{}/{name}.pack", &name[..2]).into()
-}
-
-fn receive(store: &Store, id: PackId, bytes: &[u8]) -> Result<(), Failed> {
-    let mut receiver = store.receive_pack(id, bytes.len() as u64).map_err(failed)?;
-    for part in bytes.chunks(100_000) {
-        receiver.write(part).map_err(failed)?;
-    }
-    receiver.finish().map_err(failed)?;
-    Ok(())
 }
 
 fn push_all(mut push: Push, content: &Regions) -> Result<u64, Failed> {

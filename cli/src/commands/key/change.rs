@@ -10,6 +10,7 @@ use sustain_proto::ServiceName;
 use sustain_store::{ChangeKeyError, Secret, Secrets, error_chain};
 
 use super::{newest, secret_failure, secret_file};
+use crate::args::EXIT_CODES;
 use crate::commands::service::edit_failure;
 use crate::output::Output;
 use crate::whereabouts::{Choice, Place};
@@ -21,7 +22,12 @@ use crate::whereabouts::{Choice, Place};
 /// where no service is named; a service that has no file of its own gets one. Copy the file to every node that is to
 /// run the service before you restart any: a node that lacks the new secret keeps what comes, and can't run it.
 /// Several --config change the nodes that are on this machine.
+///
+/// Example, of a store: snapctl --store ./states key change mail
+///
+/// Example, of two nodes: snapctl key change mail --config node-1/config.toml --config node-2/config.toml
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct ChangeArgs {
     /// The service [default: the cluster's secret, from which keys of services follow that have no file of their own]
     service: Option<ServiceName>,
@@ -33,7 +39,8 @@ pub(super) fn run(args: ChangeArgs, choice: &Choice, output: &Output) -> Result<
 
 fn in_store(args: ChangeArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
     let service = args.service.ok_or_else(|| {
-        Failure::new(2, "no service given").with_hint("name the service whose key is to change")
+        Failure::new(2, "no service given")
+            .with_hint("name the service whose key is to change; `snapctl key list` lists them")
     })?;
     let Place::Folder(store) = choice.place(false)? else {
         return Err(Failure::new(2, "no store given").with_hint("name it with --store DIR"));

@@ -9,15 +9,19 @@ use sustain_node::operations::Failure;
 use sustain_proto::ServiceName;
 
 use super::secret_failure;
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::whereabouts::{Choice, Place};
 
 /// Write a service's secrets to a new file, to be kept where none of the nodes is
 ///
-/// The file has mode 0600, and an existing one is never overwritten. It opens what is sealed of this service, and of
-/// no other. To use it, put it back as DIR/keys/SERVICE, or name it as the service's `secret-file`. Export again
-/// after each change of the key.
+/// Needed once after the first push, and again after each change of the key: who loses a key loses all that is sealed
+/// under it. The file has mode 0600, and an existing one is never overwritten. It opens what is sealed of this service,
+/// and of no other. To use it, put it back as DIR/keys/SERVICE, or name it as the service's `secret-file`.
+///
+/// Example: snapctl --store ./states key export mail --to /media/stick/mail.secret
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct ExportArgs {
     /// The service
     service: ServiceName,

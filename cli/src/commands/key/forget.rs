@@ -10,20 +10,31 @@ use sustain_proto::{KeyId, ServiceName};
 use sustain_store::{Secret, ServiceKeys};
 
 use super::{secret_failure, secret_file};
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::whereabouts::Choice;
 
 /// Take old secrets out of a node's file that nothing in its store is sealed under any more
 ///
+/// Needed as the last step of a key's change, so that a node which is broken into gives away no older secret.
 /// The newest one always stays, and so does every one that a snapshot here needs. Each node is asked for its own
 /// store: run it on each. A store without a node (--store) does this by itself.
+///
+/// Example: snapctl key forget mail --config node-1/config.toml
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct ForgetArgs {
     /// The service [default: the cluster's secret]
     service: Option<ServiceName>,
 }
 
 pub(super) fn run(args: ForgetArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
+    if choice.store.is_some() {
+        return Err(Failure::new(2, "a store by itself forgets an old key when nothing needs it any more")
+            .with_hint(
+                "`snapctl rebase SERVICE` gets it there; `snapctl key list` shows what each key is for",
+            ));
+    }
     let (_, config) = choice.load_config()?;
     let service = args.service.as_ref();
     let path = secret_file(&config, service)?.ok_or_else(|| {

@@ -5,6 +5,7 @@ use sustain_node::operations::Failure;
 use sustain_proto::ServiceName;
 use sustain_store::{KeyInfo, ServiceKeys};
 
+use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::text;
 use crate::whereabouts::{Choice, Place};
@@ -12,8 +13,12 @@ use crate::whereabouts::{Choice, Place};
 /// List the keys by their ids, what each is for, and which are missing
 ///
 /// An id tells a key from others and reveals nothing of it; every manifest carries the one that it is sealed under.
-/// Ends with 14 if a key is missing that snapshots here are sealed under.
+/// Ends with 14 if a key is missing that snapshots here are sealed under. Needed when a command ends with 14, and after
+/// `key change`: it says when nothing is sealed under the old key any more, and so when `key forget` may follow.
+///
+/// Example: snapctl --store ./states key list mail
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct ListArgs {
     /// The service [default: all]
     service: Option<ServiceName>,

@@ -69,6 +69,12 @@ pub(crate) struct DefinitionArgs {
     #[arg(long, default_value = "auto", value_parser = accel)]
     accel: Accel,
 
+    /// File with a secret of the service's own, mode 0600, if its key is not to follow from the cluster's: a node
+    /// without it keeps the service's snapshots and can't read them. `snapctl key change` and `key export` make such
+    /// files
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+
     /// Node that starts the service for the very first time [default: the node of the first configuration]
     #[arg(long, value_name = "NODE")]
     first_server: Option<String>,
@@ -175,7 +181,7 @@ impl DefinitionArgs {
             name: name.clone(),
             first_server,
             kind: self.kind,
-            secret_file: None,
+            secret_file: self.secret_file.as_deref().map(absolute).transpose()?,
             interval: self.interval,
             tolerance: self.tolerance,
             rebase_after: ServiceConfig::default_rebase_after(),

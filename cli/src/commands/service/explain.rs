@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sustain_node::config::{Config, DriverKind, ServiceConfig, ServiceType, lacks_secret};
+use sustain_node::config::{Config, DriverKind, ServiceConfig, ServiceType, lacks_secret, load_secrets};
 use sustain_proto::ServiceName;
 use sustain_proto::human::{Size, counted};
 use sustain_vmdriver::{Accel, CheckReport, ImageInfo, inspect_image, limits};
@@ -48,6 +48,12 @@ struct PortReport {
     state: &'static str,
 }
 
+/// What keeps a service's own secret file from being one.
+fn no_secret(service: &ServiceConfig) -> Option<String> {
+    let error = load_secrets(service.secret_file.as_deref()?).err()?;
+    Some(sustain_store::error_chain(&error))
+}
+
 /// Looks at everything. `host` is what this machine says; `served` says that the node's daemon has the service's
 /// ports already.
 pub(super) fn explain(
@@ -73,7 +79,7 @@ pub(super) fn explain(
     if service.forwards.is_empty() {
         warnings.push("no port leads to the service: no client can reach it".to_owned());
     }
-    problems.extend(lacks_secret(config, service));
+    problems.extend(lacks_secret(config, service).or_else(|| no_secret(service)));
     let here = config.own().is_none_or(|own| is_here(own.address.ip()));
     let mut store_free_bytes = None;
     if here {
