@@ -218,6 +218,16 @@ const JOURNAL: &str = "journal";
 /// somebody has kept of an earlier store.
 const HARMLESS: [&str; 2] = ["lost+found", "keys"];
 
+/// Has a folder's name last, also of one that was here: whoever made it may have failed to do that. Somebody who may not
+/// look into the folder above has not made it.
+fn sync_name(disk: &dyn Disk, folder: &Path) -> Result<(), Fault> {
+    let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    match disk.sync_folder(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome.during("sync", parent),
+    }
+}
+
 /// Makes sure that there is a store, locks it, and makes its folders.
 fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dyn DiskLock>, OpenError> {
     let root = layout.root();
@@ -229,9 +239,6 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
                 return Err(not_found());
             }
             disk.create_folder(root).during("create", root)?;
-            if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                disk.sync_folder(parent).during("sync", parent)?;
-            }
             Vec::new()
         }
         Err(error) => {
@@ -249,6 +256,7 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
         if !create {
             return Err(not_found());
         }
+        sync_name(disk.as_ref(), root)?;
     }
     let lock = lock_folder(disk.as_ref(), root, limits::COMMIT_LOCK_PATIENCE)?;
     for folder in [layout.packs(), layout.manifests(), layout.all_temporaries(), layout.processes()] {

@@ -187,6 +187,14 @@ fn a_read_that_comes_short_loses_nothing_acknowledged() {
     sweep(Fault::ShortRead, 41, false);
 }
 
+/// The folder above was synced by whoever made the store's folder only. If that failed, the next opening found the folder,
+/// and a power cut took all that was stored since.
+#[test]
+fn a_new_stores_name_is_synced_by_the_opening_after_one_that_could_not() {
+    let run = Run { fault: Fault::Fail(EIO), nth: 2, seed: 3, recover: false, two: false };
+    assert!(run.go(&script()));
+}
+
 /// A manifest that came short once at an opening lost packs: what was retired then was taken for the last to list them.
 #[test]
 fn a_manifest_that_could_not_be_read_once_keeps_its_packs() {
