@@ -15,7 +15,7 @@ impl Interrupt {
     pub(crate) fn watch() -> Self {
         let interrupt = Self::default();
         let flag = interrupt.0.clone();
-        let (ready, is_ready) = mpsc::channel();
+        let (ready, is_ready) = mpsc::sync_channel(1);
         // Without the watcher Ctrl-C kills at once, which the store survives as well.
         let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || wait(&flag, ready));
         match watcher {
@@ -36,7 +36,7 @@ impl Interrupt {
     clippy::disallowed_methods,
     reason = "the user insists; stores and nodes survive it, as they do kill -9"
 )]
-fn wait(flag: &AtomicBool, ready: mpsc::Sender<()>) {
+fn wait(flag: &AtomicBool, ready: mpsc::SyncSender<()>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
         let Ok(mut signals) = Signals::watch() else { return };

@@ -218,8 +218,8 @@ const JOURNAL: &str = "journal";
 /// somebody has kept of an earlier store.
 const HARMLESS: [&str; 2] = ["lost+found", "keys"];
 
-/// Has a folder's name last, also of one that was here: whoever made it may have failed to do that. Somebody who may not
-/// look into the folder above has not made it.
+/// Has a folder's name last, also of one that was here: whoever made it may have failed to do that. Somebody who may
+/// not look into the folder above has not made it.
 fn sync_name(disk: &dyn Disk, folder: &Path) -> Result<(), Fault> {
     let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     match disk.sync_folder(parent) {

@@ -187,8 +187,8 @@ fn a_read_that_comes_short_loses_nothing_acknowledged() {
     sweep(Fault::ShortRead, 41, false);
 }
 
-/// The folder above was synced by whoever made the store's folder only. If that failed, the next opening found the folder,
-/// and a power cut took all that was stored since.
+/// The folder above was synced by whoever made the store's folder only. If that failed, the next opening found the
+/// folder, and a power cut took all that was stored since.
 #[test]
 fn a_new_stores_name_is_synced_by_the_opening_after_one_that_could_not() {
     let run = Run { fault: Fault::Fail(EIO), nth: 2, seed: 3, recover: false, two: false };
