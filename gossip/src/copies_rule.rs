@@ -1,9 +1,9 @@
 //! Logic: plain copies by rendezvous hashing, as a study plays it, to compare fragments with.
 //!
-//! The data are some packs. Each closed neighbourhood picks the f + 1 of its nodes for each pack that a hash of node and
-//! pack ranks highest; a node keeps what any of the neighbourhoods that it is in has picked it for. So every neighbourhood
-//! holds every pack f + 1 times. Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to increase hit
-//! rates", 1998.
+//! The data are some packs. Each closed neighbourhood picks the f + 1 of its nodes for each pack that a hash of node
+//! and pack ranks highest; a node keeps what any of the neighbourhoods that it is in has picked it for. So every
+//! neighbourhood holds every pack f + 1 times. Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings
+//! to increase hit rates", 1998.
 
 use std::collections::{BTreeMap, BTreeSet};
 

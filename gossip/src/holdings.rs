@@ -2,10 +2,10 @@
 //! everything (P11).
 //!
 //! The rule that is to hold for every node: its closed neighbourhood (itself and its neighbours) has at least k + f
-//! different fragments, so that it can rebuild the data with any f of it gone. A node that joins takes the fragment that is
-//! rarest within two steps. Where a change leaves a neighbourhood short, one of its nodes that holds what another holds, too,
-//! moves to another fragment. All nodes know who holds what, and compute the same moves from the same knowledge; from
-//! different knowledge they may move both, which costs a transfer and harms nothing.
+//! different fragments, so that it can rebuild the data with any f of it gone. A node that joins takes the fragment
+//! that is rarest within two steps. Where a change leaves a neighbourhood short, one of its nodes that holds what
+//! another holds, too, moves to another fragment. All nodes know who holds what, and compute the same moves from the
+//! same knowledge; from different knowledge they may move both, which costs a transfer and harms nothing.
 //!
 //! A fragment that any node holds is copied from it. One that nobody holds must be made from k others, which costs as
 //! much as all the data: so what exists goes before what is rarer.
@@ -74,8 +74,8 @@ impl Holdings {
 }
 
 impl View<'_> {
-    /// How many fragments beyond k + f a node's closed neighbourhood has; below zero it is short. Where every fragment is
-    /// a copy, copies are counted. A neighbourhood of few nodes need not have more than it has nodes.
+    /// How many fragments beyond k + f a node's closed neighbourhood has; below zero it is short. Where every
+    /// fragment is a copy, copies are counted. A neighbourhood of few nodes need not have more than it has nodes.
     #[must_use]
     pub fn margin(&self, node: NodeId) -> i64 {
         let distinct = self.distinct(node, None);

@@ -1,8 +1,8 @@
 //! Logic: what a cluster of some size would cost and survive, found by playing it through from a seed: nodes leave and
 //! join one by one, and catastrophes take a share of them at once.
 //!
-//! Shares are of all the data that a service keeps. What is downloaded counts in full: a fragment that nobody holds any more
-//! is made from k others, which are as much as the data.
+//! Shares are of all the data that a service keeps. What is downloaded counts in full: a fragment that nobody holds
+//! any more is made from k others, which are as much as the data.
 
 use std::collections::BTreeSet;
 

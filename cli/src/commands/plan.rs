@@ -16,9 +16,9 @@ const DEGREE_MAX: u64 = 64;
 /// Tell what a cluster of some size would store, move and survive
 ///
 /// Plays it through from a seed: nodes leave and join one by one, and catastrophes take a share of all nodes at once.
-/// Each node is to be able to rebuild everything with its neighbours, also after the loss of any --tolerate of them. Two
-/// ways are compared: fragments, of which some number rebuilds the data, and plain copies. Clusters that are not larger
-/// than --degree + 1 hold copies of everything on every node.
+/// Each node is to be able to rebuild everything with its neighbours, also after the loss of any --tolerate of them.
+/// Two ways are compared: fragments, of which some number rebuilds the data, and plain copies. Clusters that are not
+/// larger than --degree + 1 hold copies of everything on every node.
 ///
 /// Nodes don't place fragments yet: every neighbour of a server holds a whole copy. This is what they are to do.
 ///

@@ -1,8 +1,8 @@
 //! Compares libraries for erasure codes: what encoding and decoding cost on one core, for extents of several sizes.
 //!
-//! An extent is cut into k fragments, to which m − k are added; any k of the m rebuild it. Encoding makes all that are
-//! added. Decoding rebuilds an extent of which half of the k first fragments (rounded down) are gone, from the rest and as
-//! many added ones. GB/s of data, the best of several turns; what is rebuilt is compared with the data.
+//! An extent is cut into k fragments, to which m − k are added; any k of the m rebuild it. Encoding makes all that
+//! are added. Decoding rebuilds an extent of which half of the k first fragments (rounded down) are gone, from the
+//! rest and as many added ones. GB/s of data, the best of several turns; what is rebuilt is compared with the data.
 
 use std::time::Instant;
 
@@ -49,8 +49,10 @@ impl Library for Simd {
     }
 
     fn decode(&self, have: Vec<Option<Vec<u8>>>) -> Outcome<Vec<Vec<u8>>> {
-        let data = have[..self.0].iter().enumerate().filter_map(|(n, fragment)| Some((n, fragment.as_ref()?)));
-        let added = have[self.0..].iter().enumerate().filter_map(|(n, fragment)| Some((n, fragment.as_ref()?)));
+        let data =
+            have[..self.0].iter().enumerate().filter_map(|(n, fragment)| Some((n, fragment.as_ref()?)));
+        let added =
+            have[self.0..].iter().enumerate().filter_map(|(n, fragment)| Some((n, fragment.as_ref()?)));
         let mut rebuilt = reed_solomon_simd::decode(self.0, self.1 - self.0, data, added)?;
         let mut all = Vec::new();
         for (number, fragment) in have.into_iter().take(self.0).enumerate() {
@@ -96,7 +98,10 @@ fn measure(library: &dyn Library, k: usize, m: usize, extent: usize) -> Outcome<
 }
 
 fn main() -> Outcome<()> {
-    println!("GB/s of data: encoding, decoding\n{:>10} {:>8} | reed-solomon-erasure | reed-solomon-simd", "extent", "k, m");
+    println!(
+        "GB/s of data: encoding, decoding\n{:>10} {:>8} | reed-solomon-erasure | reed-solomon-simd",
+        "extent", "k, m"
+    );
     for (k, m) in CODES {
         for extent in EXTENTS {
             let erasure = Erasure(reed_solomon_erasure::galois_8::ReedSolomon::new(k, m - k)?, k);
