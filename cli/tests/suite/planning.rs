@@ -13,7 +13,7 @@ fn plan(arguments: &[&str]) -> String {
 fn a_plan_tells_what_a_cluster_stores_moves_and_survives() {
     let small = ["--nodes", "30", "--changes", "5"];
     let said = plan(&[&small[..], &["--data", "12GiB"]].concat());
-    assert!(said.contains("any 6 of 24") && said.contains("0.167 (2 GiB)"), "{said}");
+    assert!(said.contains("any 6 of 24") && said.contains("0.167 (2.0 GiB)"), "{said}");
     let json: serde_json::Value = serde_json::from_str(&plan(&[&small[..], &["--json"]].concat())).unwrap();
     assert_eq!((json["needed"].as_u64(), json["coded"]["survived"][0].as_f64()), (Some(6), Some(1.0)));
     assert!(json["copies"]["stored"].as_f64() > json["coded"]["stored"].as_f64());
