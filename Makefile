@@ -148,6 +148,10 @@ bench-store: ## Compare the store with restic, borg, rustic and casync (about 10
 bench-million: ## Measure what a million chunks cost in memory, and how long their store takes to open (under a minute)
 	SUSTAIN_STORE_INDEX_TEST_CHUNKS=1000000 cargo test $(CARGO_FLAGS) -p sustain-store --test it index_memory -- --nocapture
 
+.PHONY: bench-codes
+bench-codes: ## Compare libraries for erasure codes (under a minute)
+	cargo run $(CARGO_FLAGS) --manifest-path gossip/bench-codes/Cargo.toml --target-dir $(TARGET_DIR)/bench-codes
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew
 	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail

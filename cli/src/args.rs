@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Mount(commands::mount::MountArgs),
     Cat(commands::cat::CatArgs),
     Diff(commands::diff::DiffArgs),
+    Plan(commands::plan::PlanArgs),
     Init(commands::init::InitArgs),
     Node(commands::node::NodeArgs),
     Status(commands::status::StatusArgs),

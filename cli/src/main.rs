@@ -51,6 +51,10 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         Command::Mount(args) => commands::mount::run(&args, &place, output),
         Command::Cat(args) => commands::cat::run(&args, &place, output),
         Command::Diff(args) => commands::diff::run(&args, &place, output),
+        Command::Plan(args) => {
+            place.refuse("plan")?;
+            commands::plan::run(&args, output)
+        }
         Command::Init(args) => {
             place.refuse("init")?;
             commands::init::run(args, output)

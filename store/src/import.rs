@@ -8,7 +8,7 @@ use sustain_proto::{Manifest, ManifestError, PackId, RegionName, SnapshotId, Sna
 use crate::catalogue::Catalogue;
 use crate::generation::{IndexFault, check_whole, read_parts, together};
 use crate::keys::Keys;
-use crate::publish::{Unpublished, add_snapshots, write_manifests};
+use crate::publish::{Unpublished, add_snapshots, intend, write_manifests};
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
 use crate::whole::{overlay, whole_of_base};
@@ -213,6 +213,11 @@ impl Store {
         if new.is_empty() {
             return Ok(());
         }
+        // So that an interruption leaves no delta whose base is not here.
+        let with_new_base = |s: &&Arc<Snapshot>| {
+            s.manifest.base().is_some_and(|base| new.iter().any(|snapshot| snapshot.id == base))
+        };
+        intend(&mut commit, new.iter().filter(with_new_base).map(|snapshot| (snapshot.id, Vec::new())))?;
         let mut undo = Unpublished::new(shared);
         write_manifests(shared, new.iter().map(|s| (s.id, s.encoded.as_slice())), &mut undo)?;
         undo.keep();

@@ -33,8 +33,9 @@ pub const ZSTD_MATCH_BYTES: u32 = 5;
 /// (docs/benchmarks.md).
 pub const ZSTD_HASH_LOG: u32 = 15;
 
-/// Level of zstd for blocks with a dictionary: level 3 saves 4 % of a mail guest's changes for a third more of the time,
-/// which is longer than a wire of 1 Gbit/s takes for them; level 1 takes a quarter more, in as much time (docs/benchmarks.md).
+/// Level of zstd for blocks with a dictionary: level 3 saves 4 % of a mail guest's changes for a third more of the
+/// time, which is longer than a wire of 1 Gbit/s takes for them; level 1 takes a quarter more, in as much time
+/// (docs/benchmarks.md).
 pub const ZSTD_DELTA_LEVEL: i32 = 2;
 
 /// Most chunks of a block. More gain next to nothing (docs/benchmarks.md), and reading one chunk takes decoding the

@@ -17,8 +17,8 @@ use crate::{BadFile, Fault, ReadError};
 
 impl Store {
     /// Lets go, for good, of the snapshots whose manifests are missing or can't be read, and of what can't be read
-    /// without them: the deltas of such a base. Their packs go at the next opening. Which these are; with `dry_run`
-    /// that is all.
+    /// without them: the deltas of such a base. Their packs go at the next opening, or when what no snapshot lists is
+    /// collected if the journal was made anew. Which these are; with `dry_run` that is all.
     ///
     /// # Errors
     /// If the disk is full or fails.

@@ -212,8 +212,7 @@ fn settle(
 }
 
 /// Names of which a store's folder has at least one.
-const MARKS: [&str; 5] = ["packs", "manifests", JOURNAL, "tmp", "processes"];
-const JOURNAL: &str = "journal";
+const MARKS: [&str; 5] = ["packs", "manifests", "journal", "tmp", "processes"];
 /// What a folder may hold in which a store is made: file systems put the one at their root, and the other is what
 /// somebody has kept of an earlier store.
 const HARMLESS: [&str; 2] = ["lost+found", "keys"];
@@ -265,9 +264,7 @@ fn prepare(disk: &Arc<dyn Disk>, layout: &Layout, create: bool) -> Result<Box<dy
             damage => damage,
         })?;
     }
-    // Where there is no database, who makes one does that.
-    if entries.iter().any(|entry| entry.name == JOURNAL) {
-        disk.sync_folder(root).during("sync", root)?;
-    }
+    // Before anything else is in it: by these the next opening knows it for a store.
+    disk.sync_folder(root).during("sync", root)?;
     Ok(lock)
 }

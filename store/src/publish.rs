@@ -154,6 +154,27 @@ pub(crate) fn write_manifests<'a>(
     shared.disk.sync_folder(&folder).during("sync", &folder)
 }
 
+/// Notes manifests that are about to be written, each with the snapshots that it is to replace, if any: after an
+/// interruption before the commit those that are still here count, and it does not.
+pub(crate) fn intend(
+    commit: &mut Commit<'_>,
+    intents: impl Iterator<Item = (SnapshotId, Vec<SnapshotId>)>,
+) -> Result<(), Fault> {
+    let add = Contents { intents: intents.collect(), ..Contents::default() };
+    if add.intents.is_empty() {
+        return Ok(());
+    }
+    commit.apply(&Changes { add, ..Changes::default() }, Vec::new())
+}
+
+/// The intents of describing snapshots anew, from former ids and new ones: all of them together, or none.
+pub(crate) fn instead_of(
+    kept: &[(SnapshotId, SnapshotId)],
+) -> impl Iterator<Item = (SnapshotId, Vec<SnapshotId>)> {
+    let replaced: Vec<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
+    kept.iter().map(move |(_, new)| (*new, replaced.clone()))
+}
+
 /// Makes snapshots visible whose files are on stable storage.
 pub(crate) fn add_snapshots(
     commit: &mut Commit<'_>,
@@ -165,6 +186,7 @@ pub(crate) fn add_snapshots(
     for snapshot in &snapshots {
         add.snapshots.insert(snapshot.id, snapshot.level);
         remove.gone.insert(snapshot.id, ());
+        remove.intents.insert(snapshot.id, Vec::new());
         remove.received.extend(snapshot.manifest.packs.iter().map(|pack| (pack.id, 0)));
     }
     add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use sustain_proto::{PackId, ServiceName, SnapshotId};
 
 use crate::commit::Commit;
-use crate::database::{Changes, Contents};
 use crate::fate::{Fate, Goal};
 use crate::gate::{Gate, Work};
 use crate::generation::{visible, with_base};
@@ -17,7 +16,7 @@ use crate::parallel::{Pace, behind};
 use crate::pins::Pin;
 use crate::policy::RebasePolicy;
 use crate::promote::{Draft, Plan, Planned};
-use crate::publish::{Unpublished, rename_packs, write_manifests};
+use crate::publish::{Unpublished, instead_of, intend, rename_packs, write_manifests};
 use crate::rebase_report::{RebaseReport, renamed, report};
 use crate::replace::{freed, replace};
 use crate::restore::check_restorable;
@@ -25,7 +24,7 @@ use crate::retention::Retention;
 use crate::rewrite::Effort;
 use crate::state::{Snapshot, State};
 use crate::store::{Shared, Store};
-use crate::{Fault, NoProgress, Progress, ReadError, RebaseError, limits};
+use crate::{NoProgress, Progress, ReadError, RebaseError, limits};
 
 /// What a rebase is to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -298,9 +297,7 @@ impl PreparedRebase {
         let (mut report, gone) = report(state, promoted, goal, fate, &snapshots);
         report.bytes_rewritten = packs.iter().map(|pack| pack.reference.bytes).sum();
         let mut undo = Unpublished::new(&shared);
-        if !report.kept.is_empty() {
-            intend(commit, &report.kept)?;
-        }
+        intend(commit, instead_of(&report.kept))?;
         let refs = rename_packs(&shared, packs, &mut undo)?;
         write_manifests(&shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
         undo.keep();
@@ -353,13 +350,4 @@ fn choose(
     } else {
         Err(RebaseError::OtherService { id, service: service.clone() })
     }
-}
-
-/// Notes what is about to be made, so that an interruption before the commit leaves only the old
-/// generation, and not both.
-pub(crate) fn intend(commit: &mut Commit<'_>, kept: &[(SnapshotId, SnapshotId)]) -> Result<(), Fault> {
-    let replaced: Vec<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
-    let intents = kept.iter().map(|(_, new)| (*new, replaced.clone())).collect();
-    let add = Contents { intents, ..Contents::default() };
-    commit.apply(&Changes { add, ..Changes::default() }, Vec::new())
 }

@@ -7,8 +7,8 @@ use crate::disk::Disk;
 use crate::layout::Layout;
 use crate::{ErrorKind, Fault, limits};
 
-/// Makes the file if it is missing or short, as a power cut may leave it. One that finds no room is left out. The caller
-/// holds the commit lock.
+/// Makes the file if it is missing or short, as a power cut may leave it. One that finds no room is left out. The
+/// caller holds the commit lock.
 pub(crate) fn keep(disk: &dyn Disk, layout: &Layout) {
     let path = layout.reserve();
     if disk.stamp(&path).is_ok_and(|found| found.bytes < limits::RESERVE_BYTES as u64) {

@@ -14,8 +14,7 @@ use crate::holds::{Family, Reason, Wishes, holds};
 use crate::named_pins::{Identity, NamedPins};
 use crate::parallel::behind;
 use crate::promote::{Draft, Plan};
-use crate::publish::{Unpublished, rename_packs, write_manifests};
-use crate::rebase::intend;
+use crate::publish::{Unpublished, instead_of, intend, rename_packs, write_manifests};
 use crate::replace::replace;
 use crate::retention::Retention;
 use crate::state::{Snapshot, State};
@@ -198,9 +197,7 @@ fn commit(
         dropped.into_iter().chain(doubles.iter().map(|(double, _)| double.clone())).chain(own).collect();
     let replaced: BTreeSet<SnapshotId> = kept.iter().map(|(old, _)| *old).collect();
     let mut undo = Unpublished::new(shared);
-    if !kept.is_empty() {
-        intend(lock, &kept)?;
-    }
+    intend(lock, instead_of(&kept))?;
     let refs = rename_packs(shared, packs, &mut undo)?;
     write_manifests(shared, snapshots.iter().map(|p| (p.new.id, p.new.encoded.as_slice())), &mut undo)?;
     undo.keep();

@@ -76,7 +76,11 @@ pub(crate) fn reconcile(
     let trusted = match trust {
         Trust::Whole => true,
         // A new store, unless there is something that it should know.
-        Trust::Fresh if manifests.is_empty() && report.bad.is_empty() => true,
+        Trust::Fresh
+            if manifests.is_empty() && report.bad.is_empty() && has_no_packs(disk.as_ref(), layout)? =>
+        {
+            true
+        }
         Trust::Fresh => {
             report.rebuilt = Some("it is missing".to_owned());
             false
@@ -105,15 +109,18 @@ pub(crate) fn reconcile(
             report.bad.push(BadFile { path, reason: "the file is missing".to_owned() });
         }
     }
-    // A manifest that can't be read may list any pack: then none is known to be unneeded.
-    let may_sweep = trusted && report.bad.is_empty();
     let mut state = State { aliases: contents.aliases.clone(), ..State::default() };
     state.snapshots = manifests.into_iter().map(|(id, snapshot)| (id, Arc::new(snapshot))).collect();
-    settle_packs(disk.as_ref(), layout, (&contents, may_sweep, pins), &mut state, &mut changes, report)?;
+    settle_packs(disk.as_ref(), layout, (&contents, trusted, pins), &mut state, &mut changes, report)?;
     if fresh || !changes.is_nothing() {
         database.note(&changes)?;
     }
     Ok(state)
+}
+
+/// A new store has none. In one that has lost its journal, and its manifests, these may come back.
+fn has_no_packs(disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+    Ok(list_packs(disk, layout)?.is_empty() && aside::list(disk, layout).is_ok_and(|aside| aside.is_empty()))
 }
 
 /// Snapshots whose manifests are missing or can't be read, and that the database does not know: it is to name them from
@@ -179,7 +186,8 @@ pub(crate) fn read_manifest(
     Ok((manifest, encoded))
 }
 
-/// Removes manifests of snapshots that were dropped, and of a rebase or an import that did not happen.
+/// Removes manifests of snapshots that were dropped, and of a rebase or an import that did not happen. A delta
+/// without its base is kept: somebody may be putting both back.
 fn remove_dropped(
     disk: &dyn Disk,
     layout: &Layout,
@@ -195,19 +203,11 @@ fn remove_dropped(
             dropped.push(*id);
         }
     }
-    // An import that was cut short may have left a delta without its base.
-    let unknown = |id: &SnapshotId| !contents.snapshots.contains_key(id);
-    for (id, snapshot) in manifests.iter().filter(|(id, _)| trusted && unknown(id)) {
-        if snapshot.manifest.base().is_some_and(|base| !manifests.contains_key(&base) && unknown(&base)) {
-            dropped.push(*id);
-        }
-    }
     if trusted {
         dropped.extend(superseded(contents, manifests));
     }
     changes.remove.gone = contents.gone.clone();
     changes.remove.intents = contents.intents.clone();
-    let was_removed = !dropped.is_empty();
     for id in dropped {
         let path = layout.manifest(&id);
         match disk.remove(&path) {
@@ -218,12 +218,10 @@ fn remove_dropped(
         manifests.remove(&id);
         report.bad.retain(|bad| bad.path != path);
     }
-    // Before the database forgets that they are to go, or says that others are there.
-    if was_removed || !manifests.keys().all(|id| contents.snapshots.contains_key(id)) {
-        let folder = layout.manifests();
-        disk.sync_folder(&folder).during("sync", &folder)?;
-    }
-    Ok(())
+    // Before the database forgets that they are to go, and so that what somebody has removed whose push had failed does
+    // not come back with a power cut.
+    let folder = layout.manifests();
+    disk.sync_folder(&folder).during("sync", &folder)
 }
 
 /// Manifests of pushes whose commit failed, and which were pushed again with other contents and acknowledged: of two
@@ -249,11 +247,13 @@ fn superseded<'a>(
 fn settle_packs(
     disk: &dyn Disk,
     layout: &Layout,
-    (contents, may_sweep, pins): (&Contents, bool, &OthersPins),
+    (contents, trusted, pins): (&Contents, bool, &OthersPins),
     state: &mut State,
     changes: &mut Changes,
     report: &mut OpenReport,
 ) -> Result<(), Fault> {
+    // A manifest that can't be read may list any pack: then none is known to be unneeded.
+    let may_sweep = trusted && report.bad.is_empty();
     let received = &contents.received;
     let snapshots = state.snapshots.values();
     let listed: BTreeMap<PackId, u64> =
@@ -269,9 +269,10 @@ fn settle_packs(
                 path: layout.pack(&id),
                 reason: format!("it has {bytes} bytes instead of {expected}"),
             }),
-            // What a lost manifest lists was not received: it is known no longer than that may come back.
+            // What a lost manifest lists was not received: it is known no longer than that may come back. Without the
+            // journal nobody knows how many are lost, so it stays until somebody collects it.
             None if received.get(&id).is_some_and(|order| *order < IN_DOUBT) || !may_sweep => {
-                let turn = if report.bad.is_empty() { 0 } else { IN_DOUBT };
+                let turn = if trusted { IN_DOUBT } else { 0 };
                 state.packs.insert(id, bytes);
                 state.received.insert(id, received.get(&id).copied().unwrap_or(turn));
             }

@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod mount;
 pub(crate) mod node;
 pub(crate) mod pin;
+pub(crate) mod plan;
 pub(crate) mod push;
 pub(crate) mod rebase;
 pub(crate) mod service;

@@ -24,6 +24,7 @@ mod keys;
 mod kills;
 mod messages;
 mod mounting;
+mod planning;
 mod problems;
 mod scrubbing;
 mod service;

@@ -195,6 +195,17 @@ fn a_new_stores_name_is_synced_by_the_opening_after_one_that_could_not() {
     assert!(run.go(&script()));
 }
 
+/// Its folders' names were not synced before other files were in it, and of these one was left after a power cut.
+#[test]
+fn a_new_store_is_one_after_a_power_cut_whatever_is_left_of_it() {
+    for nth in 1..60 {
+        for seed in 0..8 {
+            let run = Run { fault: Fault::PowerCut, nth, seed, recover: false, two: false };
+            assert!(run.go(&script()[..1]) || nth > 20, "the script has so many calls");
+        }
+    }
+}
+
 /// A manifest that came short once at an opening lost packs: what was retired then was taken for the last to list them.
 #[test]
 fn a_manifest_that_could_not_be_read_once_keeps_its_packs() {

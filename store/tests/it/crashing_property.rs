@@ -87,6 +87,24 @@ fn run(actions: &[Action]) {
     world.works_on("at the end");
 }
 
+/// An import failed on a full disk, and what it had written was removed; an opening did not sync that, and with a
+/// power cut it was back.
+#[test]
+fn what_a_failed_import_has_removed_stays_removed() {
+    for nth in 1..60 {
+        for seed in 0..4 {
+            run(&[
+                Action::Do(Step::Push(0, 0, 0)),
+                Action::Fail(nth, Fault::Full, seed),
+                Action::Do(Step::Import(0)),
+                Action::Do(Step::Reopen),
+                Action::Cut(1, seed),
+                Action::Do(Step::Push(0, 0, 0)),
+            ]);
+        }
+    }
+}
+
 /// How many cases are tried: the same few each time, or as many as is asked for, others each time.
 fn config() -> ProptestConfig {
     match std::env::var("SUSTAIN_CRASH_CASES").ok().and_then(|text| text.parse().ok()) {
