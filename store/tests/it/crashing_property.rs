@@ -105,6 +105,17 @@ fn what_a_failed_import_has_removed_stays_removed() {
     }
 }
 
+/// The model once took it for one that stays: but a newer one was durable, and stayed.
+#[test]
+fn a_rebase_lets_go_of_a_durable_snapshot_if_a_newer_one_is_durable() {
+    let push = || Action::Do(Step::Push(0, 0, 0));
+    let actions = [push(), push(), push(), Action::Do(Step::Mark(0, 2, 1)), push()];
+    run(&actions
+        .into_iter()
+        .chain([Step::Mark(0, 0, 1), Step::Rebase(0, 1)].map(Action::Do))
+        .collect::<Vec<_>>());
+}
+
 /// How many cases are tried: the same few each time, or as many as is asked for, others each time.
 fn config() -> ProptestConfig {
     match std::env::var("SUSTAIN_CRASH_CASES").ok().and_then(|text| text.parse().ok()) {

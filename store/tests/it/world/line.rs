@@ -47,13 +47,15 @@ impl Line {
         }
     }
 
-    /// Of those that went for the promoted one, the newest durable one stays unless that is durable itself. Returns
-    /// how many may stay.
+    /// Of those that went for the promoted one, the newest durable one stays unless that, or a newer one, is durable.
+    /// Returns how many may stay.
     pub(super) fn keep_durable(&mut self, promoted: u64, going: BTreeMap<u64, (u64, Regions)>) -> usize {
-        let mut certain = self.durable(promoted) == Some(false);
-        if self.durable(promoted) == Some(true) {
+        let newer = self.kept.range(promoted..).map(|(seq, _)| self.durable(*seq));
+        let newer: Vec<Option<bool>> = newer.chain([self.durable(promoted)]).collect();
+        if newer.contains(&Some(true)) {
             return 0;
         }
+        let mut certain = !newer.contains(&None);
         let mut stay = 0;
         for (seq, snapshot) in going.into_iter().rev() {
             let durable = self.durable(seq);
