@@ -18,6 +18,9 @@ const FRAGMENTS_PER_NEIGHBOUR: usize = 3;
 /// Without this slack the choice of fragments is a puzzle, and nodes would fetch new ones at every change.
 const SLACK_DEGREE: usize = 8;
 
+/// A catastrophe is to leave the data if it leaves one of so many nodes, as far as each holds another fragment.
+const LEFT_OF_ALL: usize = 3;
+
 /// What codes over a field of 256 elements allow.
 const FRAGMENTS_MAX: usize = 255;
 
@@ -34,7 +37,7 @@ impl Code {
             return whole;
         }
         let slack = 1 + degree / SLACK_DEGREE;
-        match (degree + 1).saturating_sub(tolerance + slack) {
+        match (degree + 1).saturating_sub(tolerance + slack).min(nodes / LEFT_OF_ALL) {
             0 | 1 => whole,
             needed => Self { needed, total: (FRAGMENTS_PER_NEIGHBOUR * degree).min(FRAGMENTS_MAX) },
         }
@@ -62,7 +65,8 @@ mod tests {
         for nodes in 1..=9 {
             assert!(Code::for_cluster(nodes, 8, 1).is_whole());
         }
-        assert_eq!(Code::for_cluster(10, 8, 1), Code { needed: 6, total: 24 });
+        assert_eq!(Code::for_cluster(10, 8, 1), Code { needed: 3, total: 24 });
+        assert_eq!(Code::for_cluster(18, 8, 1), Code { needed: 6, total: 24 });
         assert_eq!(Code::for_cluster(100, 8, 2), Code { needed: 5, total: 24 });
         assert_eq!(Code::for_cluster(100, 16, 2), Code { needed: 12, total: 48 });
         assert!(Code::for_cluster(100, 8, 7).is_whole(), "only copies survive that");
