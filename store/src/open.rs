@@ -205,7 +205,11 @@ fn settle(
     // Last: until then the next opening does it all again.
     for dead in &others.dead {
         let path = layout.process_file(dead);
-        disk.remove(&path).during("remove", &path)?;
+        match disk.remove(&path) {
+            // It ended in peace, between the look at its file and at its lock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome.during("remove", &path)?,
+        }
     }
     drop(lock);
     Ok((database, state))

@@ -21,6 +21,7 @@ mod memory;
 mod partial;
 mod power_cut;
 mod processes;
+mod processes_ending;
 mod processes_killed;
 mod property;
 mod rebase;
