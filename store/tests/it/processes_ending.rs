@@ -9,8 +9,8 @@ use sustain_store::{Store, StoreOptions};
 
 use crate::common::*;
 
-/// A disk on which each process ends just when its file was opened to see whether it is locked: it removes its file, and
-/// lets go of the lock.
+/// A disk on which each process ends just when its file was opened to see whether it is locked: it removes its file,
+/// and lets go of the lock.
 #[derive(Debug)]
 struct EndsWhenLookedAt;
 
@@ -64,7 +64,8 @@ impl Disk for EndsWhenLookedAt {
     }
 }
 
-/// It was taken for one that had been killed, and that there was no file of it to remove ended the command with an error.
+/// It was taken for one that had been killed, and that there was no file of it to remove ended the command with an
+/// error.
 #[test]
 fn who_ends_while_another_opens_the_store_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
