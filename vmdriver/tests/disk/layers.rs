@@ -44,6 +44,9 @@ fn a_snapshot_shows_the_moment_of_its_freeze() {
     assert_eq!(frozen.changed(), Some(std::slice::from_ref(&(0..8_192))));
     assert!(all(&frozen) == model);
     place.disk().taken(second);
+    // A third layer is refused until it is folded.
+    let disk = place.disk();
+    wait_for("end of folding", || disk.status().unwrap().frozen.is_empty());
 
     // That one was not stored, and the next not even read: the third has the changes of all.
     client.write(700_000, &[4; 5]).unwrap();
