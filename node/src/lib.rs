@@ -16,6 +16,7 @@ mod changed_list;
 mod daemon;
 mod descriptors;
 mod drivers;
+mod failure;
 mod follow;
 mod handler;
 mod plan;
