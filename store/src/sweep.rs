@@ -1,8 +1,8 @@
 //! What opening does to make folder, database and memory agree again, whatever interrupted the last user.
 //!
 //! A manifest that could be restored is never removed unless the database says that its snapshot was
-//! dropped, or that it belongs to a rebase that did not happen and whose old snapshots are all still here:
-//! a database that has lost rows must not cost data.
+//! dropped, or that it belongs to a rebase or an import that did not happen and whose old snapshots, if any, are all
+//! still here, or that another one was acknowledged in its place: a database that has lost rows must not cost data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

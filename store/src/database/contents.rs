@@ -18,7 +18,7 @@ pub(crate) struct Contents {
     pub(crate) aliases: BTreeMap<SnapshotId, SnapshotId>,
     /// Snapshots that were dropped and whose files may still be there.
     pub(crate) gone: BTreeMap<SnapshotId, ()>,
-    /// Snapshots that a rebase is about to make, each with those that it replaces.
+    /// Snapshots that a rebase or an import is about to make, each with those that it replaces.
     pub(crate) intents: BTreeMap<SnapshotId, Vec<SnapshotId>>,
 }
 
