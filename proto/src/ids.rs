@@ -95,6 +95,10 @@ id! {
     PackId
 }
 id! {
+    /// Names a fragment of a pack: the BLAKE3 of its bytes.
+    FragmentId
+}
+id! {
     /// Names a snapshot: the BLAKE3 of its encoded manifest.
     SnapshotId
 }
@@ -110,6 +114,14 @@ id! {
 id! {
     /// Names a node: its Ed25519 public key, which its certificate carries and every peer has pinned.
     NodeId
+}
+
+impl FragmentId {
+    /// The id of a fragment with these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
 }
 
 impl PackId {

@@ -8,6 +8,7 @@ pub mod limits;
 
 mod bounded;
 mod codec;
+mod fragment;
 mod frame;
 mod grid;
 mod hex;
@@ -22,10 +23,11 @@ mod term;
 pub mod wire;
 
 pub use codec::{CodecError, Format, decode, encode};
+pub use fragment::{Cut, CutError, Piece, Sheet};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
 pub use grid::{chunk_bytes_at, chunk_count, is_zero};
 pub use hex::HexError;
-pub use ids::{ChunkId, ChunkKey, ContentHash, IndexRoot, KeyId, NodeId, PackId, SnapshotId};
+pub use ids::{ChunkId, ChunkKey, ContentHash, FragmentId, IndexRoot, KeyId, NodeId, PackId, SnapshotId};
 pub use index::SnapshotIndex;
 pub use lineage::Lineage;
 pub use manifest::{Held, Manifest, ManifestError, PackRef, Region, SnapshotKind};

@@ -80,3 +80,13 @@ pub const CONTROL_FAILED_MAX: usize = 16;
 
 /// Most bytes of a text (a reason, an address) in a message.
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 1_024;
+
+/// Fewest bytes of an extent: below this a shard would be less than its overhead.
+pub const EXTENT_BYTES_MIN: u32 = 4 << 10;
+
+/// Most bytes of an extent: what is held in memory while it is coded is this, and as much again for each `needed`
+/// fragments that are made.
+pub const EXTENT_BYTES_MAX: u32 = 4 << 20;
+
+/// Most bytes of an encoded sheet: 255 ids, a service's name, and some numbers.
+pub const SHEET_BYTES_MAX: usize = 9_000;
