@@ -1,9 +1,9 @@
 //! Fragments: how a pack is cut so that some of its pieces rebuild it, and the sheet that names them (P11, P12).
 //!
 //! A pack is cut into *extents* of equal size, the last one shorter. Each extent is cut into `needed` shards of equal
-//! size, padded with zeros, and a Reed–Solomon code makes as many more of them as there are to be. The fragment with
-//! number i is the i-th shard of every extent, one after the other, so that a range of the pack is rebuilt from the same
-//! range of any `needed` fragments.
+//! size, padded with zeros, and a Reed–Solomon code makes as many more of them as there are to be. The fragment
+//! with number i is the i-th shard of every extent, one after the other, so that a range of the pack is rebuilt
+//! from the same range of any `needed` fragments.
 
 use serde::{Deserialize, Serialize};
 
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn the_largest_sheet_fits() {
         let mut sheet = sheet();
-        sheet.service = ServiceName::new(&"m".repeat(limits::SERVICE_NAME_BYTES_MAX)).unwrap();
+        sheet.service = ServiceName::new("m".repeat(limits::SERVICE_NAME_BYTES_MAX)).unwrap();
         sheet.cut.total = u8::MAX;
         sheet.fragments = vec![FragmentId::of(b"fragment"); usize::from(u8::MAX)];
         sheet.check().unwrap();
