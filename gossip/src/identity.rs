@@ -193,6 +193,11 @@ impl NodeKey {
         Ok(parameters.self_signed(&pair)?.der().clone())
     }
 
+    /// The secret half, to sign with.
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
     /// A secret for one purpose, the same at each start.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         blake3::derive_key(purpose, &self.secret)

@@ -24,6 +24,7 @@ mod handler;
 mod holdings;
 mod identity;
 mod member;
+pub mod membership;
 mod overlay;
 mod placement;
 mod plan;

@@ -117,3 +117,9 @@ pub const DEMAND_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// Chunks kept that came with one that a guest waited for: 4 MiB.
 pub const CHUNKS_AHEAD_MAX: usize = 64;
+
+/// Most nodes that a roster names as admitted, members and removed ones together. Removed ones stay for ever.
+pub const ROSTER_NODES_MAX: usize = 2 * PEERS_MAX;
+
+/// Most admissions in a roster. Usually there is one for each node; where an admitting node was removed there are more.
+pub const ROSTER_ADMISSIONS_MAX: usize = 2 * ROSTER_NODES_MAX;

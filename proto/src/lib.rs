@@ -19,6 +19,7 @@ mod lineage;
 mod manifest;
 mod name;
 mod region_index;
+mod roster;
 mod term;
 pub mod wire;
 
@@ -33,5 +34,6 @@ pub use lineage::Lineage;
 pub use manifest::{Held, Manifest, ManifestError, PackRef, Region, SnapshotKind};
 pub use name::{NameError, PinName, RegionName, ServiceName};
 pub use region_index::RegionIndex;
+pub use roster::{Admission, Details, DetailsError, Fact, Record, Removal, Signature, Signed, Statement};
 pub use term::{Term, TermOrigin};
 pub use wire::WireError;

@@ -1,0 +1,16 @@
+//! Who belongs to the cluster, and who of them is alive.
+//!
+//! The *roster* says who belongs: a set of signed facts that nodes exchange until all have the same
+//! (`facts`, `roster`). *SWIM* says who is alive: nodes probe one another at random, directly and through others, and
+//! tell what they find (`swim`). The *circle* is whom the overlay is made of: all members but those that have been
+//! dead for long (`circle`). All of it is logic; `crate::registry` drives it.
+
+mod facts;
+mod roster;
+#[cfg(test)]
+mod roster_tests;
+mod statement;
+
+pub use facts::{Digest, Facts, Outline};
+pub use roster::{Merged, RemovedNode, Roster, RosterError};
+pub use statement::StatementError;
