@@ -3,14 +3,22 @@
 //! The *roster* says who belongs: a set of signed facts that nodes exchange until all have the same
 //! (`facts`, `roster`). *SWIM* says who is alive: nodes probe one another at random, directly and through others, and
 //! tell what they find (`swim`). The *circle* is whom the overlay is made of: all members but those that have been
-//! dead for long (`circle`). All of it is logic; `crate::registry` drives it.
+//! dead for long (`circle`). All of it is logic.
 
+mod circle;
 mod facts;
+mod life;
+mod packet;
 mod roster;
 #[cfg(test)]
 mod roster_tests;
 mod statement;
+mod swim;
+#[cfg(test)]
+mod swim_tests;
 
+pub use circle::Circle;
 pub use facts::{Digest, Facts, Outline};
 pub use roster::{Merged, RemovedNode, Roster, RosterError};
 pub use statement::StatementError;
+pub use swim::{Health, PACKET_BYTES_MAX, Swim, SwimAction, SwimConfig};
