@@ -64,8 +64,9 @@ impl Circle {
     pub fn tick(&mut self, now_ms: u64) -> bool {
         let is_over = |since_ms: &u64| since_ms.saturating_add(self.hold_off_ms) <= now_ms;
         let over = self.down_since_ms.iter().filter(|(_, since_ms)| is_over(since_ms));
-        let over: Vec<NodeId> = over.map(|(node, _)| *node).collect();
-        over.into_iter().fold(false, |is_new, node| self.out.insert(node) || is_new)
+        let count = self.out.len();
+        self.out.extend(over.map(|(node, _)| *node));
+        self.out.len() > count
     }
 
     /// When `tick` is to be called next, if it is.

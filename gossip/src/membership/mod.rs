@@ -10,15 +10,20 @@ mod facts;
 mod life;
 mod packet;
 mod roster;
+mod roster_error;
 #[cfg(test)]
 mod roster_tests;
 mod statement;
 mod swim;
+mod swim_config;
 #[cfg(test)]
 mod swim_tests;
+mod trust;
 
 pub use circle::Circle;
 pub use facts::{Digest, Facts, Outline};
-pub use roster::{Merged, RemovedNode, Roster, RosterError};
+pub use roster::{Merged, RemovedNode, Roster};
+pub use roster_error::RosterError;
 pub use statement::StatementError;
-pub use swim::{Health, PACKET_BYTES_MAX, Swim, SwimAction, SwimConfig};
+pub use swim::{Health, Swim, SwimAction};
+pub use swim_config::{PACKET_BYTES_MAX, SwimConfig};

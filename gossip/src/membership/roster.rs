@@ -14,53 +14,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sustain_proto::{Admission, Details, DetailsError, Fact, NodeId, Record, Removal};
+use sustain_proto::{Admission, Details, Fact, NodeId, Record, Removal};
 
 use super::facts::{Digest, Facts};
-use super::statement::{self, StatementError};
+use super::roster_error::RosterError;
+use super::statement;
+use super::trust::{believable, closure, named, signer};
 use crate::identity::NodeKey;
 use crate::limits;
-
-/// Why a roster is not changed as asked, or a fact not believed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RosterError {
-    /// It can't be signed, or is signed wrongly.
-    #[error(transparent)]
-    Statement(#[from] StatementError),
-    /// The details that it gives are none.
-    #[error("a node's details are refused")]
-    Details(#[from] DetailsError),
-    /// It is signed by a node that nobody has admitted.
-    #[error("a statement is signed by {signer}, which nobody has admitted", signer = signer.short())]
-    Stranger {
-        /// The signer.
-        signer: NodeId,
-    },
-    /// The roster has no room.
-    #[error("the roster is full: it has {count} {what}")]
-    Full {
-        /// Of what.
-        what: &'static str,
-        /// How many there are.
-        count: usize,
-    },
-    /// The node was removed, which is for ever.
-    #[error("node {node} was removed from the cluster", node = node.short())]
-    Removed {
-        /// The node.
-        node: NodeId,
-    },
-    /// A node can't remove itself: whom it has admitted would go with it.
-    #[error("a node can't remove itself from the cluster")]
-    Itself,
-    /// The node is no member.
-    #[error("node {node} is no member of the cluster", node = node.short())]
-    NoMember {
-        /// The node.
-        node: NodeId,
-    },
-}
 
 /// What merging has done.
 #[derive(Debug, Default)]
@@ -138,6 +99,7 @@ impl Roster {
     }
 
     /// The key with which it signs.
+    #[cfg(test)]
     pub(crate) fn key(&self) -> &NodeKey {
         &self.key
     }
@@ -382,51 +344,4 @@ impl Roster {
         }
         Ok(())
     }
-}
-
-/// Everyone that these have admitted, and those in turn, as far as they pass.
-fn closure(roots: BTreeSet<NodeId>, facts: &Facts, passes: impl Fn(&NodeId) -> bool) -> BTreeSet<NodeId> {
-    let mut of: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-    for admission in facts.admissions() {
-        of.entry(admission.by).or_default().push(admission.node);
-    }
-    let mut waiting: Vec<NodeId> = roots.iter().copied().collect();
-    let mut reached = roots;
-    while let Some(node) = waiting.pop() {
-        for admitted in of.get(&node).into_iter().flatten() {
-            if passes(admitted) && reached.insert(*admitted) {
-                waiting.push(*admitted);
-            }
-        }
-    }
-    reached
-}
-
-fn signer(fact: &Fact) -> NodeId {
-    match fact {
-        Fact::Record(it) => it.body.node,
-        Fact::Admission(it) => it.body.by,
-        Fact::Removal(it) => it.body.by,
-    }
-}
-
-/// Who must have been admitted for the fact to count.
-fn named(fact: &Fact) -> Vec<NodeId> {
-    match fact {
-        Fact::Removal(it) => vec![it.body.by, it.body.node],
-        fact => vec![signer(fact)],
-    }
-}
-
-fn believable(fact: &Fact) -> Result<(), RosterError> {
-    match fact {
-        Fact::Record(it) => it.body.details.check()?,
-        Fact::Admission(it) => it.body.details.check()?,
-        Fact::Removal(_) => {}
-    }
-    Ok(match fact {
-        Fact::Record(it) => statement::check(it),
-        Fact::Admission(it) => statement::check(it),
-        Fact::Removal(it) => statement::check(it),
-    }?)
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sustain_proto::{Admission, Details, Fact, NodeId, Removal};
 
-use super::roster::{Merged, RemovedNode, Roster, RosterError};
+use super::roster::{Merged, RemovedNode, Roster};
+use super::roster_error::RosterError;
 use super::statement;
 use crate::identity::NodeKey;
 

@@ -17,11 +17,10 @@
 //! nobody; and a node that was taken for dead, or starts again, takes a life after all that others know of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-use foca::{Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime};
-use foca::{State, Timer};
+use foca::Timer;
+use foca::{Foca, Header, Member, Message, NoCustomBroadcast, Notification, PostcardCodec, Runtime, State};
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -29,76 +28,10 @@ use sustain_proto::NodeId;
 
 use super::life::Life;
 use super::packet::Packet;
-
-/// Most bytes of a packet: it fits a QUIC datagram on any path.
-pub const PACKET_BYTES_MAX: usize = 1_100;
+use super::swim_config::{PACKET_BYTES_MAX, SwimConfig};
 
 /// Nodes that are down and are called at once.
 const CALLED_MAX: usize = 16;
-
-/// How long a node that is down is remembered by the protocol itself; afterwards it is a stranger that is called.
-const REMEMBERED: Duration = Duration::from_secs(3_600);
-
-/// Intervals and timeouts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SwimConfig {
-    /// Between two probes.
-    pub probe_ms: u64,
-    /// After this, others are asked to probe, too.
-    pub direct_ms: u64,
-    /// Others that are asked.
-    pub indirect: usize,
-    /// Between two packets that only carry news.
-    pub gossip_ms: u64,
-    /// How long a suspect may take to deny it, in a cluster of two; more in larger ones.
-    pub suspect_ms: u64,
-    /// Between two calls of nodes that are down.
-    pub call_ms: u64,
-}
-
-impl Default for SwimConfig {
-    /// For nodes on one network.
-    fn default() -> Self {
-        Self {
-            probe_ms: 1_000,
-            direct_ms: 300,
-            indirect: 3,
-            gossip_ms: 200,
-            suspect_ms: 4_000,
-            call_ms: 2_000,
-        }
-    }
-}
-
-impl SwimConfig {
-    /// How long a suspect may take to deny it in a cluster of so many: longer where news take longer.
-    #[must_use]
-    pub fn suspect_ms(&self, nodes: usize) -> u64 {
-        self.suspect_ms + self.suspect_ms / 10 * u64::from(nodes.max(1).ilog2())
-    }
-
-    fn foca(&self, nodes: usize) -> Config {
-        let at_least_one = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
-        let transmissions = u8::try_from(6 + 2 * nodes.max(1).ilog2()).unwrap_or(u8::MAX);
-        Config {
-            probe_period: Duration::from_millis(self.probe_ms),
-            probe_rtt: Duration::from_millis(self.direct_ms),
-            num_indirect_probes: at_least_one(self.indirect),
-            max_transmissions: NonZeroU8::new(transmissions).unwrap_or(NonZeroU8::MIN),
-            suspect_to_down_after: Duration::from_millis(self.suspect_ms(nodes)),
-            remove_down_after: REMEMBERED,
-            max_packet_size: at_least_one(PACKET_BYTES_MAX),
-            notify_down_members: true,
-            periodic_announce: None,
-            // Done here, for nodes that it never heard of, too.
-            periodic_announce_to_down_members: None,
-            periodic_gossip: Some(PeriodicParams {
-                frequency: Duration::from_millis(self.gossip_ms),
-                num_members: at_least_one(3),
-            }),
-        }
-    }
-}
 
 /// How a member stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -267,8 +200,25 @@ impl Swim {
             // What it refuses was sent by a node that does not keep to the protocol.
             let _ = self.foca.handle_data(&bytes, &mut wishes);
         }
-        let is_quiet = !has_updates && known.health == Health::Alive && !wishes.renewed;
-        if is_quiet { self.take(wishes, now_ms) } else { self.act(wishes, now_ms) }
+        if !has_updates && known.health == Health::Alive && !wishes.renewed {
+            return self.take(wishes, now_ms);
+        }
+        let mut actions = self.act(wishes, now_ms);
+        actions.extend(self.tell_if_dead(src));
+        actions
+    }
+
+    /// Tells a node that is taken for dead that it is, so that it goes on in another life.
+    fn tell_if_dead(&self, node: Life) -> Option<SwimAction> {
+        let known = self.members.get(&node.node)?;
+        if known.health != Health::Down || known.life != node.number {
+            return None;
+        }
+        let src = *self.foca.identity();
+        // Nothing in the packet speaks of this node's own incarnation: it may be an old one.
+        let header = Header { src, src_incarnation: 0, dst: node, message: Message::TurnUndead };
+        let datagram = Packet { header, updates: None }.encode()?;
+        Some(SwimAction::Send { to: node.node, datagram })
     }
 
     /// Time has passed: what is due.
@@ -352,7 +302,11 @@ impl Swim {
     }
 
     /// Does what the protocol wants.
-    fn take(&mut self, wishes: Wishes, now_ms: u64) -> Vec<SwimAction> {
+    fn take(&mut self, mut wishes: Wishes, now_ms: u64) -> Vec<SwimAction> {
+        if wishes.renewed {
+            // A new life is not lived before somebody answers, unless it is pushed: all that knows of it may be lost.
+            let _ = self.foca.apply_many(std::iter::empty(), false, &mut wishes);
+        }
         for (after, timer) in wishes.timers {
             self.timers_made += 1;
             let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);

@@ -6,7 +6,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sustain_proto::NodeId;
 
-use super::swim::{Health, PACKET_BYTES_MAX, Swim, SwimAction, SwimConfig};
+use super::swim::{Health, Swim, SwimAction};
+use super::swim_config::{PACKET_BYTES_MAX, SwimConfig};
 
 /// A network with delay and loss, and the nodes on it.
 struct World {
@@ -178,14 +179,18 @@ fn halves_that_meet_again_are_one_cluster_within_ten_seconds() {
     }
 }
 
+/// With the first seed a node once fell silent for good: it was told that it is dead (every suspect was, even one that
+/// had denied it in time), took a new life, told three others, and those three packets were lost.
 #[test]
-fn a_tenth_of_all_packets_lost_kills_nobody_in_ten_minutes() {
-    let mut world = World::new(50, 11);
-    world.loss_percent = 10;
-    world.until_all_alive(10_000);
-    let settled_ms = world.now_ms;
-    world.run(600_000);
-    assert_eq!(world.deaths_since(settled_ms), 0);
+fn lost_packets_kill_nobody() {
+    for (seed, loss_percent, minutes) in [(103, 10, 10), (7, 20, 2)] {
+        let mut world = World::new(50, seed);
+        world.loss_percent = loss_percent;
+        world.until_all_alive(10_000);
+        let settled_ms = world.now_ms;
+        world.run(minutes * 60_000);
+        assert_eq!(world.deaths_since(settled_ms), 0, "{loss_percent} % lost, {minutes} min");
+    }
 }
 
 #[test]
@@ -266,39 +271,4 @@ fn lies_about_lives_are_ignored() {
     world.run(30_000);
     assert_eq!(world.deaths_since(lied_ms), 0);
     world.until_all_alive(1_000);
-}
-
-#[test]
-fn zz_explore() {
-    for loss in [10, 20, 30] {
-        for seed in 0..4 {
-            let mut world = World::new(50, 100 + seed);
-            world.loss_percent = loss;
-            let t = world.until_all_alive(30_000);
-            let settled_ms = world.now_ms;
-            let n0 = world.number;
-            world.run(600_000);
-            println!(
-                "loss {loss} seed {seed}: settled {t} deaths {} suspects {} packets/node/s {}",
-                world.deaths_since(settled_ms),
-                world.changes.iter().filter(|c| c.3 == Health::Suspect).count(),
-                (world.number - n0) as f64 / 600. / 50.
-            );
-        }
-    }
-    for seed in 0..6 {
-        let mut world = World::new(50, seed);
-        world.until_all_alive(6_000);
-        world.island = (0..25).map(node).collect();
-        world.run(120_000);
-        world.island.clear();
-        println!("heal {}", world.until_all_alive(20_000));
-    }
-    let start = std::time::Instant::now();
-    let mut world = World::new(300, 1);
-    println!("300: {}", world.until_all_alive(60_000));
-    world.island = (0..150).map(node).collect();
-    world.run(60_000);
-    world.island.clear();
-    println!("heal 300 {} in {:?}", world.until_all_alive(20_000), start.elapsed());
 }
