@@ -15,6 +15,7 @@ mod hex;
 pub mod human;
 mod ids;
 mod index;
+pub mod join;
 mod lineage;
 mod manifest;
 mod name;

@@ -24,6 +24,7 @@ use foca::{Foca, Header, Member, Message, NoCustomBroadcast, Notification, Postc
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use sustain_proto::NodeId;
 
 use super::life::Life;
@@ -34,7 +35,8 @@ use super::swim_config::{PACKET_BYTES_MAX, SwimConfig};
 const CALLED_MAX: usize = 16;
 
 /// How a member stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Health {
     /// It answers, to whomever.
     Alive,
