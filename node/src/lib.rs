@@ -8,6 +8,7 @@ pub mod events;
 pub mod limits;
 pub mod log;
 pub mod logic;
+mod names;
 pub mod operations;
 pub mod upkeep;
 pub mod verify;

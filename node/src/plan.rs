@@ -155,6 +155,7 @@ impl ClusterPlan {
             run: "run".into(),
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
+            listen: None,
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }
@@ -170,6 +171,7 @@ fn planned_node((number, (address, key)): (usize, (&SocketAddr, &NodeKey))) -> N
         address: *address,
         // The first node is the first server, the second one its first successor, and so on.
         priority: u32::try_from(1_000 - number).unwrap_or(0),
+        domain: String::new(),
     }
 }
 
