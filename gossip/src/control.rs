@@ -111,7 +111,8 @@ async fn take_message(member: &Arc<Member>, peer: NodeId, connection: &Connectio
         Ok(Ok(Message::Probe { nonce })) => send_message(connection, &Message::ProbeReply { nonce }).await,
         // Answers come on the connection on which the probe went.
         Ok(Ok(Message::ProbeReply { .. })) => {}
-        Ok(Ok(Message::Roster { digest, is_reply })) => {
+        Ok(Ok(Message::Roster { digest, is_reply, record })) => {
+            registry::introduced(member, peer, record).await;
             registry::heard(member, peer, digest, is_reply).await;
         }
         Ok(Ok(message)) => member.handler.message(peer, message),

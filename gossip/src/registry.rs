@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use quinn::{Connection, ConnectionError, VarInt};
 use rand::seq::IteratorRandom;
 use sustain_proto::wire::{Message, Request, Response};
-use sustain_proto::{Details, Fact, NodeId};
+use sustain_proto::{Details, Fact, NodeId, Record, Signed};
 use tokio::sync::mpsc;
 
 use crate::config::Peer;
@@ -62,7 +62,14 @@ impl Registry {
 
     /// What a peer is told when there is a connection to it.
     pub(crate) fn greeting(&self) -> Message {
-        Message::Roster { digest: *lock(&self.roster).digest(), is_reply: false }
+        let roster = lock(&self.roster);
+        let record = roster.facts().signed_record(&roster.me()).cloned();
+        Message::Roster { digest: *roster.digest(), is_reply: false, record }
+    }
+
+    /// What a peer is told otherwise.
+    fn summary(&self, is_reply: bool) -> Message {
+        Message::Roster { digest: *lock(&self.roster).digest(), is_reply, record: None }
     }
 
     /// Answers a question about the roster.
@@ -109,6 +116,13 @@ pub(crate) async fn remove(member: &Arc<Member>, node: NodeId) -> Result<(), Mem
     fit(member).await
 }
 
+/// A peer has told who it is. Only it can have signed that, but another may send it.
+pub(crate) async fn introduced(member: &Arc<Member>, from: NodeId, record: Option<Signed<Record>>) {
+    if let Some(record) = record {
+        take(member, from, vec![Fact::Record(record)]).await;
+    }
+}
+
 /// A peer has told what its roster is.
 pub(crate) async fn heard(member: &Arc<Member>, from: NodeId, digest: [u8; 32], is_reply: bool) {
     let differs = || *lock(&member.registry.roster).digest() != digest;
@@ -118,8 +132,7 @@ pub(crate) async fn heard(member: &Arc<Member>, from: NodeId, digest: [u8; 32], 
     pull(member, from).await;
     lock(&member.registry.asked).remove(&from);
     if differs() && !is_reply {
-        let digest = *lock(&member.registry.roster).digest();
-        member.send(from, Message::Roster { digest, is_reply: true });
+        member.send(from, member.registry.summary(true));
     }
 }
 
@@ -180,9 +193,9 @@ pub(crate) fn heed_removal(member: &Arc<Member>, peer: NodeId, connection: &Conn
 /// Has peers come and go as the roster says, keeps it in its file, and tells the neighbours.
 pub(crate) async fn fit(member: &Arc<Member>) -> Result<(), MembershipError> {
     let _fitting = member.registry.fitting.lock().await;
-    let (mut members, digest, facts): (_, _, Vec<Fact>) = {
+    let (mut members, facts): (_, Vec<Fact>) = {
         let roster = lock(&member.registry.roster);
-        (roster.members().clone(), *roster.digest(), roster.facts().iter().collect())
+        (roster.members().clone(), roster.facts().iter().collect())
     };
     if let Some(file) = member.registry.file.clone() {
         let saved = member.tasks.blocking(move || roster_file::save(&file, facts)).await;
@@ -217,7 +230,7 @@ pub(crate) async fn fit(member: &Arc<Member>) -> Result<(), MembershipError> {
     member.healths.insist(HealthEvent::Members).await;
     member.handler.members_changed(member.peers.list());
     for neighbour in member.neighbours() {
-        member.send(neighbour, Message::Roster { digest, is_reply: false });
+        member.send(neighbour, member.registry.summary(false));
     }
     if !is_member {
         if let Some(removed) = member.registry.removed(&member.id) {
@@ -271,7 +284,7 @@ pub(crate) async fn compare(member: Arc<Member>) {
         crate::join::open_door(&member);
         let reachable = member.peers.ids().into_iter().filter(|peer| member.reach.reachable(peer));
         if let Some(peer) = reachable.choose(&mut rand::rng()) {
-            member.send(peer, member.registry.greeting());
+            member.send(peer, member.registry.summary(false));
         }
     }
 }

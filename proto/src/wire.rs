@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Fact, PackId, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
+use crate::{Fact, PackId, Record, ServiceName, Signed, SnapshotId, Term, TermOrigin, bounded, limits};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +105,8 @@ pub enum Message {
         digest: [u8; 32],
         /// Whether it answers another such message; then none answers it.
         is_reply: bool,
+        /// What the sender says of itself, on a new connection: it may have moved, so that nobody can ask it.
+        record: Option<Signed<Record>>,
     },
 }
 

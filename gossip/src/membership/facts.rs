@@ -56,6 +56,12 @@ impl Facts {
         is_news
     }
 
+    /// What a node says of itself, with its signature.
+    #[must_use]
+    pub fn signed_record(&self, node: &NodeId) -> Option<&Signed<Record>> {
+        self.records.get(node)
+    }
+
     /// What a node says of itself.
     #[must_use]
     pub fn record(&self, node: &NodeId) -> Option<&Record> {
