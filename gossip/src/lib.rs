@@ -66,7 +66,7 @@ pub use join_call::{JoinError, join};
 pub use overlay::{Members, Overlay, neighbours};
 pub use placement::{Placement, Replicate};
 pub use remote::RemoteSnapshot;
-pub use roster_file::RosterFileError;
+pub use roster_file::{RosterFileError, save_roster};
 pub use start::Started;
 pub use study::{Answer, Question, Study};
 pub use tls::TlsError;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sustain_proto::{CodecError, Fact, Format};
 
 use crate::limits;
+use crate::membership::Roster;
 
 const FORMAT: Format =
     Format { name: "roster", magic: *b"SURf", version: 1, bytes_max: limits::ROSTER_FILE_BYTES_MAX };
@@ -40,6 +41,14 @@ pub enum RosterFileError {
         /// Why.
         source: CodecError,
     },
+}
+
+/// Writes the file of a node that has not started yet.
+///
+/// # Errors
+/// If the disk fails.
+pub fn save_roster(path: &Path, roster: &Roster) -> Result<(), RosterFileError> {
+    save(path, roster.facts().iter().collect())
 }
 
 /// Replaces the file with these facts.
