@@ -125,7 +125,8 @@ fn act(member: &Member, actions: Vec<SwimAction>, circle: &mut Circle) -> bool {
             }
             SwimAction::Changed { node, health } => {
                 let now_ms = member.now_ms();
-                tracing::debug!(cluster = member.cluster, node = %node.short(), health = health.as_str(), "a node has changed");
+                let (short, state) = (node.short(), health.as_str());
+                tracing::debug!(node = short, state, "a node has changed");
                 lock(&member.healths.views).insert(node, (health, now_ms));
                 is_new |= circle.changed(node, health, now_ms);
             }

@@ -63,7 +63,7 @@ impl Registry {
     /// What a peer is told when there is a connection to it.
     pub(crate) fn greeting(&self) -> Message {
         let roster = lock(&self.roster);
-        let record = roster.facts().signed_record(&roster.me()).cloned();
+        let record = roster.facts().signed_record(&roster.me()).cloned().map(Box::new);
         Message::Roster { digest: *roster.digest(), is_reply: false, record }
     }
 
@@ -117,9 +117,9 @@ pub(crate) async fn remove(member: &Arc<Member>, node: NodeId) -> Result<(), Mem
 }
 
 /// A peer has told who it is. Only it can have signed that, but another may send it.
-pub(crate) async fn introduced(member: &Arc<Member>, from: NodeId, record: Option<Signed<Record>>) {
+pub(crate) async fn introduced(member: &Arc<Member>, from: NodeId, record: Option<Box<Signed<Record>>>) {
     if let Some(record) = record {
-        take(member, from, vec![Fact::Record(record)]).await;
+        take(member, from, vec![Fact::Record(*record)]).await;
     }
 }
 
@@ -206,22 +206,23 @@ pub(crate) async fn fit(member: &Arc<Member>) -> Result<(), MembershipError> {
     let gone = before.iter().filter(|peer| !members.contains_key(&peer.id));
     for peer in gone {
         let (code, reason) = member.registry.refusal(peer.id);
-        tracing::info!(cluster = member.cluster, node = %peer.id.short(), name = peer.name, "a node belongs to the cluster no longer");
+        tracing::info!(node = %peer.id.short(), name = peer.name, "a node belongs to the cluster no longer");
         part(member, peer.id, code, &reason);
     }
     for (id, details) in &members {
         let peer = Peer::of(*id, details);
+        let (node, name, address) = (id.short(), &peer.name, peer.address);
         match before.iter().find(|known| known.id == *id) {
             Some(known) if *known == peer => {}
             Some(known) => {
-                if known.address != peer.address {
-                    member.links.set(*id, peer.address)?;
-                    tracing::info!(cluster = member.cluster, name = peer.name, address = %peer.address, "a node has another address");
+                if known.address != address {
+                    member.links.set(*id, address)?;
+                    tracing::info!(node, name, %address, "a node has another address");
                 }
                 member.peers.update(peer);
             }
             None => {
-                tracing::info!(cluster = member.cluster, node = %id.short(), name = peer.name, address = %peer.address, "a node belongs to the cluster");
+                tracing::info!(node, name, %address, "a node belongs to the cluster");
                 join(member, peer)?;
             }
         }

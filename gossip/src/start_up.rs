@@ -37,11 +37,11 @@ pub(crate) fn roster(config: &ClusterConfig, listens: SocketAddr) -> Result<Rost
                 let merged = roster.merge(facts);
                 if let Some(why) = merged.why {
                     let (count, why) = (merged.refused, sustain_store::error_chain(&why));
-                    tracing::warn!(path = %path.display(), count, why, "facts of the node's roster are not believed any more");
+                    tracing::warn!(path = %path.display(), count, why, "facts of the roster are no longer believed");
                 }
             }
             None => {
-                tracing::info!(path = %path.display(), "there is no roster yet: the configuration says who belongs")
+                tracing::info!(path = %path.display(), "no roster yet: the configuration says who belongs");
             }
         }
         // What the node says of itself is told to others only once it can't be forgotten: versions must not come twice.
@@ -50,6 +50,9 @@ pub(crate) fn roster(config: &ClusterConfig, listens: SocketAddr) -> Result<Rost
     if let Some(removed) = roster.removed(&config.key.node_id()) {
         let name = roster.members().get(&removed.by).map(|details| details.name.clone());
         return Err(StartError::Removed { by: name.unwrap_or_else(|| removed.by.short()) });
+    }
+    for peer in config.peers.iter().filter(|peer| roster.removed(&peer.id).is_some()) {
+        tracing::warn!(name = peer.name, "the configuration names a node that was removed from the cluster");
     }
     Ok(roster)
 }

@@ -1,8 +1,8 @@
 //! TLS: both sides show a key, and nothing counts but whether that key is pinned.
 //!
-//! Who is pinned changes while the node runs. The keys of removed nodes stay pinned, too, so that these can be told that
-//! they were removed; whoever is let in by TLS is looked up in the list of peers before it may say anything. While an
-//! invitation is open any key passes, for the joining protocol alone.
+//! Who is pinned changes while the node runs. The keys of removed nodes stay pinned, too, so that these can be told
+//! that they were removed; whoever is let in by TLS is looked up in the list of peers before it may say anything.
+//! While an invitation is open any key passes, for the joining protocol alone.
 //!
 //! Names, dates and issuers in certificates are ignored: a certificate is only the envelope in which TLS
 //! carries the node's public key. TLS 1.3 only; no session is ever resumed and nothing is sent before

@@ -59,8 +59,8 @@ pub struct NewNode {
 }
 
 impl NewNode {
-    /// Makes the folder and the key, or takes the key that an attempt before has left: the invitation may have been used
-    /// up for it.
+    /// Makes the folder and the key, or takes the key that an attempt before has left: the invitation may have been
+    /// used up for it.
     ///
     /// # Errors
     /// If a node is there, or nothing can be written.

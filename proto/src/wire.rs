@@ -106,7 +106,7 @@ pub enum Message {
         /// Whether it answers another such message; then none answers it.
         is_reply: bool,
         /// What the sender says of itself, on a new connection: it may have moved, so that nobody can ask it.
-        record: Option<Signed<Record>>,
+        record: Option<Box<Signed<Record>>>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 
 use super::simulated_cluster::{Cluster, Delivery, NODES, Node, id};
 use super::*;
@@ -370,7 +370,7 @@ fn an_election_does_not_wait_for_one_that_was_removed() {
         timing,
     };
     let mut machine = Machine::new(config, Box::new(StaticPriority), 0);
-    let mut random = rand::rngs::mock::StepRng::new(1, 1);
+    let mut random = rand::rngs::StdRng::seed_from_u64(1);
     for node in [1, 2] {
         machine.handle(1, Event::Peer { node: id(node), reachable: true }, &mut random);
     }
