@@ -74,6 +74,17 @@ impl Invitations {
         lock(&self.list).iter().any(|it| it.used_by.is_none() && it.expires_ms > now_ms)
     }
 
+    /// Whether this node may join with one.
+    pub(crate) fn look(&self, secret: &[u8; 16], node: NodeId, now_ms: u64) -> Result<(), JoinRefusal> {
+        let hash = hash(secret);
+        let list = lock(&self.list);
+        let found = list.iter().find(|it| it.hash == hash && it.expires_ms > now_ms);
+        match found.ok_or(JoinRefusal::Unknown)?.used_by {
+            Some(by) if by != node => Err(JoinRefusal::Used),
+            _ => Ok(()),
+        }
+    }
+
     /// Uses one up, for this node. Whether it is to hold data only. Blocks on the disk.
     pub(crate) fn redeem(&self, secret: &[u8; 16], node: NodeId, now_ms: u64) -> Result<bool, JoinRefusal> {
         let mut list = lock(&self.list);
@@ -124,7 +135,9 @@ mod tests {
         assert_eq!(invitations.redeem(&[0; 16], one, 5), Err(JoinRefusal::Unknown));
         let again = Invitations::load(file.clone()).unwrap();
         assert!(again.any_open(5));
+        assert_eq!(again.look(&secret, other, 5), Ok(()));
         assert_eq!(again.redeem(&secret, one, 5), Ok(true));
+        assert_eq!(again.look(&secret, other, 5), Err(JoinRefusal::Used));
         assert!(!again.any_open(5));
         let again = Invitations::load(file).unwrap();
         assert_eq!(again.redeem(&secret, other, 6), Err(JoinRefusal::Used));

@@ -83,6 +83,8 @@ async fn admit(
     if details.address.ip().is_unspecified() {
         details.address.set_ip(from.ip());
     }
+    // Who is not invited learns nothing of the members.
+    member.invitations.look(&secret, node, wall_ms())?;
     check(member, node, &details)?;
     let known = member.clone();
     let redeemed = member.tasks.blocking(move || known.invitations.redeem(&secret, node, wall_ms())).await;

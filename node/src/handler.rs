@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::load_secrets;
 use crate::events::{EventLog, Happening};
 use crate::follow::follow_rebase;
+use crate::holder;
 use crate::logic::Event;
 use crate::names::Names;
 use crate::service::{ServiceHandle, serve_forwarded};
@@ -62,6 +63,17 @@ impl Handler for NodeHandler {
             _ => return Box::pin(async { refused("this is no control request") }),
         };
         let Some(service) = self.services.get(name).cloned() else {
+            if let Request::Poll { service, .. } = request {
+                let store = self.store.clone();
+                let read = self.tasks.spawn_blocking(move || holder::ballot(&store, &service));
+                return Box::pin(async move {
+                    match read.await {
+                        Ok(Ok(ballot)) => Response::Ballot(ballot),
+                        Ok(Err(error)) => refused(&error_chain(&error)),
+                        Err(_) => refused("the node is stopping"),
+                    }
+                });
+            }
             let reason = format!("node knows no service {name}");
             return Box::pin(async move { refused(&reason) });
         };

@@ -20,6 +20,7 @@ mod drivers;
 mod failure;
 mod follow;
 mod handler;
+mod holder;
 mod joined;
 mod plan;
 mod run_folder;

@@ -2,14 +2,18 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sustain_proto::NodeId;
-use sustain_proto::join::{JoinRefusal, Token};
+use quinn::{ClientConfig, Endpoint};
+use sustain_proto::join::{JOIN_ALPN, JoinRefusal, JoinRequest, Token};
+use sustain_proto::wire::Lane;
+use sustain_proto::{NodeId, encode_frame};
 
 use super::harness::{self, Event, PATIENCE, TestNode};
+use super::trust::call;
 use crate::membership::Health;
-use crate::{ClusterConfig, JoinError, NodeKey, Peer, StartError, Tuning, join};
+use crate::{ClusterConfig, JoinError, NodeKey, Peer, StartError, Tuning, join, limits, tls};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -231,4 +235,58 @@ async fn a_damaged_roster_is_named_and_not_guessed() {
     crate::start_up::roster(config, config.listen).unwrap();
     crate::start_up::roster(config, config.listen).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+}
+
+/// While an invitation is open TLS lets anybody through. All that a stranger can do then is to ask to join.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_gets_one_question_and_only_while_somebody_is_invited() {
+    let nodes = harness::start(2, &Tuning::default()).await;
+    let (target, stranger) = (&nodes[0], NodeKey::generate().unwrap());
+    assert!(call(target, &stranger, target.id(), JOIN_ALPN).await.is_some(), "nobody is invited");
+    let token = target.cluster.invite(false, DAY).await.unwrap();
+    for lane in Lane::ALL {
+        let refused =
+            call(target, &stranger, target.id(), lane.alpn()).await.expect("no lane is for strangers");
+        assert!(refused.contains("not in this cluster"), "{refused}");
+    }
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connect = async || {
+        let crypto = tls::client_speaking(&stranger, target.id(), JOIN_ALPN).unwrap();
+        let config = ClientConfig::new(Arc::new(crypto));
+        endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap().await.unwrap()
+    };
+    // What is no request, or too long for one, ends it.
+    let details = target.config.own.clone();
+    let proper = encode_frame(&JoinRequest { secret: [1; 16], details }, 1_024).unwrap();
+    let mut long = proper.clone();
+    long[6..10].copy_from_slice(&100_000_u32.to_le_bytes());
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &long, &proper[..proper.len() - 9]] {
+        let connection = connect().await;
+        let (mut send, _receive) = connection.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        send.finish().unwrap();
+        tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it is closed");
+    }
+    // Streams that never end: one each, four connections at once, and no more.
+    let mut open = Vec::new();
+    for _ in 0..limits::JOINS_AT_ONCE {
+        let connection = connect().await;
+        let streams = connection.open_bi().await.unwrap();
+        let second = tokio::time::timeout(Duration::from_millis(100), connection.open_bi()).await;
+        assert!(second.is_err(), "one question");
+        let unasked = tokio::time::timeout(Duration::from_millis(50), connection.open_uni()).await;
+        assert!(unasked.is_err(), "and nothing else");
+        open.push((connection, streams));
+    }
+    let reason = tokio::time::timeout(PATIENCE, connect().await.closed()).await.unwrap().to_string();
+    assert!(reason.contains("too many"), "{reason}");
+    // They are dropped after a while, and who is invited comes in.
+    let begun = tokio::time::Instant::now();
+    for (connection, _streams) in &open {
+        tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it is closed");
+    }
+    assert!(begun.elapsed() <= limits::JOIN_TIMEOUT + Duration::from_secs(3));
+    join_by(target, &token, "third").await.unwrap();
+    assert!(nodes[1].recorder.events().iter().all(|event| !matches!(event, Event::Changed(_, false))));
+    harness::stop(&nodes).await;
 }
