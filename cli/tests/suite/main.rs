@@ -24,6 +24,8 @@ mod keys;
 mod kills;
 mod messages;
 mod mounting;
+mod network;
+mod network_faults;
 mod planning;
 mod problems;
 mod scrubbing;
