@@ -31,6 +31,7 @@ mod problems;
 mod scrubbing;
 mod service;
 mod service_refusals;
+mod sharing;
 mod small_disk;
 mod support;
 mod upkeep;
