@@ -28,6 +28,7 @@ use crate::placement::Placement;
 use crate::prober::Reach;
 use crate::registry::{self, Registry};
 use crate::remote::{self, RemoteSnapshot};
+use crate::share::Uplink;
 use crate::spread::Spreading;
 use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
@@ -54,6 +55,8 @@ pub struct PeerStatus {
     pub health: Health,
     /// For how long that has been so.
     pub health_for_ms: u64,
+    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
+    pub refuses: Option<String>,
 }
 
 /// A node's part in its cluster. Clones are one and the same; when the last one is dropped without
@@ -135,6 +138,8 @@ impl Cluster {
             probe_events,
             spreading: Spreading::default(),
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
+            uplink: Uplink::new(&config.share),
+            share: config.share,
             started: Instant::now(),
         });
         start_up::launch(&member, events, healths)?;
@@ -171,6 +176,7 @@ impl Cluster {
                 neighbour: neighbours.contains(&peer.id),
                 health,
                 health_for_ms: now_ms.saturating_sub(since_ms),
+                refuses: member.spreading.refusal(&peer.id),
                 peer,
             }
         };

@@ -10,6 +10,7 @@ use sustain_proto::{Details, NodeId};
 use crate::error::StartError;
 use crate::identity::NodeKey;
 use crate::limits;
+use crate::share::Share;
 use crate::tuning::Tuning;
 
 /// Another node, as every node is told at its start (P41).
@@ -60,6 +61,8 @@ pub struct ClusterConfig {
     pub roster: Option<PathBuf>,
     /// Intervals and timeouts.
     pub tuning: Tuning,
+    /// What the node gives at most.
+    pub share: Share,
 }
 
 impl ClusterConfig {
@@ -121,6 +124,7 @@ mod tests {
                 peers,
                 roster: None,
                 tuning: Tuning::default(),
+                share: Share::default(),
             }
             .check()
             .map_err(|error| error.to_string())

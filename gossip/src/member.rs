@@ -18,6 +18,7 @@ use crate::peers::Peers;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
 use crate::registry::Registry;
+use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
 use crate::tls::Pinned;
@@ -48,6 +49,8 @@ pub(crate) struct Member {
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
     pub(crate) bulk_served: Semaphore,
+    pub(crate) share: Share,
+    pub(crate) uplink: Uplink,
     pub(crate) started: Instant,
 }
 

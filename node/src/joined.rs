@@ -12,7 +12,7 @@ use sustain_proto::NodeId;
 use sustain_proto::join::Welcome;
 use sustain_store::Secrets;
 
-use crate::config::{Config, NodeConfig, ScrubConfig, save_secrets};
+use crate::config::{Config, NodeConfig, ScrubConfig, ShareConfig, save_secrets};
 use crate::logic::Timing;
 
 /// Why a joined node's folder can't be written.
@@ -118,6 +118,7 @@ impl NewNode {
             run: "run".into(),
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
+            share: ShareConfig::default(),
             listen: listen.filter(|listen| *listen != welcome.details.address),
             nodes: nodes_of(&roster),
             services: Vec::new(),

@@ -12,7 +12,7 @@ use sustain_store::{Secret, Secrets};
 
 use crate::config::{
     Config, DriverKind, Duration, ForwardConfig, NodeConfig, ScrubConfig, SecretError, ServiceConfig,
-    ServiceType, VmConfig, save_secrets,
+    ServiceType, ShareConfig, VmConfig, save_secrets,
 };
 use crate::logic::Timing;
 
@@ -156,6 +156,7 @@ impl ClusterPlan {
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
             listen: None,
+            share: ShareConfig::default(),
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }

@@ -30,6 +30,11 @@ fn words(status: &NodeStatus) -> String {
         status.id.short()
     );
     text.push_str(&nodes_words(status));
+    for peer in &status.peers {
+        if let Some(reason) = &peer.refuses {
+            text.push_str(&format!("{} takes no snapshots from here: {reason}\n", peer.name));
+        }
+    }
     // What survives is the newest durable snapshot, not the newest.
     let header = [
         "service",

@@ -297,6 +297,7 @@ pub(super) fn configs(count: usize, tuning: &Tuning) -> Vec<(UdpSocket, ClusterC
         domain: String::new(),
     };
     let config = |number: usize| ClusterConfig {
+        share: crate::Share::default(),
         key: keys[number].clone(),
         cluster: "test".to_owned(),
         listen: sockets[number].local_addr().unwrap(),

@@ -99,6 +99,9 @@ pub struct PeerView {
     pub for_ms: u64,
     /// From the last answered probe to its answer.
     pub rtt_ms: Option<u64>,
+    /// Why it took nothing when this node last sent it a snapshot.
+    #[serde(default)]
+    pub refuses: Option<String>,
 }
 
 /// A node that was removed.

@@ -105,6 +105,7 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         health_for_ms: peer.health_for_ms,
         for_ms: peer.for_ms,
         rtt_ms: peer.rtt_ms,
+        refuses: peer.refuses,
     };
     let removed = state.cluster.removed().into_iter();
     let removed = removed.map(|(id, it)| RemovedView { id, name: it.name, by: it.by });

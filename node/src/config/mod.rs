@@ -6,6 +6,7 @@ mod load;
 mod scrub;
 mod secret;
 mod service;
+mod share;
 mod units;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use load::{ConfigError, load, parse};
 pub use scrub::ScrubConfig;
 pub use secret::{SecretError, lacks_secret, load_secrets, replace_secrets, save_secrets};
 pub use service::{CommandConfig, DriverKind, ForwardConfig, ServiceConfig, VmConfig};
+pub use share::ShareConfig;
 pub use units::{Bytes, Duration, UnitError};
 
 use crate::logic::Timing;
@@ -43,15 +45,18 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Folder for what lives no longer than the process: sockets, console logs.
     pub run: PathBuf,
+    /// Where to listen (UDP), if not at this node's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Waits and intervals.
     #[serde(default)]
     pub timing: Timing,
     /// How the store is scrubbed.
     #[serde(default)]
     pub scrub: ScrubConfig,
-    /// Where to listen (UDP), if not at this node's own address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen: Option<SocketAddr>,
+    /// What the node gives to its cluster at most.
+    #[serde(default, skip_serializing_if = "ShareConfig::is_unlimited")]
+    pub share: ShareConfig,
     /// Nodes of the cluster, this one among them. Others are known from the roster.
     pub nodes: Vec<NodeConfig>,
     /// The services.
