@@ -82,17 +82,21 @@ impl Registry {
     /// How the call of a node that is no member is refused. One that was removed is shown who did it.
     pub(crate) fn refusal(&self, node: NodeId) -> (VarInt, Vec<u8>) {
         let roster = lock(&self.roster);
-        let removal =
-            roster.facts().iter().find(|fact| matches!(fact, Fact::Removal(it) if it.body.node == node));
-        let Some(removal) = removal else {
+        let Some(removal) = roster.facts().signed_removal(&node).cloned().map(Fact::Removal) else {
             return (quic::CLOSE_REFUSED, b"not in this cluster".to_vec());
         };
-        if lock(&self.spoken_of).insert(node) {
-            let name = roster.removed(&node).and_then(|removed| removed.name).unwrap_or_default();
-            tracing::info!(node = %node.short(), name, "a node that was removed calls, and is refused");
-        }
         // It fails only where memory does.
         (quic::CLOSE_REMOVED, postcard::to_allocvec(&removal).unwrap_or_default())
+    }
+
+    /// Says once that a removed node calls, which it may do for ever.
+    pub(crate) fn speak_of_call(&self, node: NodeId) {
+        if let Some(removed) = self.removed(&node) {
+            if lock(&self.spoken_of).insert(node) {
+                let name = removed.name.unwrap_or_default();
+                tracing::info!(node = %node.short(), name, "a node that was removed calls, and is refused");
+            }
+        }
     }
 
     fn merge(&self, facts: Vec<Fact>) -> Merged {

@@ -68,6 +68,12 @@ impl Facts {
         self.records.get(node).map(|record| &record.body)
     }
 
+    /// Who removed a node, with the signature.
+    #[must_use]
+    pub fn signed_removal(&self, node: &NodeId) -> Option<&Signed<Removal>> {
+        self.removals.get(node)
+    }
+
     /// Who removed a node, if somebody did.
     #[must_use]
     pub fn removal(&self, node: &NodeId) -> Option<&Removal> {

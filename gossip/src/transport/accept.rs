@@ -108,6 +108,7 @@ async fn admit(member: &Arc<Member>, incoming: Incoming, permit: OwnedSemaphoreP
     };
     // TLS lets removed nodes through, too, and strangers while there is an invitation.
     if !member.peers.contains(&peer) {
+        member.registry.speak_of_call(peer);
         let (code, reason) = member.registry.refusal(peer);
         connection.close(code, &reason);
         return;
