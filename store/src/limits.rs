@@ -204,3 +204,7 @@ pub const REBASE_LOOKS_MAX: usize = 32;
 /// Decoders with an open pack that a snapshot's reader keeps for the next read: a guess at how many
 /// threads read at once.
 pub const READERS_IDLE_MAX: usize = 16;
+
+/// Codes whose matrices are kept: one for each pair of numbers of fragments. A cluster has one, and another one when it
+/// grows.
+pub const CODES_KEPT: usize = 8;
