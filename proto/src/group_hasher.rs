@@ -61,7 +61,10 @@ mod tests {
                 let mut hasher = GroupHasher::default();
                 bytes[..size].chunks(part).for_each(|part| hasher.update(part));
                 let list = hasher.finish();
-                assert_eq!((list.root(), list.bytes()), (blake3::hash(&bytes[..size]).as_bytes(), size as u64));
+                assert_eq!(
+                    (list.root(), list.bytes()),
+                    (blake3::hash(&bytes[..size]).as_bytes(), size as u64)
+                );
                 assert_eq!(list.values().len(), if size > group { size.div_ceil(group) } else { 0 });
             }
         }

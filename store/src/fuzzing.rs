@@ -63,6 +63,10 @@ impl DiskFile for InMemory<'_> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
+    fn punch(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
     fn sync(&self) -> io::Result<()> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }

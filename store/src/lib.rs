@@ -28,6 +28,7 @@ mod entries;
 mod error;
 mod fate;
 mod foreign;
+mod fragments;
 mod gate;
 mod generation;
 mod growth;
@@ -105,6 +106,11 @@ pub use coding::CodingError;
 pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
+pub use fragments::{
+    Appended, CutReader, FragmentBuilder, FragmentError, FragmentReader, FragmentReceiver, FragmentSink,
+    FragmentUsage, Fragments, FragmentsFreed, GroupOutcome, HeldFragment, KeptManifest, PackBuilder,
+    StoredSheet,
+};
 pub use holds::Reason;
 pub use import::ImportError;
 pub use key::{ClusterKeys, KeySource};

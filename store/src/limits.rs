@@ -208,3 +208,23 @@ pub const READERS_IDLE_MAX: usize = 16;
 /// Codes whose matrices are kept: one for each pair of numbers of fragments. A cluster has one, and another one when it
 /// grows.
 pub const CODES_KEPT: usize = 8;
+
+/// Most bytes of a sheet with what its maker's signature takes.
+pub const STORED_SHEET_BYTES_MAX: usize = sustain_proto::limits::SHEET_BYTES_MAX + 1_024;
+
+/// Bytes of a segment of fragments past which the next one begins. A guess: what is dropped together fills some, and a
+/// hundred thousand fragments are in thousands of files at most.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Most fragments and sheets of a store: each takes some 300 bytes of memory.
+pub const FRAGMENTS_MAX: usize = 1 << 20;
+
+/// Fragments on their way in past which those that nobody receives are given up.
+pub const FRAGMENT_PARTS_MAX: usize = 1_024;
+
+/// Bytes of a pack that are coded at a time, where an extent is not larger: with 24 fragments of which 6 are needed,
+/// five times as much is in memory.
+pub const CODED_BYTES: u64 = 2 << 20;
+
+/// Fragments that one worker makes at a time: their sums are in the processor's registers.
+pub const CODED_TOGETHER: usize = 4;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
+use crate::coding::Codes;
 use crate::commit_lock::lock_folder;
 use crate::database::{Database, Trust};
 use crate::disk::{Disk, DiskLock, RealDisk};
@@ -170,6 +171,8 @@ impl Store {
             directories: DirectoryCache::default(),
             blocks: BlockCache::default(),
             recents: Recents::default(),
+            codes: Codes::default(),
+            fragments: Mutex::default(),
             pins: Pins::new(registration),
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),

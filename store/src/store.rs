@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use sustain_proto::ServiceName;
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
+use crate::coding::Codes;
 use crate::database::Database;
 use crate::disk::Disk;
 use crate::error::DiskContext;
+use crate::fragments::Inner as FragmentsOpen;
 use crate::gate::Gates;
 use crate::key::write_note;
 use crate::keys::{Keys, Ring};
@@ -76,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) directories: DirectoryCache,
     pub(crate) blocks: BlockCache,
     pub(crate) recents: Recents,
+    pub(crate) codes: Codes,
+    pub(crate) fragments: Mutex<Weak<FragmentsOpen>>,
     // Takes the process off the list when the last handle is dropped.
     pub(crate) pins: Pins,
     pub(crate) gates: Arc<Gates>,

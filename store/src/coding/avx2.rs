@@ -3,9 +3,8 @@
 #![allow(unsafe_code, reason = "the compiler can't check what the processor has")]
 
 use std::arch::x86_64::{
-    _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256,
-    _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi64, _mm256_storeu_si256,
-    _mm256_xor_si256,
+    _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_set1_epi8,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_xor_si256,
 };
 use std::ops::Range;
 
@@ -78,10 +77,8 @@ unsafe fn some<const N: usize>(
                 let second = _mm256_and_si256(_mm256_srli_epi64(second, 4), halves);
                 for (sums, row) in sums.iter_mut().zip(rows) {
                     let Factor { low: low_table, high: high_table, .. } = &row[number];
-                    let low_table =
-                        _mm256_broadcastsi128_si256(_mm_loadu_si128(low_table.as_ptr().cast()));
-                    let high_table =
-                        _mm256_broadcastsi128_si256(_mm_loadu_si128(high_table.as_ptr().cast()));
+                    let low_table = _mm256_broadcastsi128_si256(_mm_loadu_si128(low_table.as_ptr().cast()));
+                    let high_table = _mm256_broadcastsi128_si256(_mm_loadu_si128(high_table.as_ptr().cast()));
                     for ((sum, low), high) in sums.iter_mut().zip(low).zip([first, second]) {
                         let product = _mm256_xor_si256(
                             _mm256_shuffle_epi8(low_table, low),

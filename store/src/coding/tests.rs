@@ -51,9 +51,8 @@ fn the_fast_way_and_the_slow_one_agree() {
         mix::mix(&rows, &inputs, &mut outputs, 0..bytes);
         assert!(fast == slow, "{bytes} bytes");
         for at in 0..bytes {
-            let byte = (0..5).fold(0, |sum, input| {
-                sum ^ field::multiply(rows[6][input].element, inputs[input][at])
-            });
+            let byte =
+                (0..5).fold(0, |sum, input| sum ^ field::multiply(rows[6][input].element, inputs[input][at]));
             assert_eq!(fast[6][at], byte);
         }
     }
