@@ -29,6 +29,7 @@ mod scan;
 mod settle;
 mod sync;
 mod table;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,6 +51,7 @@ pub use incoming::{FragmentReceiver, GroupOutcome};
 pub use reader::FragmentReader;
 pub use table::KeptManifest;
 use table::Shelf;
+pub(crate) use verify::ToVerify;
 
 /// A sheet as it is kept: what it says, and the bytes in which its maker has signed it. Whoever gives it has checked the
 /// signature, and that the bytes say the same; the store looks at neither.

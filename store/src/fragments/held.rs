@@ -167,6 +167,12 @@ impl Inner {
         FragmentError::Damaged { id }
     }
 
+    /// Whether a record that was found to be damaged was not dropped meanwhile.
+    pub(super) fn is_held(&self, service: &ServiceName, (key, place): &(Key, Place)) -> bool {
+        let known = self.shelves().get(service).is_some_and(|shelf| shelf.records.get(key) == Some(place));
+        known && (self.lock.is_some() || !self.is_dropped(service, place))
+    }
+
     /// Whether its keeper has dropped a record that this process only looks at.
     fn is_dropped(&self, service: &ServiceName, place: &Place) -> bool {
         let path = self.shared.layout.segment(service, place.segment);

@@ -12,6 +12,7 @@ mod double_faults;
 mod following;
 mod following_keys;
 mod format;
+mod fragments;
 mod full_disk;
 mod index_memory;
 mod keeping;
