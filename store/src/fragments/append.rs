@@ -180,7 +180,7 @@ impl Inner {
         if current.marked || current.synced < current.end {
             return;
         }
-        let mark = Header::mark(current.end).encode(current.salt, current.end);
+        let mark = Header::mark(current.end, 0).encode(current.salt, current.end);
         // Without it the next opening reads the last records whole.
         if let Err(error) = current.file.write_at(current.end, &mark) {
             let path = self.shared.layout.segment(service, current.number);

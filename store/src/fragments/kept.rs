@@ -175,15 +175,20 @@ impl Inner {
     }
 }
 
-/// Reads what is kept of a service.
+/// Reads what is kept of a service. Who keeps it makes sure that it lasts.
 pub(super) fn read(
     shared: &Shared,
     service: &ServiceName,
+    keeps: bool,
     shelf: &mut Shelf,
     bad: &mut Vec<BadFile>,
 ) -> Result<(), Fault> {
     let folder = shared.layout.kept_manifests(service);
-    for entry in list(shared.disk.as_ref(), &folder)?.unwrap_or_default() {
+    let Some(entries) = list(shared.disk.as_ref(), &folder)? else { return Ok(()) };
+    if keeps {
+        shared.disk.sync_folder(&folder).during("sync", &folder)?;
+    }
+    for entry in entries {
         let Some(id) = Layout::parse_manifest(&entry.name) else { continue };
         let path = folder.join(&entry.name);
         match read_manifest(shared.disk.as_ref(), &path, id) {

@@ -100,7 +100,7 @@ fn open_shelf(
 ) -> Result<Shelf, FragmentError> {
     let (disk, layout) = (shared.disk.as_ref(), &shared.layout);
     let mut shelf = Shelf::default();
-    kept::read(shared, service, &mut shelf, bad)?;
+    kept::read(shared, service, keeps, &mut shelf, bad)?;
     let folder = layout.fragments_of(service);
     let entries = list(disk, &folder)?.unwrap_or_default();
     let mut numbers: Vec<u32> =
@@ -109,6 +109,12 @@ fn open_shelf(
     let mut doubles = Vec::new();
     for number in &numbers {
         match open_segment(shared, service, *number, keeps, bad) {
+            // Nothing of it counts. It is gone for good, or what an earlier sync has lost might be found again.
+            Ok((records, Some(_))) if records.is_empty() => {
+                let path = layout.segment(service, *number);
+                disk.remove(&path).during("remove", &path)?;
+                shelf.current = None;
+            }
             Ok((records, current)) => {
                 shelf.segments.insert(*number, records.len());
                 for record in records {
@@ -116,20 +122,20 @@ fn open_shelf(
                 }
                 shelf.current = current;
             }
+            // Whoever keeps them has removed it in this moment.
+            Err(Fault::Damaged { path, .. }) if !keeps && disk.stamp(&path).is_err() => {}
             // It stays: what can't be read now may be readable again.
             Err(Fault::Damaged { path, reason }) => {
                 bad.push(BadFile { path, reason });
                 shelf.segments.insert(*number, usize::MAX);
                 shelf.current = None;
             }
-            // Whoever keeps them has removed it in this moment.
-            Err(Fault::Disk { source, .. }) if !keeps && source.kind() == io::ErrorKind::NotFound => {}
             Err(fault) => return Err(fault.into()),
         }
     }
-    // Names may be there that have not lasted.
-    shelf.new_names = keeps;
     if keeps {
+        // Names may be there that have not lasted.
+        disk.sync_folder(&folder).during("sync", &folder)?;
         drop_doubles(shared, service, &mut shelf, doubles)?;
         find_parts(shared, service, &mut shelf)?;
     }
@@ -147,10 +153,11 @@ fn open_segment(
     let path = shared.layout.segment(service, number);
     let file = shared.disk.open(&path, keeps).map_err(|error| Fault::reading(&path, error))?;
     let mut scanned = scan(&path, file.as_ref())?;
-    for place in &scanned.damaged {
-        bad.push(BadFile { path: path.clone(), reason: format!("what begins at byte {place} is damaged") });
+    for gap in scanned.damaged() {
+        let reason = format!("what begins at byte {} is damaged", gap.start);
+        bad.push(BadFile { path: path.clone(), reason });
     }
-    let is_whole = scanned.damaged.is_empty();
+    let is_whole = scanned.damaged().next().is_none();
     if keeps {
         settle(&path, file.as_ref(), &mut scanned)?;
     }
@@ -159,7 +166,7 @@ fn open_segment(
         file: file.into(),
         salt: scanned.salt,
         end: scanned.end,
-        synced: scanned.end,
+        synced: scanned.synced,
         marked: scanned.marked,
     });
     let mut records = scanned.records;

@@ -46,6 +46,9 @@ pub(crate) fn read_segment_header(header: &[u8; SEGMENT_HEADER_BYTES]) -> Result
     Ok(Salt(salt))
 }
 
+/// Most bytes without meaning behind a mark: a segment has fewer.
+const MARK_BYTES_MAX: u64 = 1 << 40;
+
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -53,7 +56,7 @@ pub(crate) enum Kind {
     Fragment,
     /// A sheet alone.
     Sheet,
-    /// Nothing but what was on the disk when it was written.
+    /// Nothing but what was on the disk when it was written, and bytes without meaning, if any.
     Mark,
 }
 
@@ -140,8 +143,8 @@ impl Header {
         }
     }
 
-    /// A mark.
-    pub(crate) fn mark(synced: u64) -> Self {
+    /// A mark, with so many bytes without meaning behind it.
+    pub(crate) fn mark(synced: u64, bytes: u64) -> Self {
         Self {
             kind: Kind::Mark,
             index: 0,
@@ -149,7 +152,7 @@ impl Header {
             pack: PackRef { id: PackId::from_bytes([0; 32]), bytes: 0 },
             fragment: FragmentId::from_bytes([0; 32]),
             sheet_bytes: 0,
-            fragment_bytes: 0,
+            fragment_bytes: bytes,
             sheet_check: [0; 16],
             synced,
         }
@@ -163,7 +166,7 @@ impl Header {
     /// Bytes of the list of groups, which a fragment of one group has none of.
     pub(crate) fn groups_bytes(&self) -> u64 {
         let groups = group_count(self.fragment_bytes) as u64;
-        if groups > 1 { groups * 32 } else { 0 }
+        if groups > 1 && self.kind == Kind::Fragment { groups * 32 } else { 0 }
     }
 
     /// Where the list of groups begins, behind the sheet, in a record that begins here.
@@ -230,7 +233,7 @@ impl Header {
     /// Whoever wrote it keeps to this; one that does not would only waste memory.
     fn is_sound(&self) -> bool {
         if self.kind == Kind::Mark {
-            return self.sheet_bytes == 0 && self.fragment_bytes == 0;
+            return self.sheet_bytes == 0 && self.fragment_bytes <= MARK_BYTES_MAX;
         }
         self.cut.check().is_ok()
             && self.pack.bytes <= sustain_proto::limits::PACK_BYTES_MAX
@@ -292,7 +295,8 @@ mod tests {
             assert_eq!(Header::decode(SALT, 1_000, &bytes), None, "byte {at}");
         }
         assert_eq!(header.groups_bytes(), 3 * 32);
-        let mark = Header::mark(77);
+        let mark = Header::mark(77, 16);
+        assert_eq!(mark.record_bytes(), 160);
         assert_eq!(Header::decode(SALT, 8, &mark.encode(SALT, 8)), Some((mark, State::Here)));
     }
 

@@ -1,6 +1,7 @@
 //! Reading a segment: which records it has, where it ends, and what in it is damaged. Changes nothing.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::record::{
@@ -16,6 +17,13 @@ pub(crate) struct Found {
     pub(crate) place: u64,
     pub(crate) header: Header,
     pub(crate) state: State,
+}
+
+impl Scanned {
+    /// Gaps in what was on the disk once: it is damaged. Other gaps were never acknowledged.
+    pub(crate) fn damaged(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.gaps.iter().filter(|gap| gap.start < self.synced)
+    }
 }
 
 impl Found {
@@ -39,7 +47,7 @@ pub(crate) struct Scanned {
     /// Bytes of the file.
     pub(crate) bytes: u64,
     /// Places where something was and can't be read, though what is behind them can.
-    pub(crate) damaged: Vec<u64>,
+    pub(crate) gaps: Vec<Range<u64>>,
 }
 
 /// What is read at a time when a record is looked for.
@@ -60,7 +68,7 @@ pub(crate) fn scan(path: &Path, file: &dyn DiskFile) -> Result<Scanned, Fault> {
         end: start,
         marked: true,
         bytes,
-        damaged: Vec::new(),
+        gaps: Vec::new(),
     };
     let mut at = start;
     while at < bytes {
@@ -68,7 +76,7 @@ pub(crate) fn scan(path: &Path, file: &dyn DiskFile) -> Result<Scanned, Fault> {
             Some(record) => record,
             None => match search(file, salt, at, bytes).map_err(reading)? {
                 Some(record) => {
-                    scanned.damaged.push(at);
+                    scanned.gaps.push(at..record.place);
                     record
                 }
                 None => break,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sustain_proto::ServiceName;
 
-use super::record::{STATE_AT, State};
+use super::record::{Header, RECORD_HEADER_BYTES, STATE_AT, State};
 use super::scan::{Found, Scanned};
 use super::table::{Place, Shelf};
 use crate::Fault;
@@ -16,43 +16,43 @@ use crate::store::Shared;
 /// Cuts off what was not written whole. What was is written once more: it may be in the system's memory only, and a
 /// sync that has failed before would not fail again.
 pub(super) fn settle(path: &Path, file: &dyn DiskFile, scanned: &mut Scanned) -> Result<(), Fault> {
-    let doubtful = scanned.records.iter().position(|record| record.place >= scanned.synced);
-    let doubtful = scanned.records.split_off(doubtful.unwrap_or(scanned.records.len()));
-    let mut changed = false;
-    let mut whole = Vec::new();
-    for mut record in doubtful {
-        if record.state >= State::Dropped {
-            whole.push(record);
-            continue;
-        }
-        match check_record(path, file, &record) {
-            Ok(()) => {
-                rewrite(path, file, &record)?;
-                changed = true;
-            }
-            Err(Fault::Damaged { .. }) => {
-                write_state(path, file, record.place, State::Aside)?;
-                record.state = State::Aside;
-                changed = true;
-            }
+    let is_known = |record: &Found| record.place < scanned.synced;
+    let known = scanned.records.iter().take_while(|record| is_known(record)).count();
+    let mut doubtful = scanned.records.split_off(known);
+    for record in doubtful.iter_mut().filter(|record| record.state < State::Dropped) {
+        match check_record(path, file, record) {
+            Ok(()) => rewrite(path, file, record)?,
+            Err(Fault::Damaged { .. }) => record.state = State::Aside,
             Err(fault) => return Err(fault),
         }
-        whole.push(record);
+    }
+    let gaps = scanned.gaps.iter().filter(|gap| gap.start >= scanned.synced).cloned();
+    let gaps: Vec<_> = gaps.collect();
+    if doubtful.is_empty() && scanned.bytes == scanned.end {
+        return Ok(());
     }
     // Of a power cut in the middle of writing, the last ones are damaged.
-    while whole.last().is_some_and(|record| record.state == State::Aside) {
-        let Some(record) = whole.pop() else { break };
-        scanned.end = record.place;
-        scanned.marked = false;
+    let whole = doubtful.iter().rposition(|record| record.state != State::Aside).map_or(0, |last| last + 1);
+    doubtful.truncate(whole);
+    if !(doubtful.is_empty() && scanned.marked) {
+        let end = doubtful.last().or(scanned.records.last()).map_or(scanned.synced, Found::end);
+        (scanned.end, scanned.marked) = (end.max(scanned.synced), false);
     }
-    scanned.records.append(&mut whole);
-    if scanned.bytes > scanned.end && scanned.damaged.is_empty() {
+    for record in doubtful.iter().filter(|record| record.state == State::Aside) {
+        write_state(path, file, record.place, State::Aside)?;
+    }
+    for gap in gaps.iter().filter(|gap| gap.end <= scanned.end) {
+        // Something was to be here, and is not: the next one to read this is not to look for it.
+        let bytes = (gap.end - gap.start).saturating_sub(RECORD_HEADER_BYTES as u64);
+        let mark = Header::mark(scanned.synced, bytes).encode(scanned.salt, gap.start);
+        file.write_at(gap.start, &mark).during("write", path)?;
+    }
+    scanned.records.append(&mut doubtful);
+    if scanned.bytes > scanned.end && scanned.damaged().next().is_none() {
         file.set_bytes(scanned.end).during("cut", path)?;
-        changed = true;
     }
-    if changed {
-        file.sync().during("sync", path)?;
-    }
+    file.sync().during("sync", path)?;
+    scanned.synced = scanned.synced.max(scanned.end);
     Ok(())
 }
 
@@ -87,8 +87,9 @@ pub(super) fn drop_doubles(
     for place in doubles {
         let path = shared.layout.segment(service, place.segment);
         let file = shared.disk.open(&path, true).during("open", &path)?;
-        // Without a sync: whoever finds it again drops it again.
         write_state(&path, file.as_ref(), place.at, State::Dropped)?;
+        // Or it would be found again when the other one was dropped.
+        file.sync().during("sync", &path)?;
         shelf.release(place.segment);
     }
     Ok(())

@@ -13,6 +13,7 @@ mod following;
 mod following_keys;
 mod format;
 mod fragments;
+mod fragments_crash;
 mod full_disk;
 mod index_memory;
 mod keeping;
