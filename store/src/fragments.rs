@@ -53,8 +53,8 @@ pub use table::KeptManifest;
 use table::Shelf;
 pub(crate) use verify::ToVerify;
 
-/// A sheet as it is kept: what it says, and the bytes in which its maker has signed it. Whoever gives it has checked the
-/// signature, and that the bytes say the same; the store looks at neither.
+/// A sheet as it is kept: what it says, and the bytes in which its maker has signed it. Whoever gives it has checked
+/// the signature, and that the bytes say the same; the store looks at neither.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSheet {
     /// What it says.

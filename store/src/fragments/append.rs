@@ -30,13 +30,16 @@ impl Appended {
     }
 }
 
+/// Fills a buffer from an offset of a fragment.
+pub(super) type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), Fault> + 'a;
+
 /// What is appended.
 pub(super) struct Record<'a> {
     pub(super) sheet: &'a StoredSheet,
     pub(super) index: Option<u8>,
     pub(super) list: Option<&'a GroupList>,
     /// Gives the fragment's bytes.
-    pub(super) read: &'a dyn Fn(u64, &mut [u8]) -> Result<(), Fault>,
+    pub(super) read: &'a ReadAt<'a>,
     pub(super) from_part: bool,
 }
 

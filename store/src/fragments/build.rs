@@ -101,8 +101,8 @@ impl PackBuilder {
         self.gather.add_coming(index, list)
     }
 
-    /// Takes a group of a fragment that was added, if its bytes are the right ones, and decodes what can be decoded. From
-    /// several threads, in any order.
+    /// Takes a group of a fragment that was added, if its bytes are the right ones, and decodes what can be decoded.
+    /// From several threads, in any order.
     ///
     /// # Errors
     /// If the fragment was not added, or the disk is full or fails.

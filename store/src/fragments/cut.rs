@@ -31,8 +31,8 @@ struct Window {
 }
 
 impl Store {
-    /// Cuts a pack that is here: gives those fragments that are wanted to the sink, and returns the sheet that names all.
-    /// The pack is compared with its id on the way.
+    /// Cuts a pack that is here: gives those fragments that are wanted to the sink, and returns the sheet that names
+    /// all. The pack is compared with its id on the way.
     ///
     /// # Errors
     /// If the pack is not here, is damaged (which sets it aside), or the sink fails.

@@ -1,5 +1,5 @@
-//! Dropping: what no kept manifest and no snapshot lists goes. First it is said in the records, and synced; then the room
-//! is freed. So a power cut leaves each record whole or dropped.
+//! Dropping: what no kept manifest and no snapshot lists goes. First it is said in the records, and synced; then the
+//! room is freed. So a power cut leaves each record whole or dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! Manifests that are kept whether their packs are here or not: so that every node knows of every snapshot, and of which
+//! Manifests that are kept whether their packs are here or not: so that every node knows of every snapshot, and which
 //! fragments are needed.
 
 use std::collections::{BTreeMap, BTreeSet};

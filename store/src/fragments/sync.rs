@@ -15,10 +15,19 @@ use crate::disk::DiskFile;
 use crate::error::DiskContext;
 use crate::parallel::all_at_once;
 
+/// A segment that was appended to, and where it ended when it was taken to be synced.
+struct Written {
+    service: ServiceName,
+    number: u32,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    end: u64,
+}
+
 /// What one sync is about.
 #[derive(Default)]
 struct Batch {
-    files: Vec<(ServiceName, u32, PathBuf, Arc<dyn DiskFile>, u64)>,
+    files: Vec<Written>,
     folders: Vec<PathBuf>,
     services: Vec<ServiceName>,
     pending: BTreeMap<ServiceName, BTreeMap<Key, Pending>>,
@@ -52,7 +61,7 @@ impl Inner {
     pub(super) fn sync_all(&self) -> Result<(), Fault> {
         let batch = self.take_batch();
         let disk = self.shared.disk.as_ref();
-        let outcome = all_at_once(&batch.files, |(_, _, path, file, _)| file.sync().during("sync", path))
+        let outcome = all_at_once(&batch.files, |written| written.file.sync().during("sync", &written.path))
             .and_then(|()| {
                 all_at_once(&batch.folders, |folder| disk.sync_folder(folder).during("sync", folder))
             });
@@ -77,9 +86,13 @@ impl Inner {
             }
             for current in shelf.full.iter().chain(&shelf.current) {
                 if current.synced < current.end && !current.marked {
-                    let path = self.shared.layout.segment(service, current.number);
-                    let file = current.file.clone();
-                    batch.files.push((service.clone(), current.number, path, file, current.end));
+                    batch.files.push(Written {
+                        service: service.clone(),
+                        number: current.number,
+                        path: self.shared.layout.segment(service, current.number),
+                        file: current.file.clone(),
+                        end: current.end,
+                    });
                 }
             }
             // One that is made from now on is the next sync's.
@@ -95,7 +108,7 @@ impl Inner {
     fn finish(&self, batch: Batch) {
         let mut parts = Vec::new();
         let mut shelves = self.shelves();
-        for (service, number, _, _, end) in &batch.files {
+        for Written { service, number, end, .. } in &batch.files {
             let Some(shelf) = shelves.get_mut(service) else { continue };
             for current in shelf.full.iter_mut().chain(&mut shelf.current) {
                 if current.number == *number {

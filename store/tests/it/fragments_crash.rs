@@ -1,5 +1,6 @@
 //! A failing call, or a power cut, at every single call of a script that keeps, receives and drops fragments: what was
-//! acknowledged is there bit for bit, nothing wrong is given out, and all works on. `SUSTAIN_CRASH_SEEDS` as in `crash`.
+//! acknowledged is there bit for bit, nothing wrong is given out, and all works on. `SUSTAIN_CRASH_SEEDS` is as in
+//! `crash`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
