@@ -1,7 +1,7 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack,
+//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack, incoming/<id>.pack,
 //! manifests/<id>.manifest, pins/NAME, processes/, tmp/, reserve}`. Packs and manifests are the truth; the journal
 //! holds only what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync,
 //! rename, sync the folder; then one entry of the journal.
@@ -33,6 +33,7 @@ mod growth;
 mod holds;
 mod id_table;
 mod import;
+mod incoming;
 mod index_parts;
 mod ingest;
 mod join;
@@ -73,6 +74,7 @@ mod rebase;
 mod rebase_error;
 mod rebase_report;
 mod receive;
+mod receive_groups;
 mod recent;
 mod replace;
 mod reserve;
@@ -121,6 +123,7 @@ pub use rebase::{PreparedRebase, RebaseOptions};
 pub use rebase_error::RebaseError;
 pub use rebase_report::RebaseReport;
 pub use receive::PackReceiver;
+pub use receive_groups::{GroupReceiver, Received};
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;

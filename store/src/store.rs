@@ -13,6 +13,7 @@ use crate::database::Database;
 use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::gate::Gates;
+use crate::incoming::Incoming;
 use crate::key::write_note;
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) directories: DirectoryCache,
     pub(crate) blocks: BlockCache,
     pub(crate) recents: Recents,
+    pub(crate) incoming: Incoming,
     // Takes the process off the list when the last handle is dropped.
     pub(crate) pins: Pins,
     pub(crate) gates: Arc<Gates>,
