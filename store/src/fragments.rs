@@ -47,7 +47,7 @@ pub use cut_reader::CutReader;
 pub use drop::FragmentsFreed;
 pub use error::FragmentError;
 pub use held::{FragmentUsage, HeldFragment};
-pub use incoming::{FragmentReceiver, GroupOutcome};
+pub use incoming::FragmentReceiver;
 pub use reader::FragmentReader;
 pub use table::KeptManifest;
 use table::Shelf;

@@ -66,6 +66,15 @@ impl Layout {
         self.aside().join(format!("{id}{PACK_SUFFIX}"))
     }
 
+    /// What came so far of packs that are received group by group.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    pub(crate) fn incoming_pack(&self, id: &PackId) -> PathBuf {
+        self.incoming().join(format!("{id}{PACK_SUFFIX}"))
+    }
+
     /// Why a pack was set aside.
     pub(crate) fn aside_reason(&self, id: &PackId) -> PathBuf {
         self.aside().join(format!("{id}{REASON_SUFFIX}"))

@@ -1,7 +1,7 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack,
+//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack, incoming/<id>.pack,
 //! manifests/<id>.manifest, pins/NAME, processes/, tmp/, reserve}`. Packs and manifests are the truth; the journal
 //! holds only what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync,
 //! rename, sync the folder; then one entry of the journal.
@@ -35,6 +35,7 @@ mod growth;
 mod holds;
 mod id_table;
 mod import;
+mod incoming;
 mod index_parts;
 mod ingest;
 mod join;
@@ -75,6 +76,7 @@ mod rebase;
 mod rebase_error;
 mod rebase_report;
 mod receive;
+mod receive_groups;
 mod recent;
 mod replace;
 mod reserve;
@@ -108,8 +110,7 @@ pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
 pub use fragments::{
     Appended, CutReader, FragmentBuilder, FragmentError, FragmentReader, FragmentReceiver, FragmentSink,
-    FragmentUsage, Fragments, FragmentsFreed, GroupOutcome, HeldFragment, KeptManifest, PackBuilder,
-    StoredSheet,
+    FragmentUsage, Fragments, FragmentsFreed, HeldFragment, KeptManifest, PackBuilder, StoredSheet,
 };
 pub use holds::Reason;
 pub use import::ImportError;
@@ -129,6 +130,7 @@ pub use rebase::{PreparedRebase, RebaseOptions};
 pub use rebase_error::RebaseError;
 pub use rebase_report::RebaseReport;
 pub use receive::PackReceiver;
+pub use receive_groups::{GroupReceiver, Received};
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;

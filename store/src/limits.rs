@@ -92,6 +92,9 @@ pub const WRITE_BACK_EVERY: std::time::Duration = std::time::Duration::from_mill
 /// the directories of a 32 GiB memory of which half is in use.
 pub const DIRECTORY_CACHE_RECORDS_MAX: usize = 1 << 20;
 
+/// Files of packs that come group by group from which on those that nobody receives are removed.
+pub const INCOMING_FILES_MAX: usize = 256;
+
 /// Most packs that were received but that no imported manifest lists yet. Past it the oldest are
 /// dropped and would be fetched again. A base's and a delta's longest lists fit.
 pub const RECEIVED_PACKS_MAX: usize = 2 * sustain_proto::limits::MANIFEST_PACKS_MAX;

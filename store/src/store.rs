@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::error::DiskContext;
 use crate::fragments::Inner as FragmentsOpen;
 use crate::gate::Gates;
+use crate::incoming::Incoming;
 use crate::key::write_note;
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) recents: Recents,
     pub(crate) codes: Codes,
     pub(crate) fragments: Mutex<Weak<FragmentsOpen>>,
+    pub(crate) incoming: Incoming,
     // Takes the process off the list when the last handle is dropped.
     pub(crate) pins: Pins,
     pub(crate) gates: Arc<Gates>,

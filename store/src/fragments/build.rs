@@ -8,11 +8,11 @@ use sustain_proto::{FragmentId, GroupHasher, GroupList, PackRef, Sheet};
 
 use super::append::{Appended, Record};
 use super::gather::{Gather, Scratch};
-use super::{FragmentError, Fragments, GroupOutcome, StoredSheet};
-use crate::PackReceiver;
+use super::{FragmentError, Fragments, StoredSheet};
 use crate::error::DiskContext;
 use crate::publish::{TemporaryFile, new_name};
 use crate::store::Store;
+use crate::{PackReceiver, Received};
 
 /// A pack that is made of its fragments. What came of these is kept when it is dropped before its end.
 pub struct PackBuilder {
@@ -106,9 +106,9 @@ impl PackBuilder {
     ///
     /// # Errors
     /// If the fragment was not added, or the disk is full or fails.
-    pub fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<GroupOutcome, FragmentError> {
+    pub fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
         let outcome = self.gather.write(index, group, bytes)?;
-        if outcome == GroupOutcome::New {
+        if outcome == Received::New {
             // If another thread is decoding, it does this, too, or whoever comes next.
             if let Ok(mut done) = self.done.try_lock() {
                 self.decode(&mut done)?;
@@ -181,9 +181,9 @@ impl FragmentBuilder {
     ///
     /// # Errors
     /// As there.
-    pub fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<GroupOutcome, FragmentError> {
+    pub fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
         let outcome = self.gather.write(index, group, bytes)?;
-        if outcome == GroupOutcome::New {
+        if outcome == Received::New {
             if let Ok(mut done) = self.done.try_lock() {
                 self.decode(&mut done)?;
             }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::{GroupList, Sheet};
 
-use super::incoming::{GroupOutcome, Part};
+use super::incoming::Part;
 use super::reader::FragmentReader;
 use super::{FragmentError, Inner};
+use crate::Received;
 use crate::coding::{Code, Recipe};
 
 enum Source {
@@ -87,11 +88,11 @@ impl Gather {
         Ok(here)
     }
 
-    pub(super) fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<GroupOutcome, FragmentError> {
+    pub(super) fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
         let source = self.sources().get(&index).cloned();
         match source.as_deref() {
             Some(Source::Coming(part)) => part.write(group, bytes),
-            Some(Source::Held(_)) => Ok(GroupOutcome::Known),
+            Some(Source::Held(_)) => Ok(Received::Known),
             None => Err(FragmentError::NoIndex { index, total: self.sheet.cut.total }),
         }
     }

@@ -14,18 +14,7 @@ use super::append::{Appended, Record, named};
 use super::{FragmentError, Fragments, Inner, StoredSheet};
 use crate::disk::DiskFile;
 use crate::error::DiskContext;
-use crate::{Fault, limits};
-
-/// What became of a group that was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupOutcome {
-    /// It is here now.
-    New,
-    /// It was here before, or another thread writes it.
-    Known,
-    /// It is not what the list says: whoever sent it lies, or the wire does.
-    Wrong,
-}
+use crate::{Fault, Received, limits};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
@@ -119,23 +108,23 @@ impl Part {
         self.file.read_at(offset, buf).map_err(|error| Fault::reading(&self.path, error))
     }
 
-    pub(super) fn write(&self, group: usize, bytes: &[u8]) -> Result<GroupOutcome, FragmentError> {
+    pub(super) fn write(&self, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
         if self.lock().get(group) == Some(&Group::Here) {
-            return Ok(GroupOutcome::Known);
+            return Ok(Received::Known);
         }
         if !self.list.verify(group, bytes) {
-            return Ok(GroupOutcome::Wrong);
+            return Ok(Received::Wrong);
         }
         match self.lock().get_mut(group) {
             Some(state @ Group::Lacking) => *state = Group::Written,
-            _ => return Ok(GroupOutcome::Known),
+            _ => return Ok(Received::Known),
         }
         let written = self.file.write_at(self.list.range(group).start, bytes);
         if let Some(state) = self.lock().get_mut(group) {
             *state = if written.is_ok() { Group::Here } else { Group::Lacking };
         }
         written.during("write", &self.path)?;
-        Ok(GroupOutcome::New)
+        Ok(Received::New)
     }
 
     fn lacking(&self) -> usize {
@@ -207,7 +196,7 @@ impl FragmentReceiver {
     ///
     /// # Errors
     /// If the disk is full or fails.
-    pub fn write(&self, group: usize, bytes: &[u8]) -> Result<GroupOutcome, FragmentError> {
+    pub fn write(&self, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
         self.part.write(group, bytes)
     }
 

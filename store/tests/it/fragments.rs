@@ -7,8 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use sustain_proto::{Cut, FragmentId, GroupHasher, GroupList, PackId, PackRef, Sheet, SnapshotId};
 use sustain_store::{
-    Depth, ErrorKind, FragmentError, Fragments, GroupOutcome, NoProgress, Pace, Store, StoredSheet,
-    VerifyOptions,
+    Depth, ErrorKind, FragmentError, Fragments, NoProgress, Pace, Received, Store, StoredSheet, VerifyOptions,
 };
 
 use crate::common::*;
@@ -84,11 +83,11 @@ fn a_pack_is_cut_built_again_and_imported() {
     }
     let (one, other) = (&whole.fragments[6], &whole.fragments[1]);
     for ((group, bytes), (back, late)) in groups(one).zip(groups(other).rev()) {
-        assert_eq!(builder.write(6, group, bytes).unwrap(), GroupOutcome::New);
-        assert_eq!(builder.write(6, group, bytes).unwrap(), GroupOutcome::Known);
-        assert_eq!(builder.write(1, back, &vec![1; late.len()]).unwrap(), GroupOutcome::Wrong);
+        assert_eq!(builder.write(6, group, bytes).unwrap(), Received::New);
+        assert_eq!(builder.write(6, group, bytes).unwrap(), Received::Known);
+        assert_eq!(builder.write(1, back, &vec![1; late.len()]).unwrap(), Received::Wrong);
         assert!(!builder.is_whole().unwrap());
-        assert_eq!(builder.write(1, back, late).unwrap(), GroupOutcome::New);
+        assert_eq!(builder.write(1, back, late).unwrap(), Received::New);
     }
     assert_eq!(builder.decoded(), whole.pack.bytes);
     assert_eq!(builder.finish().unwrap(), whole.pack);
@@ -153,9 +152,9 @@ fn a_reception_goes_on_where_it_stopped() {
         let again = fragments.receive(whole.sheet.clone(), 4, list(bytes)).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::Busy);
         for (group, bytes) in groups(bytes).rev().step_by(2) {
-            assert_eq!(receiver.write(group, bytes).unwrap(), GroupOutcome::New);
+            assert_eq!(receiver.write(group, bytes).unwrap(), Received::New);
         }
-        assert_eq!(receiver.write(99, b"").unwrap(), GroupOutcome::Wrong);
+        assert_eq!(receiver.write(99, b"").unwrap(), Received::Wrong);
         assert!(matches!(receiver.finish(), Err(FragmentError::Incomplete { .. })));
     }
     drop(store);
@@ -165,7 +164,7 @@ fn a_reception_goes_on_where_it_stopped() {
     let here = receiver.here();
     assert!(here.iter().filter(|here| **here).count() >= here.len() / 2);
     for (group, bytes) in groups(bytes).filter(|(group, _)| !here[*group]) {
-        assert_eq!(receiver.write(group, bytes).unwrap(), GroupOutcome::New);
+        assert_eq!(receiver.write(group, bytes).unwrap(), Received::New);
     }
     let appended = receiver.finish().unwrap();
     fragments.sync(std::slice::from_ref(&appended)).unwrap();

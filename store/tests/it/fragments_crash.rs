@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use sustain_proto::{Cut, FragmentId, SnapshotId};
-use sustain_store::{ErrorKind, FragmentError, Fragments, Store};
+use sustain_store::{Appended, ErrorKind, FragmentError, Fragments, Store};
 
 use crate::common::*;
 use crate::fragments::{Whole, cut, groups, list, read};
@@ -94,6 +94,35 @@ const SCRIPT: [Step; 17] = [
     Step::Build(2, 0),
 ];
 
+fn packs(snapshot: usize) -> impl Iterator<Item = &'static Whole> {
+    OFFER.snapshots[snapshot].2.iter().map(|pack| &OFFER.packs[*pack])
+}
+
+fn receive(fragments: &Fragments, snapshot: usize, index: u8) -> Result<Vec<Appended>, FragmentError> {
+    let mut appended = Vec::new();
+    for whole in packs(snapshot) {
+        let bytes = &whole.fragments[usize::from(index)];
+        let receiver = fragments.receive(whole.sheet.clone(), index, list(bytes))?;
+        for (group, bytes) in groups(bytes).rev() {
+            receiver.write(group, bytes)?;
+        }
+        appended.push(receiver.finish()?);
+    }
+    Ok(appended)
+}
+
+fn build(fragments: &Fragments, snapshot: usize, index: u8) -> Result<Vec<Appended>, FragmentError> {
+    let mut appended = Vec::new();
+    for whole in packs(snapshot) {
+        match fragments.build_fragment(whole.sheet.clone(), index)?.finish() {
+            // Earlier steps have failed.
+            Err(FragmentError::Incomplete { .. }) => {}
+            other => appended.push(other?),
+        }
+    }
+    Ok(appended)
+}
+
 /// The store, and what it was told to keep.
 struct World {
     disk: Simulated,
@@ -127,36 +156,22 @@ impl World {
 
     fn step(&mut self, step: Step) -> Result<(), FragmentError> {
         let fragments = self.open()?;
-        let packs = |snapshot: usize| OFFER.snapshots[snapshot].2.iter().map(|pack| &OFFER.packs[*pack]);
-        let mut appended = Vec::new();
-        match step {
+        let appended = match step {
             Step::Keep(snapshot) => {
                 self.doubtful.insert(snapshot);
                 fragments.keep_manifests(std::slice::from_ref(&OFFER.snapshots[snapshot].1))?;
                 self.doubtful.remove(&snapshot);
                 self.kept.insert(snapshot);
+                Vec::new()
             }
             Step::Put(snapshot, indices) => {
-                for (whole, index) in
-                    packs(snapshot).flat_map(|whole| indices.iter().map(move |i| (whole, *i)))
-                {
-                    appended.push(fragments.put(
-                        &whole.sheet,
-                        index,
-                        &whole.fragments[usize::from(index)],
-                    )?);
-                }
+                let put = |(whole, index): (&Whole, &u8)| {
+                    fragments.put(&whole.sheet, *index, &whole.fragments[usize::from(*index)])
+                };
+                let all = packs(snapshot).flat_map(|whole| indices.iter().map(move |index| (whole, index)));
+                all.map(put).collect::<Result<_, _>>()?
             }
-            Step::Receive(snapshot, index) => {
-                for whole in packs(snapshot) {
-                    let bytes = &whole.fragments[usize::from(index)];
-                    let receiver = fragments.receive(whole.sheet.clone(), index, list(bytes))?;
-                    for (group, bytes) in groups(bytes).rev() {
-                        receiver.write(group, bytes)?;
-                    }
-                    appended.push(receiver.finish()?);
-                }
-            }
+            Step::Receive(snapshot, index) => receive(&fragments, snapshot, index)?,
             Step::Begin(snapshot, index) => {
                 for whole in packs(snapshot) {
                     let bytes = &whole.fragments[usize::from(index)];
@@ -165,17 +180,9 @@ impl World {
                         receiver.write(group, bytes)?;
                     }
                 }
+                Vec::new()
             }
-            Step::Build(snapshot, index) => {
-                for whole in packs(snapshot) {
-                    let builder = fragments.build_fragment(whole.sheet.clone(), index)?;
-                    match builder.finish() {
-                        // Earlier steps have failed.
-                        Err(FragmentError::Incomplete { .. }) => {}
-                        other => appended.push(other?),
-                    }
-                }
-            }
+            Step::Build(snapshot, index) => build(&fragments, snapshot, index)?,
             Step::Rebuild(snapshot) => {
                 for whole in packs(snapshot) {
                     match fragments.build_pack(&whole.sheet.sheet)?.finish() {
@@ -183,44 +190,54 @@ impl World {
                         other => assert_eq!(other?, whole.pack),
                     }
                 }
+                Vec::new()
             }
-            Step::Release(snapshots) => {
-                self.doubtful.extend(snapshots);
-                for snapshot in snapshots {
-                    self.kept.remove(snapshot);
-                }
-                // Also of manifests that could not be kept: nothing says that their packs are needed.
-                let kept = &self.kept;
-                let is_listed = |id: &FragmentId| {
-                    let mut packs = kept.iter().flat_map(|snapshot| packs(*snapshot));
-                    packs.any(|whole| whole.sheet.sheet.fragments.contains(id))
-                };
-                self.held.retain(is_listed);
-                let ids = snapshots.iter().map(|snapshot| OFFER.snapshots[*snapshot].0).collect();
-                match fragments.release(&ids) {
-                    Err(FragmentError::BaseNeeded { .. }) => return Ok(()),
-                    other => {
-                        let freed = other?;
-                        if freed.uncertain.is_empty() {
-                            let packs = snapshots.iter().flat_map(|snapshot| &OFFER.snapshots[*snapshot].2);
-                            self.dropped.extend(packs);
-                        }
-                    }
-                }
-                snapshots.iter().for_each(|snapshot| _ = self.doubtful.remove(snapshot));
+            Step::Release(snapshots) => return self.release(&fragments, snapshots),
+            Step::Reopen => {
+                self.open = None;
+                Vec::new()
             }
-            Step::Reopen => self.open = None,
+        };
+        if appended.is_empty() {
+            return Ok(());
         }
-        if !appended.is_empty() {
-            fragments.sync(&appended)?;
-            self.held.extend(appended.iter().map(sustain_store::Appended::fragment));
-            let given = |pack: &usize| {
-                let names = &OFFER.packs[*pack].sheet.sheet.fragments;
-                appended.iter().any(|appended| names.contains(&appended.fragment()))
-            };
-            self.dropped.retain(|pack| !given(pack));
-        }
+        fragments.sync(&appended)?;
+        self.held.extend(appended.iter().map(Appended::fragment));
+        let given = |pack: &usize| {
+            let names = &OFFER.packs[*pack].sheet.sheet.fragments;
+            appended.iter().any(|appended| names.contains(&appended.fragment()))
+        };
+        self.dropped.retain(|pack| !given(pack));
         Ok(())
+    }
+
+    fn release(&mut self, fragments: &Fragments, snapshots: &[usize]) -> Result<(), FragmentError> {
+        self.doubtful.extend(snapshots);
+        for snapshot in snapshots {
+            self.kept.remove(snapshot);
+        }
+        self.forget_unlisted();
+        let ids = snapshots.iter().map(|snapshot| OFFER.snapshots[*snapshot].0).collect();
+        let freed = match fragments.release(&ids) {
+            // An earlier release has failed.
+            Err(FragmentError::BaseNeeded { .. }) => return Ok(()),
+            other => other?,
+        };
+        if freed.uncertain.is_empty() {
+            self.dropped.extend(snapshots.iter().flat_map(|snapshot| &OFFER.snapshots[*snapshot].2));
+        }
+        snapshots.iter().for_each(|snapshot| _ = self.doubtful.remove(snapshot));
+        Ok(())
+    }
+
+    /// A sweep drops what no kept manifest lists, also one that could not be kept.
+    fn forget_unlisted(&mut self) {
+        let kept = &self.kept;
+        let is_listed = |id: &FragmentId| {
+            let mut packs = kept.iter().flat_map(|snapshot| packs(*snapshot));
+            packs.any(|whole| whole.sheet.sheet.fragments.contains(id))
+        };
+        self.held.retain(is_listed);
     }
 
     /// What must hold whenever it is open.
@@ -228,9 +245,8 @@ impl World {
         let fragments = self.open().unwrap_or_else(|error| panic!("{context}: {error}"));
         let name = service("mail");
         let held: BTreeSet<FragmentId> = fragments.held(&name).iter().map(|held| held.fragment).collect();
-        for id in self.held.difference(&held) {
-            panic!("{context}: {} is lost", id.short());
-        }
+        let lost: Vec<String> = self.held.difference(&held).map(FragmentId::short).collect();
+        assert!(lost.is_empty(), "{context}: {lost:?} are lost");
         for id in &held {
             let bytes = read(&fragments, id).unwrap_or_else(|error| panic!("{context}: {error}"));
             assert!(bytes == OFFER.expected[id], "{context}: {} is another one", id.short());
@@ -306,13 +322,7 @@ impl Run {
         let context = format!("{self:?}");
         // What was appended without an answer, and then dropped, may be found again, and goes with the next sweep.
         world.open().unwrap_or_else(|error| panic!("{context}: {error}")).sweep().unwrap();
-        world.held.retain(|id| {
-            world
-                .kept
-                .iter()
-                .flat_map(|s| &OFFER.snapshots[*s].2)
-                .any(|pack| OFFER.packs[*pack].sheet.sheet.fragments.contains(id))
-        });
+        world.forget_unlisted();
         world.check(&context);
         // It works on, and that lasts.
         for step in [Step::Keep(2), Step::Keep(3), Step::Put(2, &[2]), Step::Receive(3, 0), Step::Build(2, 0)]

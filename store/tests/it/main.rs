@@ -27,6 +27,7 @@ mod processes_ending;
 mod processes_killed;
 mod property;
 mod rebase;
+mod receive_groups;
 mod recent;
 mod replication;
 mod round_trip;
