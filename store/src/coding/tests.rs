@@ -27,14 +27,15 @@ fn all_of(code: &Code, shards: &[Vec<u8>]) -> Vec<Vec<u8>> {
     make(&code.recipe(&have, &want).unwrap(), &inputs, want.len())
 }
 
-/// What the format promises: if this changes, what was stored can't be read any more.
+/// What the format promises: if this changes, what was stored can't be read any more. Another implementation of
+/// the code, `reed-solomon-erasure`, makes the same.
 #[test]
 fn the_fragments_of_a_version_1_code_are_these() {
     let code = Code::new(&cut(3, 6));
-    let shards = [vec![1, 0, 0, 255], vec![0, 1, 0, 128], vec![0, 0, 1, 7]];
+    let shards = [vec![1, 0, 0, 255, 1], vec![0, 1, 0, 128, 2], vec![0, 0, 1, 7, 5]];
     let all = all_of(&code, &shards);
     assert_eq!(all[..3], shards);
-    assert_eq!(all[3..], [vec![1, 1, 1, 120], vec![15, 8, 6, 10], vec![14, 9, 6, 117]]);
+    assert_eq!(all[3..], [vec![1, 1, 1, 120, 6], vec![15, 8, 6, 10, 1], vec![14, 9, 6, 117, 2]]);
 }
 
 #[test]

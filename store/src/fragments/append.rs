@@ -1,7 +1,5 @@
 //! Appending: a record is written to the end of a segment. It counts when it was synced.
 
-use std::sync::Arc;
-
 use sustain_proto::limits::GROUP_BYTES;
 use sustain_proto::{FragmentId, GroupHasher, GroupList, ServiceName};
 
@@ -164,13 +162,16 @@ impl Inner {
         let path = self.shared.layout.segment(service, current.number);
         let (header, at) = (Header { synced: current.synced, ..header }, current.end);
         let found = Found { place: at, header, state: super::record::State::Here };
-        let outcome = write_record(current, &found, record, &path);
+        let file = current.file.clone();
+        let outcome = write_record(current.salt, &found, record, &mut |at, bytes| {
+            file.write_at(at, bytes).during("write", &path)
+        });
         if let Err(error) = outcome {
             // What was written of it is written over. If it can't be, the segment is left alone.
             if current.file.set_bytes(at).is_err() {
                 shelf.current = None;
             }
-            return Err(error);
+            return Err(error.into());
         }
         (current.end, current.marked) = (found.end(), false);
         let number = current.number;
@@ -195,14 +196,14 @@ impl Inner {
     }
 }
 
+/// Writes a record's bytes, part by part, each with its place.
 fn write_record(
-    current: &Current,
+    salt: Salt,
     found: &Found,
     record: &Record<'_>,
-    path: &std::path::Path,
-) -> Result<(), FragmentError> {
-    let file: &Arc<_> = &current.file;
-    let mut bytes = found.header.encode(current.salt, found.place).to_vec();
+    write: &mut dyn FnMut(u64, &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut bytes = found.header.encode(salt, found.place).to_vec();
     bytes.extend_from_slice(&record.sheet.bytes);
     record.list.into_iter().flat_map(GroupList::values).for_each(|value| bytes.extend_from_slice(value));
     let mut at = found.place;
@@ -217,13 +218,44 @@ fn write_record(
         if offset == fragment_bytes {
             bytes.resize((found.end() - at) as usize, 0);
         }
-        file.write_at(at, &bytes).during("write", path)?;
+        write(at, &bytes)?;
         at += bytes.len() as u64;
         bytes.clear();
         if offset == fragment_bytes {
             return Ok(());
         }
     }
+}
+
+/// A segment with a fragment and a mark, in memory.
+pub(crate) fn example(
+    salt: [u8; 16],
+    sheet: &StoredSheet,
+    index: u8,
+    fragment: &[u8],
+) -> Result<Vec<u8>, FragmentError> {
+    named(sheet, index)?;
+    let (salt, place) = (Salt(salt), SEGMENT_HEADER_BYTES as u64);
+    let mut segment = segment_header(salt).to_vec();
+    let mut hasher = GroupHasher::default();
+    hasher.update(fragment);
+    let list = hasher.finish();
+    let header = Header::of(&sheet.sheet, Some(index), &sheet.bytes, place);
+    let found = Found { place, header, state: super::record::State::Here };
+    let read = |offset: u64, buf: &mut [u8]| {
+        let start = fragment.len().min(offset as usize);
+        let end = fragment.len().min(start + buf.len());
+        buf[..end - start].copy_from_slice(&fragment[start..end]);
+        Ok(())
+    };
+    let record = Record { sheet, index: Some(index), list: Some(&list), read: &read, from_part: false };
+    write_record(salt, &found, &record, &mut |_, bytes| {
+        segment.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    let end = found.end();
+    segment.extend_from_slice(&Header::mark(end, 0).encode(salt, end));
+    Ok(segment)
 }
 
 const _: () = assert!(COPY_BYTES as u64 % GROUP_BYTES == 0);

@@ -177,6 +177,6 @@ pub(super) fn check_all<E: From<Fault>>(
 }
 
 /// Reads all of a record that was found.
-pub(super) fn check_record(path: &Path, file: &dyn DiskFile, record: &Found) -> Result<(), Fault> {
+pub(crate) fn check_record(path: &Path, file: &dyn DiskFile, record: &Found) -> Result<(), Fault> {
     check_all(path, file, &record.header, record.place, |_| Ok(()))
 }

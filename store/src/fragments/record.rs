@@ -253,6 +253,17 @@ fn part<const N: usize>(header: &[u8; RECORD_HEADER_BYTES], at: usize) -> [u8; N
     part
 }
 
+/// Makes the check of the first record that of its header, whatever that says.
+pub(crate) fn with_check(segment: &[u8]) -> Option<Vec<u8>> {
+    let (head, record) = segment.split_first_chunk::<SEGMENT_HEADER_BYTES>()?;
+    let salt = read_segment_header(head).ok()?;
+    let check = check(salt, SEGMENT_HEADER_BYTES as u64, record.get(..CHECK_AT)?);
+    let mut segment = segment.to_vec();
+    let at = SEGMENT_HEADER_BYTES + CHECK_AT;
+    segment.get_mut(at..at + check.len())?.copy_from_slice(&check);
+    Some(segment)
+}
+
 fn check(salt: Salt, place: u64, header: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&salt.0).update(&place.to_le_bytes()).update(header);
