@@ -57,8 +57,8 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// A cut in which each shard of an extent is one group, which is hashed and verified as a whole: twice as fast as one
-    /// whose shards lie across groups. None if such an extent is too large.
+    /// A cut in which each shard of an extent is one group, which is hashed and verified as a whole: twice as fast as
+    /// one whose shards lie across groups. None if such an extent is too large.
     #[must_use]
     pub const fn in_groups(needed: u8, total: u8) -> Option<Self> {
         let cut = Self { needed, total, extent_bytes: needed as u32 * limits::GROUP_BYTES as u32 };

@@ -196,12 +196,15 @@ impl Inner {
     }
 }
 
+/// Takes bytes for a place of a segment.
+type WriteAt<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Fault> + 'a;
+
 /// Writes a record's bytes, part by part, each with its place.
 fn write_record(
     salt: Salt,
     found: &Found,
     record: &Record<'_>,
-    write: &mut dyn FnMut(u64, &[u8]) -> Result<(), Fault>,
+    write: &mut WriteAt<'_>,
 ) -> Result<(), Fault> {
     let mut bytes = found.header.encode(salt, found.place).to_vec();
     bytes.extend_from_slice(&record.sheet.bytes);
