@@ -13,6 +13,7 @@ use super::table::{Place, Shelf};
 use super::{FragmentError, Fragments, Inner};
 use crate::Fault;
 use crate::error::DiskContext;
+use crate::store::Store;
 
 /// What was dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -64,6 +65,25 @@ impl Fragments {
     #[must_use]
     pub fn listed(&self, service: &ServiceName) -> Option<BTreeSet<PackId>> {
         self.0.listed(service)
+    }
+}
+
+impl Store {
+    /// Drops fragments that no kept manifest and no snapshot lists, or says which would go. None if there are none, or
+    /// another process keeps them, which does it by itself.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn sweep_fragments(&self, dry_run: bool) -> Result<Option<FragmentsFreed>, FragmentError> {
+        let Some(looked) = self.look_at_fragments()? else { return Ok(None) };
+        if dry_run {
+            return Ok(Some(looked.unlisted()));
+        }
+        drop(looked);
+        match self.fragments() {
+            Err(FragmentError::Busy { .. }) => Ok(None),
+            fragments => fragments?.sweep().map(Some),
+        }
     }
 }
 

@@ -153,7 +153,8 @@ impl Gather {
 
     /// Removes the files of what came: it is of use no more.
     pub(super) fn remove_parts(&self) {
-        for source in std::mem::take(&mut *self.sources()).into_values() {
+        let sources = std::mem::take(&mut *self.sources());
+        for source in sources.into_values() {
             if let Source::Coming(part) = &*source {
                 part.remove();
             }

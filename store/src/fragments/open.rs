@@ -106,6 +106,7 @@ fn open_shelf(
     let mut numbers: Vec<u32> =
         entries.iter().filter(|entry| !entry.folder).filter_map(|e| Layout::parse_segment(&e.name)).collect();
     numbers.sort_unstable();
+    shelf.last_number = numbers.last().copied().unwrap_or_default();
     let mut doubles = Vec::new();
     for number in &numbers {
         match open_segment(shared, service, *number, keeps, bad) {

@@ -86,6 +86,8 @@ pub(crate) struct Shelf {
     pub(crate) manifests: BTreeMap<SnapshotId, Arc<KeptManifest>>,
     /// Manifests that can't be read, and may list any pack.
     pub(crate) unreadable: BTreeSet<SnapshotId>,
+    /// The greatest number that a segment was given.
+    pub(crate) last_number: u32,
     /// The folder of manifests is there, and lasts.
     pub(crate) has_manifests: bool,
     pub(crate) current: Option<Current>,
@@ -130,8 +132,10 @@ impl Shelf {
         *needed == 0
     }
 
-    /// The number of the next segment.
-    pub(crate) fn next_number(&self) -> u32 {
-        self.segments.last_key_value().map_or(1, |(last, _)| last.saturating_add(1))
+    /// A number for the next segment, which none had: the file of one that was dropped may be about to be removed.
+    pub(crate) fn next_number(&mut self) -> u32 {
+        let known = self.segments.last_key_value().map_or(0, |(last, _)| *last);
+        self.last_number = self.last_number.max(known).saturating_add(1);
+        self.last_number
     }
 }

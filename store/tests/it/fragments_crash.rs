@@ -427,3 +427,28 @@ fn a_keeper_that_is_killed_at_any_call_loses_no_fragment_that_was_acknowledged()
         }
     }
 }
+
+/// One caller's sync has failed, and the next one's found nothing left to do: what the other had appended counted as
+/// held, and was lost with the next power cut.
+#[test]
+fn a_sync_that_failed_for_one_caller_is_told_to_the_other() {
+    let disk = Simulated::default();
+    let store = open(&disk).unwrap();
+    let fragments = store.fragments().unwrap();
+    let whole = &OFFER.packs[0];
+    let one = fragments.put(&whole.sheet, 0, &whole.fragments[0]).unwrap();
+    let other = fragments.put(&whole.sheet, 1, &whole.fragments[1]).unwrap();
+    disk.arm(1, Fault::Fail(EIO), 0);
+    assert!(fragments.sync(&[one]).is_err());
+    assert!(disk.struck());
+    assert!(matches!(fragments.sync(&[other]), Err(FragmentError::NotDurable { .. })));
+    assert_eq!(fragments.held(&service("mail")), []);
+    let again =
+        [0, 1].map(|index| fragments.put(&whole.sheet, index, &whole.fragments[index as usize]).unwrap());
+    fragments.sync(&again).unwrap();
+    drop((fragments, store));
+    disk.cut();
+    disk.restart(1);
+    let fragments = open(&disk).unwrap().fragments().unwrap();
+    assert_eq!(fragments.held(&service("mail")).len(), 2);
+}
