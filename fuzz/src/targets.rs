@@ -1,7 +1,9 @@
 //! The targets. Each checks what it can besides that nothing panics: what is read is written again as it was.
 
 use sustain_proto::wire::{Lane, Message, Request, Response};
-use sustain_proto::{FRAME_HEADER_BYTES, FrameHeader, Manifest, SnapshotIndex, decode_frame, encode_frame};
+use sustain_proto::{
+    FRAME_HEADER_BYTES, FrameHeader, Manifest, Sheet, SnapshotIndex, decode_frame, encode_frame,
+};
 
 /// A parser and its name, which is that of its folder in the corpus.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +19,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     target("pack", sustain_store::fuzzing::pack),
     target("directory", sustain_store::fuzzing::directory),
     target("block", sustain_store::fuzzing::block),
@@ -28,6 +30,8 @@ pub const TARGETS: [Target; 13] = [
     target("checked", sustain_store::fuzzing::checked),
     target("key-file", sustain_store::fuzzing::key_file),
     target("journal", sustain_store::fuzzing::journal),
+    target("segment", sustain_store::fuzzing::segment),
+    target("sheet", sheet),
     target("ext4", sustain_inspect::fuzzing::ext4),
     target("nbd", sustain_vmdriver::fuzzing::nbd),
     target("image-header", sustain_vmdriver::fuzzing::image_header),
@@ -44,6 +48,15 @@ fn index(bytes: &[u8]) {
     let again =
         |(_, encoded): (_, Vec<u8>)| SnapshotIndex::decode(&encoded).is_ok_and(|again| again == index);
     assert!(index.encode().is_ok_and(again));
+}
+
+/// What a peer says of a pack's fragments, and what is computed of it before it is believed.
+fn sheet(bytes: &[u8]) {
+    let Ok(sheet) = Sheet::decode(bytes) else { return };
+    if sheet.check().is_ok() {
+        assert!(sheet.cut.fragment_bytes(sheet.pack.bytes) <= sheet.pack.bytes.max(1));
+        assert!(sheet.encode().is_ok_and(|again| Sheet::decode(&again).is_ok_and(|again| again == sheet)));
+    }
 }
 
 /// A frame as it comes from a stream, of each lane.

@@ -12,12 +12,12 @@ use std::process::Command;
 use sustain_fuzz::TARGETS;
 use sustain_proto::wire::{Ballot, Heartbeat, Lane, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, NodeId, PinName, RegionName, ServiceName, SnapshotId, SnapshotIndex, Term, TermOrigin,
-    encode_frame,
+    ChunkId, Cut, FragmentId, NodeId, PackRef, PinName, RegionName, ServiceName, Sheet, SnapshotId,
+    SnapshotIndex, Term, TermOrigin, encode_frame,
 };
 use sustain_store::{
-    Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, VerifyOptions,
-    fuzzing,
+    Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, StoredSheet,
+    VerifyOptions, fuzzing,
 };
 
 type Seeds = BTreeMap<&'static str, Vec<Vec<u8>>>;
@@ -141,6 +141,21 @@ fn of_messages(seeds: &mut Seeds) {
     }
 }
 
+/// A sheet, and segments with a fragment of one group and one of two.
+fn of_fragments(seeds: &mut Seeds) {
+    for bytes in [9_000_usize, 140_000] {
+        let fragment = vec![3; bytes / 2];
+        let id = FragmentId::of(&fragment);
+        let pack = PackRef { id: sustain_proto::PackId::of(b"pack"), bytes: bytes as u64 };
+        let cut = Cut { needed: 2, total: 3, extent_bytes: 10_000 };
+        let sheet = Sheet { service: service(), pack, cut, fragments: vec![id; 3] };
+        let sheet = StoredSheet::unsigned(sheet).unwrap();
+        let segment = fuzzing::segment_of([7; 16], &sheet, 2, &fragment).unwrap();
+        seeds.entry("segment").or_default().push(segment);
+        seeds.entry("sheet").or_default().push(sheet.bytes);
+    }
+}
+
 fn of_an_index(seeds: &mut Seeds) {
     let mut index = SnapshotIndex::default();
     let chunks = (0..20_u64).map(|at| (at * 3, (at % 4 != 0).then(|| ChunkId::from_bytes([at as u8; 32]))));
@@ -213,6 +228,7 @@ fn every_target_takes_what_comes_from_real_files() {
     of_a_store(&mut seeds);
     of_messages(&mut seeds);
     of_an_index(&mut seeds);
+    of_fragments(&mut seeds);
     of_clients(&mut seeds);
     let writes = std::env::var_os("SUSTAIN_WRITE_FIXTURE").is_some();
     if let Err(error) = of_a_file_system(&mut seeds) {

@@ -23,6 +23,8 @@ pub(crate) fn name(request: &Request) -> &'static str {
         Request::GetManifest { .. } => "a request for a manifest",
         Request::HavePacks { .. } => "a question about packs",
         Request::GetPack { .. } => "a request for a pack",
+        Request::GetGroups { .. } => "a request for lists of groups",
+        Request::GetRanges { .. } => "a request for ranges of pieces",
         Request::Connect { .. } => "a connection to a service",
     }
 }

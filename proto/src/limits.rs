@@ -78,6 +78,22 @@ pub const CONTROL_SNAPSHOTS_MAX: usize = 256;
 /// snapshots, and no more are given up. A guess.
 pub const CONTROL_FAILED_MAX: usize = 16;
 
+/// Bytes of a group, the part of a piece that is verified by itself: its value in the list is 0.05 % of it. A power of
+/// two of BLAKE3's chunks.
+pub const GROUP_BYTES: u64 = 64 << 10;
+
+/// Most groups whose values are asked for in one message, as by the pieces' sizes: 1 GiB of pieces, 512 KiB of values.
+pub const MESSAGE_GROUPS_MAX: usize = 1 << 14;
+
+/// Most pieces whose lists of groups are asked for in one message.
+pub const MESSAGE_PIECES_MAX: usize = 256;
+
+/// Most ranges of pieces that are asked for in one message.
+pub const MESSAGE_RANGES_MAX: usize = 256;
+
+/// Most bytes that the ranges of one message have together.
+pub const MESSAGE_RANGE_BYTES_MAX: u64 = 16 << 20;
+
 /// Most bytes of a text (a reason, an address) in a message.
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 1_024;
 

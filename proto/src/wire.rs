@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PackId, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
+use crate::{PackId, Piece, PieceRange, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +194,18 @@ pub enum Request {
         /// the guest's is the same everywhere.
         guest_port: NonZeroU16,
     },
+    /// Bulk: the values of the groups of these pieces, please.
+    GetGroups {
+        /// At most [`limits::MESSAGE_PIECES_MAX`], which have at most [`limits::MESSAGE_GROUPS_MAX`] groups.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PIECES_MAX }>")]
+        pieces: Vec<Piece>,
+    },
+    /// Bulk: these ranges of pieces, raw.
+    GetRanges {
+        /// At most [`limits::MESSAGE_RANGES_MAX`], of at most [`limits::MESSAGE_RANGE_BYTES_MAX`] bytes together.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
+        ranges: Vec<PieceRange>,
+    },
 }
 
 impl Request {
@@ -223,6 +235,10 @@ impl Request {
                 at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX)?;
                 at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX)
             }
+            Self::GetGroups { pieces } => {
+                at_most("pieces", pieces.len() as u64, limits::MESSAGE_PIECES_MAX as u64)
+            }
+            Self::GetRanges { ranges } => check_ranges(ranges),
             Self::Poll { .. }
             | Self::Claim { .. }
             | Self::Snapshots { .. }
@@ -280,6 +296,18 @@ pub enum Response {
         /// At most [`limits::MESSAGE_TEXT_BYTES_MAX`] bytes.
         reason: String,
     },
+    /// To `GetGroups`: the values of all these groups follow, raw, [`GROUP_VALUE_BYTES`](crate::GROUP_VALUE_BYTES) each.
+    Groups {
+        /// For each piece that was asked for its number of groups; 0 for one that is not here, or is damaged here.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PIECES_MAX }>")]
+        counts: Vec<u32>,
+    },
+    /// To `GetRanges`: the bytes of those that are here follow, raw, one range after the other.
+    Ranges {
+        /// For each range that was asked for, whether its piece is here and has it.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
+        here: Vec<bool>,
+    },
 }
 
 impl Response {
@@ -315,6 +343,12 @@ impl Response {
             Self::Refused { reason } => {
                 at_most("bytes of a reason", reason.len() as u64, limits::MESSAGE_TEXT_BYTES_MAX as u64)
             }
+            Self::Groups { counts } => {
+                at_most("pieces", counts.len() as u64, limits::MESSAGE_PIECES_MAX as u64)?;
+                let groups = counts.iter().map(|count| u64::from(*count)).sum();
+                at_most("groups", groups, limits::MESSAGE_GROUPS_MAX as u64)
+            }
+            Self::Ranges { here } => at_most("ranges", here.len() as u64, limits::MESSAGE_RANGES_MAX as u64),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
         }
     }
@@ -334,6 +368,16 @@ pub struct WireError {
 
 fn at_most(what: &'static str, found: u64, max: u64) -> Result<(), WireError> {
     if found > max { Err(WireError { what, max, found }) } else { Ok(()) }
+}
+
+fn check_ranges(ranges: &[PieceRange]) -> Result<(), WireError> {
+    at_most("ranges", ranges.len() as u64, limits::MESSAGE_RANGES_MAX as u64)?;
+    let mut total = 0_u64;
+    for range in ranges {
+        at_most("bytes of offset", range.offset, limits::PACK_BYTES_MAX)?;
+        total = total.saturating_add(range.bytes);
+    }
+    at_most("bytes of ranges", total, limits::MESSAGE_RANGE_BYTES_MAX)
 }
 
 fn check_packs(packs: &[PackId]) -> Result<(), WireError> {

@@ -62,6 +62,11 @@ impl TemporaryFile {
 
     /// Gives the file its final name. The caller syncs the folder.
     pub(crate) fn rename(mut self, to: &Path) -> Result<(), Fault> {
+        self.rename_to(to)
+    }
+
+    /// The same, for an owner that can't give it away.
+    pub(crate) fn rename_to(&mut self, to: &Path) -> Result<(), Fault> {
         self.disk.rename(&self.path, to).during("rename to", to)?;
         self.armed = false;
         Ok(())

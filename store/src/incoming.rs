@@ -1,0 +1,197 @@
+//! The folder of packs that are on their way in, group by group. What came survives the process that received it: each
+//! group is checked against the pack's list before it counts, also what an earlier process wrote.
+//!
+//! One process at a time uses the folder, and keeps it locked; files of others are temporary ones. A file goes when its
+//! pack is here, when somebody has all that he wanted, when there are too many, and with unlisted packs.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sustain_proto::PackId;
+
+use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::error::DiskContext;
+use crate::layout::Layout;
+use crate::publish::{TemporaryFile, new_name};
+use crate::state::State;
+use crate::store::{Shared, Store};
+use crate::{Fault, limits};
+
+/// What this process does in the folder.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    /// Held from the first pack on, as long as the store is open.
+    lock: Option<Box<dyn DiskLock>>,
+    /// Packs that are being received.
+    claimed: BTreeSet<PackId>,
+    /// Files in the folder.
+    files: BTreeSet<PackId>,
+}
+
+impl Incoming {
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file of a pack that is being received.
+#[derive(Debug)]
+pub(crate) enum IncomingFile {
+    /// In the folder, where it stays when it is dropped.
+    Kept {
+        /// Whose folder it is.
+        shared: Arc<Shared>,
+        /// The pack.
+        id: PackId,
+        /// The open file.
+        file: Box<dyn DiskFile>,
+    },
+    /// A temporary one: somebody else receives the pack, too.
+    Temporary(TemporaryFile),
+}
+
+impl Drop for IncomingFile {
+    fn drop(&mut self) {
+        if let Self::Kept { shared, id, .. } = self {
+            shared.incoming.used().claimed.remove(id);
+        }
+    }
+}
+
+impl IncomingFile {
+    /// Opens the file of a pack, which may have something of it already.
+    pub(crate) fn open(shared: &Arc<Shared>, id: PackId) -> Result<Self, Fault> {
+        let (disk, layout) = (&shared.disk, &shared.layout);
+        let mut used = shared.incoming.used();
+        if !used.claimed.contains(&id) && used.enter(disk.as_ref(), layout)? {
+            used.make_room(disk.as_ref(), layout);
+            let path = layout.incoming_pack(&id);
+            let file = match disk.open(&path, true) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&path),
+                outcome => outcome,
+            };
+            let file = file.during("open", &path)?;
+            used.claimed.insert(id);
+            used.files.insert(id);
+            return Ok(Self::Kept { shared: shared.clone(), id, file });
+        }
+        drop(used);
+        let path = layout.temporaries().join(new_name("received")?);
+        TemporaryFile::create(disk, path).map(Self::Temporary)
+    }
+
+    pub(crate) fn file(&self) -> &dyn DiskFile {
+        match self {
+            Self::Kept { file, .. } => file.as_ref(),
+            Self::Temporary(file) => file.file(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        match self {
+            Self::Kept { shared, id, .. } => shared.layout.incoming_pack(id),
+            Self::Temporary(file) => file.path().to_owned(),
+        }
+    }
+
+    /// Gives the file the pack's name. The caller holds the commit lock and syncs the folder.
+    pub(crate) fn rename(mut self, shared: &Shared, id: &PackId) -> Result<(), Fault> {
+        let to = shared.layout.pack(id);
+        if let Self::Temporary(_) = &self {
+            let Self::Temporary(file) = &mut self else { return Ok(()) };
+            return file.rename_to(&to);
+        }
+        shared.disk.rename(&shared.layout.incoming_pack(id), &to).during("rename to", &to)?;
+        shared.incoming.used().files.remove(id);
+        Ok(())
+    }
+
+    /// Removes the file: what it holds is of no use.
+    pub(crate) fn remove(self) {
+        if let Self::Kept { shared, id, .. } = &self {
+            // What stays is removed by the next opening.
+            let _ = shared.disk.remove(&shared.layout.incoming_pack(id));
+            shared.incoming.used().files.remove(id);
+        }
+    }
+}
+
+impl Used {
+    /// Makes the folder this process's. False if another one has it.
+    fn enter(&mut self, disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        let folder = layout.incoming();
+        disk.create_folder(&folder).during("create", &folder)?;
+        match disk.lock(&folder) {
+            Ok(lock) => self.lock = Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error).during("lock", &folder),
+        }
+        let files = disk.list(&folder).during("list", &folder)?;
+        self.files = files.iter().filter_map(|file| Layout::parse_pack(&file.name)).collect();
+        Ok(true)
+    }
+
+    /// Removes what nobody receives if there are too many files.
+    fn make_room(&mut self, disk: &dyn Disk, layout: &Layout) {
+        if self.files.len() >= limits::INCOMING_FILES_MAX {
+            self.remove_unclaimed(disk, layout);
+        }
+    }
+
+    fn remove_unclaimed(&mut self, disk: &dyn Disk, layout: &Layout) {
+        let Self { claimed, files, .. } = self;
+        files.retain(|id| claimed.contains(id) || disk.remove(&layout.incoming_pack(id)).is_err());
+    }
+}
+
+impl Store {
+    /// Removes what came of packs that nobody receives any more, unless another process receives some.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn remove_incoming(&self) -> Result<(), Fault> {
+        let (disk, layout) = (self.shared.disk.as_ref(), &self.shared.layout);
+        let mut used = self.shared.incoming.used();
+        if is_there(disk, layout)? && used.enter(disk, layout)? {
+            used.remove_unclaimed(disk, layout);
+        }
+        Ok(())
+    }
+}
+
+fn is_there(disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+    let folder = layout.incoming();
+    match disk.list(&folder) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Fault::listing(&folder, error)),
+    }
+}
+
+/// Removes what came of packs that are here by now, and what is no pack's, unless somebody uses the folder.
+pub(crate) fn sweep_incoming(disk: &dyn Disk, layout: &Layout, state: &State) -> Result<usize, Fault> {
+    let folder = layout.incoming();
+    if !is_there(disk, layout)? {
+        return Ok(0);
+    }
+    let Ok(_lock) = disk.lock(&folder) else { return Ok(0) };
+    let mut swept = 0;
+    for entry in disk.list(&folder).during("list", &folder)?.into_iter().filter(|entry| !entry.folder) {
+        if Layout::parse_pack(&entry.name).is_some_and(|id| !state.packs.contains_key(&id)) {
+            continue;
+        }
+        let path = folder.join(entry.name);
+        disk.remove(&path).during("remove", &path)?;
+        swept += 1;
+    }
+    Ok(swept)
+}
