@@ -4,9 +4,9 @@
 //! One process at a time uses the folder, and keeps it locked; files of others are temporary ones. A file goes when its
 //! pack is here, when somebody has all that he wanted, when there are too many, and with unlisted packs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sustain_proto::PackId;
 
@@ -14,6 +14,7 @@ use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::publish::{TemporaryFile, new_name};
+use crate::receive_groups::GroupReceiver;
 use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::{Fault, limits};
@@ -28,13 +29,25 @@ pub(crate) struct Incoming {
 struct Used {
     /// Held from the first pack on, as long as the store is open.
     lock: Option<Box<dyn DiskLock>>,
-    /// Packs that are being received.
-    claimed: BTreeSet<PackId>,
+    /// Packs that are being received, and by what.
+    claimed: BTreeMap<PackId, Weak<GroupReceiver>>,
     /// Files in the folder.
     files: BTreeSet<PackId>,
 }
 
 impl Incoming {
+    /// What receives a pack, if something does.
+    pub(crate) fn receiver(&self, id: &PackId) -> Option<Arc<GroupReceiver>> {
+        self.used().claimed.get(id).and_then(Weak::upgrade)
+    }
+
+    /// Notes what receives a pack, so that whoever wants it, too, need not begin anew.
+    pub(crate) fn note(&self, id: &PackId, receiver: &Arc<GroupReceiver>) {
+        if let Some(claimed) = self.used().claimed.get_mut(id) {
+            *claimed = Arc::downgrade(receiver);
+        }
+    }
+
     fn used(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +82,7 @@ impl IncomingFile {
     pub(crate) fn open(shared: &Arc<Shared>, id: PackId) -> Result<Self, Fault> {
         let (disk, layout) = (&shared.disk, &shared.layout);
         let mut used = shared.incoming.used();
-        if !used.claimed.contains(&id) && used.enter(disk.as_ref(), layout)? {
+        if !used.claimed.contains_key(&id) && used.enter(disk.as_ref(), layout)? {
             used.make_room(disk.as_ref(), layout);
             let path = layout.incoming_pack(&id);
             let file = match disk.open(&path, true) {
@@ -77,7 +90,7 @@ impl IncomingFile {
                 outcome => outcome,
             };
             let file = file.during("open", &path)?;
-            used.claimed.insert(id);
+            used.claimed.insert(id, Weak::new());
             used.files.insert(id);
             return Ok(Self::Kept { shared: shared.clone(), id, file });
         }
@@ -101,22 +114,27 @@ impl IncomingFile {
     }
 
     /// Gives the file the pack's name. The caller holds the commit lock and syncs the folder.
-    pub(crate) fn rename(mut self, shared: &Shared, id: &PackId) -> Result<(), Fault> {
+    pub(crate) fn rename(&self, shared: &Shared, id: &PackId) -> Result<(), Fault> {
         let to = shared.layout.pack(id);
-        if let Self::Temporary(_) = &self {
-            let Self::Temporary(file) = &mut self else { return Ok(()) };
-            return file.rename_to(&to);
+        match self {
+            Self::Temporary(file) => file.rename_to(&to),
+            Self::Kept { .. } => {
+                shared.disk.rename(&self.path(), &to).during("rename to", &to)?;
+                let mut used = shared.incoming.used();
+                used.files.remove(id);
+                if let Some(claimed) = used.claimed.get_mut(id) {
+                    *claimed = Weak::new();
+                }
+                Ok(())
+            }
         }
-        shared.disk.rename(&shared.layout.incoming_pack(id), &to).during("rename to", &to)?;
-        shared.incoming.used().files.remove(id);
-        Ok(())
     }
 
     /// Removes the file: what it holds is of no use.
-    pub(crate) fn remove(self) {
-        if let Self::Kept { shared, id, .. } = &self {
+    pub(crate) fn remove(&self) {
+        if let Self::Kept { shared, id, .. } = self {
             // What stays is removed by the next opening.
-            let _ = shared.disk.remove(&shared.layout.incoming_pack(id));
+            let _ = shared.disk.remove(&self.path());
             shared.incoming.used().files.remove(id);
         }
     }
@@ -149,7 +167,7 @@ impl Used {
 
     fn remove_unclaimed(&mut self, disk: &dyn Disk, layout: &Layout) {
         let Self { claimed, files, .. } = self;
-        files.retain(|id| claimed.contains(id) || disk.remove(&layout.incoming_pack(id)).is_err());
+        files.retain(|id| claimed.contains_key(id) || disk.remove(&layout.incoming_pack(id)).is_err());
     }
 }
 
