@@ -198,9 +198,13 @@ impl Gathering {
         let transfers = self.transfers.clone();
         drop(self.transfers.member.tasks.blocking(move || {
             let store = &transfers.member.store;
-            let opened = pieces.into_iter().map(|(pack, list)| store.receive_groups(pack, list));
+            // Some may have come by other ways since this began.
+            let (here, lacking): (Vec<_>, Vec<_>) =
+                pieces.into_iter().partition(|(pack, _)| store.has_pack(&pack.id));
+            let here = here.into_iter().map(|(pack, _)| pack).collect();
+            let opened = lacking.into_iter().map(|(pack, list)| store.receive_groups(pack, list));
             let event = match opened.collect() {
-                Ok(receivers) => Event::Opened(receivers),
+                Ok(receivers) => Event::Opened { receivers, here },
                 Err(error) => Event::store_failure(error),
             };
             let _ = transfers.events.blocking_send(event);
@@ -217,13 +221,18 @@ impl Gathering {
                 }
             }
             Event::Listed(id, piece, list) => {
-                if self.orders.contains_key(&id) {
-                    self.plan.listed(id, piece);
+                if self.plan.listed(id, piece, self.now_ms()) {
                     self.note_list(piece, list);
                 }
             }
-            Event::Opened(receivers) => {
+            Event::Opened { receivers, here } => {
                 self.opening -= 1;
+                for pack in here {
+                    report.bytes_resumed += pack.bytes;
+                    self.transfers.progress.advance(pack.bytes);
+                    self.plan.opened(Piece::Pack(pack.id), Vec::new());
+                    self.plan.kept(Piece::Pack(pack.id));
+                }
                 receivers.into_iter().for_each(|receiver| self.opened(receiver, report));
             }
             Event::Came(id, groups) => self.came(id, &groups, report),

@@ -30,21 +30,36 @@ struct Used {
     /// Held from the first pack on, as long as the store is open.
     lock: Option<Box<dyn DiskLock>>,
     /// Packs that are being received, and by what.
-    claimed: BTreeMap<PackId, Weak<GroupReceiver>>,
+    claimed: BTreeMap<PackId, Claim>,
+    claims_ever: u64,
     /// Files in the folder.
     files: BTreeSet<PackId>,
+}
+
+/// Who receives a pack. One whose receiver is gone may be taken over: nobody writes to its file any more.
+#[derive(Debug)]
+struct Claim {
+    number: u64,
+    /// None while its file is being opened.
+    receiver: Option<Weak<GroupReceiver>>,
+}
+
+impl Claim {
+    fn is_over(&self) -> bool {
+        self.receiver.as_ref().is_some_and(|receiver| receiver.strong_count() == 0)
+    }
 }
 
 impl Incoming {
     /// What receives a pack, if something does.
     pub(crate) fn receiver(&self, id: &PackId) -> Option<Arc<GroupReceiver>> {
-        self.used().claimed.get(id).and_then(Weak::upgrade)
+        self.used().claimed.get(id)?.receiver.as_ref()?.upgrade()
     }
 
     /// Notes what receives a pack, so that whoever wants it, too, need not begin anew.
     pub(crate) fn note(&self, id: &PackId, receiver: &Arc<GroupReceiver>) {
         if let Some(claimed) = self.used().claimed.get_mut(id) {
-            *claimed = Arc::downgrade(receiver);
+            claimed.receiver = Some(Arc::downgrade(receiver));
         }
     }
 
@@ -62,6 +77,8 @@ pub(crate) enum IncomingFile {
         shared: Arc<Shared>,
         /// The pack.
         id: PackId,
+        /// The claim to it.
+        claim: u64,
         /// The open file.
         file: Box<dyn DiskFile>,
     },
@@ -71,8 +88,11 @@ pub(crate) enum IncomingFile {
 
 impl Drop for IncomingFile {
     fn drop(&mut self) {
-        if let Self::Kept { shared, id, .. } = self {
-            shared.incoming.used().claimed.remove(id);
+        if let Self::Kept { shared, id, claim, .. } = self {
+            let mut used = shared.incoming.used();
+            if used.claimed.get(id).is_some_and(|claimed| claimed.number == *claim) {
+                used.claimed.remove(id);
+            }
         }
     }
 }
@@ -82,7 +102,7 @@ impl IncomingFile {
     pub(crate) fn open(shared: &Arc<Shared>, id: PackId) -> Result<Self, Fault> {
         let (disk, layout) = (&shared.disk, &shared.layout);
         let mut used = shared.incoming.used();
-        if !used.claimed.contains_key(&id) && used.enter(disk.as_ref(), layout)? {
+        if used.claimed.get(&id).is_none_or(Claim::is_over) && used.enter(disk.as_ref(), layout)? {
             used.make_room(disk.as_ref(), layout);
             let path = layout.incoming_pack(&id);
             let file = match disk.open(&path, true) {
@@ -90,9 +110,11 @@ impl IncomingFile {
                 outcome => outcome,
             };
             let file = file.during("open", &path)?;
-            used.claimed.insert(id, Weak::new());
+            used.claims_ever += 1;
+            let claim = used.claims_ever;
+            used.claimed.insert(id, Claim { number: claim, receiver: None });
             used.files.insert(id);
-            return Ok(Self::Kept { shared: shared.clone(), id, file });
+            return Ok(Self::Kept { shared: shared.clone(), id, claim, file });
         }
         drop(used);
         let path = layout.temporaries().join(new_name("received")?);
@@ -122,9 +144,8 @@ impl IncomingFile {
                 shared.disk.rename(&self.path(), &to).during("rename to", &to)?;
                 let mut used = shared.incoming.used();
                 used.files.remove(id);
-                if let Some(claimed) = used.claimed.get_mut(id) {
-                    *claimed = Weak::new();
-                }
+                // Whoever wants it from now on begins anew.
+                used.claimed.remove(id);
                 Ok(())
             }
         }
@@ -167,7 +188,8 @@ impl Used {
 
     fn remove_unclaimed(&mut self, disk: &dyn Disk, layout: &Layout) {
         let Self { claimed, files, .. } = self;
-        files.retain(|id| claimed.contains_key(id) || disk.remove(&layout.incoming_pack(id)).is_err());
+        let is_received = |id: &PackId| claimed.get(id).is_some_and(|claim| !claim.is_over());
+        files.retain(|id| is_received(id) || disk.remove(&layout.incoming_pack(id)).is_err());
     }
 }
 

@@ -10,6 +10,9 @@ use super::{Order, OrderId, PieceState, Placed, PlacedKind, Plan, Run, Stage, St
 /// What asking takes beside the bytes, when it is weighed whether to ask a second peer.
 const ASKING_MS: f64 = 40.0;
 
+/// A list that has not come for so long is asked for elsewhere, too: the peer has read its pack meanwhile.
+const LATE_MS: f64 = 150.0;
+
 /// A second peer is asked if it would be done in less than one part in so many of the first one's time.
 const TIMES_QUICKER: f64 = 2.0;
 
@@ -34,7 +37,13 @@ impl Plan {
         };
         idle.sort_by_key(key);
         idle.into_iter().find_map(|peer| {
-            let kind = self.lists(peer).or_else(|| self.groups(peer)).or_else(|| self.owed(peer, now_ms))?;
+            let kind = self.lists(peer).or_else(|| self.owed_lists(peer, now_ms));
+            let kind = kind.or_else(|| {
+                if self.is_held_back(&peer) {
+                    return None;
+                }
+                self.groups(peer).or_else(|| self.owed(peer, now_ms))
+            })?;
             Some(self.place(peer, kind, now_ms))
         })
     }
@@ -109,14 +118,36 @@ impl Plan {
         Some(PlacedKind::Lists(pieces))
     }
 
+    /// Lists that another peer is asked for and does not send.
+    fn owed_lists(&self, peer: NodeId, now_ms: u64) -> Option<PlacedKind> {
+        let is_late = |placed: &&Placed| {
+            placed.peer != peer && now_ms.saturating_sub(placed.moved_ms) as f64 >= LATE_MS
+        };
+        let known = self.peers.get(&peer).filter(|known| known.lists == 0)?;
+        for placed in self.orders.values().filter(is_late) {
+            let PlacedKind::Lists(pieces) = &placed.kind else { continue };
+            let may = |piece: &&Piece| {
+                let suits = self.pieces.get(piece).is_some_and(|state| self.suits(&peer, state));
+                suits && self.lists_asked(piece) < usize::from(ASKED_MAX)
+            };
+            let pieces: Vec<Piece> = pieces.iter().filter(may).copied().collect();
+            if !pieces.is_empty() && known.failures == 0 {
+                return Some(PlacedKind::Lists(pieces));
+            }
+        }
+        None
+    }
+
+    /// How many peers are asked for the list of a piece.
+    pub(super) fn lists_asked(&self, piece: &Piece) -> usize {
+        let has =
+            |placed: &&Placed| matches!(&placed.kind, PlacedKind::Lists(pieces) if pieces.contains(piece));
+        self.orders.values().filter(has).count()
+    }
+
     /// Groups that nobody is asked for, of the pieces begun first.
     fn groups(&mut self, peer: NodeId) -> Option<PlacedKind> {
-        let known = self.peers.get(&peer)?;
-        let wanted = known.groups(self.limits.groups);
-        if self.is_more_coming(known.orders > known.lists) && self.free_for(&peer) < wanted.div_ceil(2) {
-            // Pieces become free one by one: many small orders would cost a round trip each.
-            return None;
-        }
+        let wanted = self.peers.get(&peer)?.groups(self.limits.groups);
         let mut taken = VecDeque::new();
         let mut ranges = 0;
         for piece in self.begun.clone() {
@@ -138,6 +169,15 @@ impl Plan {
             }
         }
         (!taken.is_empty()).then_some(PlacedKind::Groups(taken))
+    }
+
+    /// Whether to wait until there is more for this peer: groups become free piece by piece, and many small orders would
+    /// cost a round trip each.
+    fn is_held_back(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).is_some_and(|known| {
+            let wanted = known.groups(self.limits.groups);
+            self.is_more_coming(known.orders > known.lists) && self.free_for(peer) < wanted.div_ceil(2)
+        })
     }
 
     /// Whether more groups become free without an order's failing: in a moment or, for a peer that is busy, later.

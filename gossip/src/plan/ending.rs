@@ -24,27 +24,43 @@ impl Plan {
         if let Some(state) = self.pieces.get_mut(&piece) {
             state.release(owed.into_iter().map(|(_, group)| group));
             state.holders.entry(peer).or_default().unfit = true;
-            if state.stage == Stage::Listing {
-                state.stage = Stage::Waiting;
-                self.waiting.push_back(piece);
-                self.begun.retain(|begun| *begun != piece);
-            }
+        }
+        self.wait_again(piece);
+    }
+
+    /// A piece whose list nobody is asked for any more waits again.
+    fn wait_again(&mut self, piece: Piece) {
+        if self.lists_asked(&piece) > 0 {
+            return;
+        }
+        if let Some(state) = self.pieces.get_mut(&piece).filter(|state| state.stage == Stage::Listing) {
+            state.stage = Stage::Waiting;
+            self.waiting.push_front(piece);
+            self.begun.retain(|begun| *begun != piece);
         }
     }
 
-    /// The next list of an order came, and it is the right one: what is here of the piece is being looked at.
-    pub(crate) fn listed(&mut self, id: OrderId, piece: Piece) {
-        let Some(placed) = self.orders.get_mut(&id) else { return };
+    /// The next list of an order came, and it is the right one. True if it is the first: what is here of the piece is
+    /// to be looked at then.
+    pub(crate) fn listed(&mut self, id: OrderId, piece: Piece, now_ms: u64) -> bool {
+        let Some(placed) = self.orders.get_mut(&id) else { return false };
         placed.answered = true;
-        if let PlacedKind::Lists(pieces) = &mut placed.kind {
-            pieces.retain(|other| *other != piece);
-        }
+        placed.moved_ms = now_ms;
         if let Some(peer) = self.peers.get_mut(&placed.peer) {
             peer.moved();
         }
-        if let Some(state) = self.pieces.get_mut(&piece) {
-            state.stage = Stage::Opening;
+        let mut unneeded = Vec::new();
+        for (other, placed) in &mut self.orders {
+            let PlacedKind::Lists(pieces) = &mut placed.kind else { continue };
+            let before = pieces.len();
+            pieces.retain(|listed| *listed != piece);
+            if pieces.is_empty() && before > 0 && *other != id {
+                unneeded.push(*other);
+            }
         }
+        unneeded.into_iter().for_each(|id| self.cancel(id));
+        let state = self.pieces.get_mut(&piece).filter(|state| state.stage == Stage::Listing);
+        state.map(|state| state.stage = Stage::Opening).is_some()
     }
 
     /// An order ended: all of it came, or it broke off, stalled or was refused. What it still owed is asked for again.
@@ -117,13 +133,7 @@ impl Plan {
     fn give_back(&mut self, kind: PlacedKind) {
         match kind {
             PlacedKind::Lists(pieces) => {
-                for piece in pieces {
-                    if let Some(state) = self.pieces.get_mut(&piece) {
-                        state.stage = Stage::Waiting;
-                        self.waiting.push_front(piece);
-                        self.begun.retain(|begun| *begun != piece);
-                    }
-                }
+                pieces.into_iter().for_each(|piece| self.wait_again(piece));
             }
             PlacedKind::Groups(left) => {
                 for (piece, group) in left {

@@ -9,7 +9,7 @@ const ORDER_MS: f64 = 300.0;
 /// Groups of an order to a peer whose speed is not known.
 const FIRST_GROUPS: usize = 4;
 
-/// Orders of fewer bytes say nothing of a peer's speed, unless they take long.
+/// Fewer bytes say nothing of a peer's speed, unless they take long.
 const MEASURED_BYTES: u64 = 256 << 10;
 
 /// See [`MEASURED_BYTES`].
@@ -35,6 +35,9 @@ pub(super) struct PeerState {
     pub(super) pause_until_ms: u64,
     /// Bytes a millisecond, if that is known.
     pub(super) rate: Option<f64>,
+    /// What orders yielded that were too small to say anything by themselves, and the time that they took.
+    measured_bytes: u64,
+    measured_ms: u64,
     /// When its last order ended.
     ended_ms: u64,
 }
@@ -57,10 +60,15 @@ impl PeerState {
         // Before that it was busy with the one before.
         let took_ms = now_ms.saturating_sub(begun_ms.max(self.ended_ms));
         self.ended_ms = now_ms;
+        self.measured_bytes += bytes;
+        self.measured_ms += took_ms;
         // What is little says more of the way there and back than of the peer's speed.
-        if bytes >= MEASURED_BYTES || (bytes > 0 && (took_ms >= MEASURED_MS || self.rate.is_none())) {
-            let sample = bytes as f64 / took_ms.max(1) as f64;
+        if self.measured_bytes >= MEASURED_BYTES
+            || (self.measured_bytes > 0 && self.measured_ms >= MEASURED_MS)
+        {
+            let sample = self.measured_bytes as f64 / self.measured_ms.max(1) as f64;
             self.rate = Some(self.rate.map_or(sample, |rate| 0.6 * rate + 0.4 * sample));
+            (self.measured_bytes, self.measured_ms) = (0, 0);
         }
     }
 

@@ -163,8 +163,9 @@ impl Simulation {
                     self.plan.kept(piece);
                 }
             }
-            Happening::Listed(id, piece) if !self.cancelled.contains(&id) => {
-                self.plan.listed(id, piece);
+            Happening::Listed(id, piece)
+                if !self.cancelled.contains(&id) && self.plan.listed(id, piece, now_ms) =>
+            {
                 self.after(1, Happening::Opened(piece));
             }
             Happening::Came(id, piece, group) if !self.cancelled.contains(&id) => {

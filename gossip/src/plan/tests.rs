@@ -68,7 +68,8 @@ fn who_freezes_or_dies_is_left_at_once() {
     let alone = gather(&sizes, vec![all(&sizes, FAST), all(&sizes, FAST)]);
     let frozen = Peer { freezes_ms: Some(300), ..all(&sizes, FAST) };
     let dead = Peer { dies_ms: Some(500), ..all(&sizes, FAST) };
-    let outcome = gather(&sizes, vec![frozen, all(&sizes, FAST), dead, all(&sizes, FAST)]);
+    let never = Peer { freezes_ms: Some(0), ..all(&sizes, FAST) };
+    let outcome = gather(&sizes, vec![frozen, all(&sizes, FAST), dead, all(&sizes, FAST), never]);
     assert_eq!(outcome.verdict, Verdict::Finished);
     assert!(outcome.took_ms < alone.took_ms, "{} ms and {} ms", outcome.took_ms, alone.took_ms);
 }
