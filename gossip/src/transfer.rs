@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quinn::RecvStream;
 use sustain_proto::wire::{Request, Response};
 use sustain_proto::{
-    GROUP_VALUE_BYTES, GroupList, GroupValue, NodeId, PackId, Piece, PieceRange, group_count,
+    GROUP_VALUE_BYTES, GroupList, GroupValue, NodeId, PackId, PackRef, Piece, PieceRange, group_count,
 };
 use sustain_store::{GroupReceiver, ImportError, Received, error_chain};
 use tokio::sync::mpsc;
@@ -27,7 +27,11 @@ pub(crate) enum Event {
     /// The next list of an order came.
     Listed(OrderId, Piece, GroupList),
     /// What is here of some pieces was looked at.
-    Opened(Vec<Arc<GroupReceiver>>),
+    Opened {
+        receivers: Vec<Arc<GroupReceiver>>,
+        /// Packs that are here whole by now.
+        here: Vec<PackRef>,
+    },
     /// The next groups of an order came, of so many bytes each, and are written.
     Came(OrderId, Vec<u64>),
     /// The peer does not have the piece, or its own is damaged.

@@ -46,8 +46,8 @@ impl fmt::Debug for GroupReceiver {
 }
 
 impl Store {
-    /// Begins to receive a pack whose groups are known, or goes on where somebody has stopped, be it an earlier process.
-    /// Who receives it at the same time gets the same receiver.
+    /// Begins to receive a pack whose groups are known, or goes on where somebody has stopped, be it an earlier
+    /// process. Who receives it at the same time gets the same receiver.
     ///
     /// # Errors
     /// If it is larger than packs may be, the list is another piece's, or the disk fails.

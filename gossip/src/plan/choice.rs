@@ -140,9 +140,8 @@ impl Plan {
 
     /// How many peers are asked for the list of a piece.
     pub(super) fn lists_asked(&self, piece: &Piece) -> usize {
-        let has =
-            |placed: &&Placed| matches!(&placed.kind, PlacedKind::Lists(pieces) if pieces.contains(piece));
-        self.orders.values().filter(has).count()
+        let has = |kind: &PlacedKind| matches!(kind, PlacedKind::Lists(pieces) if pieces.contains(piece));
+        self.orders.values().filter(|placed| has(&placed.kind)).count()
     }
 
     /// Groups that nobody is asked for, of the pieces begun first.

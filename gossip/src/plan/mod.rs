@@ -1,8 +1,8 @@
 //! Logic: which groups of which pieces are asked of which peer next, and when gathering is hopeless.
 //!
 //! ```text
-//! piece:  waiting ──list asked──▶ listing ──list──▶ opening ──what is here already──▶ open ──all groups──▶ whole ──▶ kept
-//!            └──of one group: no list───────────────────▲
+//! waiting ──list asked──▶ listing ──list──▶ opening ──what is here already──▶ open ──all groups──▶ whole ──▶ kept
+//!    └──of one group: no list───────────────────▲
 //! ```
 //! Each peer has a few orders under way, each as large as it serves in a moment. When nothing is left to ask for, what
 //! slow peers still owe is asked of quick ones, too, and who comes second is told to stop.
