@@ -170,8 +170,8 @@ impl Plan {
         (!taken.is_empty()).then_some(PlacedKind::Groups(taken))
     }
 
-    /// Whether to wait until there is more for this peer: groups become free piece by piece, and many small orders would
-    /// cost a round trip each.
+    /// Whether to wait until there is more for this peer: groups become free piece by piece, and many small orders
+    /// would cost a round trip each.
     fn is_held_back(&self, peer: &NodeId) -> bool {
         self.peers.get(peer).is_some_and(|known| {
             let wanted = known.groups(self.limits.groups);
