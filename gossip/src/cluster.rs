@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -24,6 +25,7 @@ use crate::placement::Placement;
 use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent, Reach};
 use crate::remote::{self, RemoteSnapshot};
+use crate::serve_pieces::Lists;
 use crate::share::Uplink;
 use crate::spread::{self, Spreading};
 use crate::start::{self, Started};
@@ -131,6 +133,8 @@ impl Cluster {
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
             uplink: Uplink::new(&config.share),
             share: config.share,
+            lists: Lists::default(),
+            requests: AtomicU64::new(0),
             started: Instant::now(),
         });
         member.tasks.spawn(accept::run(member.clone(), endpoint));
@@ -197,9 +201,11 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Response, RequestError> {
         match request {
-            Request::PutPack { .. } | Request::GetPack { .. } | Request::Connect { .. } => {
-                Err(RequestError::Raw { what: exchange::name(&request) })
-            }
+            Request::PutPack { .. }
+            | Request::GetPack { .. }
+            | Request::GetGroups { .. }
+            | Request::GetRanges { .. }
+            | Request::Connect { .. } => Err(RequestError::Raw { what: exchange::name(&request) }),
             request => self.until_stopped(self.member.request(to, &request, timeout)).await,
         }
     }

@@ -66,6 +66,7 @@ impl Exchange {
         request.check().map_err(|error| unsendable(Box::new(error)))?;
         let lane = request.lane();
         let connection = member.links.get(self.to, lane).await?;
+        member.count_request();
         let (mut send, receive) =
             connection.open_bi().await.map_err(|error| self.broken(error.to_string()))?;
         match frames::write(&mut send, request, lane.frame_bytes_max()).await {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::Connection;
@@ -15,6 +16,7 @@ use crate::config::Peer;
 use crate::handler::Handler;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
+use crate::serve_pieces::Lists;
 use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
@@ -42,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) bulk_served: Semaphore,
     pub(crate) share: Share,
     pub(crate) uplink: Uplink,
+    pub(crate) lists: Lists,
+    pub(crate) requests: AtomicU64,
     pub(crate) started: Instant,
 }
 
@@ -62,6 +66,17 @@ impl Member {
         let mut order: Vec<NodeId> = self.peers.keys().copied().collect();
         order.sort_by_key(|peer| (!self.reach.reachable(peer), !self.neighbours.contains(peer), *peer));
         order
+    }
+
+    /// Counts a request that is sent.
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were sent since the start.
+    #[cfg(test)]
+    pub(crate) fn requests_sent(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Gathers};
 use crate::config::{Config, ServiceConfig, lacks_secret};
 use crate::descriptors;
 use crate::drivers::{driver_of, spec_of};
@@ -190,7 +190,8 @@ impl Daemon {
         node.spread_again(&config, &store);
         let watch = node.scrub(&config, &store, &events);
         let cluster = node.cluster.clone();
-        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch };
+        let gathers = Gathers::default();
+        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch, gathers };
         node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
         Ok(node)
     }
