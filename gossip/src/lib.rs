@@ -33,6 +33,7 @@ mod prober;
 mod pump;
 mod remote;
 mod serve;
+pub mod sim;
 mod sources;
 mod spread;
 mod start;

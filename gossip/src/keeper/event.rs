@@ -12,12 +12,10 @@ use super::part::Part;
 pub enum Event {
     /// The time that [`Keeper::wakes_ms`](super::Keeper::wakes_ms) named has come.
     Wake,
-    /// A member is alive, with the label of its failure domain.
+    /// Members are alive, each with the label of its failure domain, which is empty for none.
     Alive {
-        /// The member.
-        node: NodeId,
-        /// Its label; empty for none.
-        label: String,
+        /// The members.
+        nodes: Vec<(NodeId, String)>,
     },
     /// A member is dead.
     Dead {

@@ -170,6 +170,10 @@ impl Jobs {
         }
     }
 
+    pub(super) fn awaits(&self, request: Request) -> bool {
+        self.requests.contains_key(&request)
+    }
+
     /// Requests that are under way to a node.
     pub(super) fn load(&self, node: &NodeId) -> usize {
         self.loads.get(node).copied().unwrap_or(0)

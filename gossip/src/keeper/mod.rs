@@ -41,6 +41,7 @@ use sustain_proto::{NodeId, PackId, ServiceName};
 
 pub use catalog::{Catalog, Entry, Version};
 pub use claims::{Buckets, Claim, Claims};
+pub(crate) use claims::mix;
 pub use config::KeeperConfig;
 pub use durable::level;
 pub use event::{Action, Event};
@@ -181,7 +182,7 @@ impl Keeper {
         self.now_ms = now_ms.max(self.now_ms);
         match event {
             Event::Wake => self.is_busy = true,
-            Event::Alive { node, label } => self.alive(node, &label),
+            Event::Alive { nodes } => self.alive(&nodes),
             Event::Dead { node } => self.dead(node),
             Event::Removed { node } => {
                 self.dead(node);
@@ -263,12 +264,16 @@ impl Keeper {
         }
     }
 
-    fn alive(&mut self, node: NodeId, label: &str) {
-        if self.roster.alive(node, label) {
+    fn alive(&mut self, nodes: &[(NodeId, String)]) {
+        let mut is_news = false;
+        for (node, label) in nodes {
+            is_news |= self.roster.alive(*node, label);
+        }
+        if is_news {
             self.recount();
             self.epoch += 1;
             self.is_busy = true;
-            if node != self.me && self.claim.index.is_some() && self.claim.number == 0 {
+            if self.claim.index.is_some() && self.claim.number == 0 {
                 self.reclaim();
             }
         }
@@ -312,6 +317,25 @@ impl Keeper {
             reports: self.stewards.values().map(Steward::len).sum(),
             parts: self.shelf.len(),
         }
+    }
+
+    /// What this node has yet to do, in words: fetch, move, or drop. Empty if nothing.
+    #[must_use]
+    pub fn unfinished(&self) -> String {
+        let lacking = self.wants.keys().filter(|part| !self.shelf.is_synced(part)).count();
+        let surplus = self.shelf.parts().filter(|part| !self.is_wanted(part)).count();
+        let jobs = self.jobs.len();
+        let moving = self.claim.moving;
+        if lacking + surplus + jobs == 0 && moving.is_none() {
+            return String::new();
+        }
+        format!("{lacking} parts are not synced, {surplus} not dropped, {jobs} being fetched, moving to {moving:?}")
+    }
+
+    /// Whether a request of this node is still to be answered.
+    #[must_use]
+    pub fn awaits(&self, request: Request) -> bool {
+        self.jobs.awaits(request)
     }
 
     /// This node's claim.

@@ -11,91 +11,88 @@ use crate::overlay::{Members, Overlay};
 /// Overlays kept of the last memberships.
 const OVERLAYS_KEPT: usize = 64;
 
-#[derive(Debug, Clone)]
-struct Member {
-    label: String,
-    dead_since_ms: Option<u64>,
-}
-
 /// The members, each alive or dead since some time.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
-    members: BTreeMap<NodeId, Member>,
+    labels: Members,
+    dead: BTreeMap<NodeId, u64>,
+    /// Those that are dead and count, by the time since when.
+    ending: BTreeSet<(u64, NodeId)>,
     counting: Members,
+    has_changed: bool,
 }
 
 impl Roster {
     /// A member is alive. True if that is news.
     pub fn alive(&mut self, node: NodeId, label: &str) -> bool {
-        let member = Member { label: label.to_owned(), dead_since_ms: None };
-        let old = self.members.insert(node, member);
-        old.is_none_or(|old| old.dead_since_ms.is_some() || old.label != label)
+        let since_ms = self.dead.remove(&node);
+        let was_dead = since_ms.is_some_and(|since_ms| {
+            self.ending.remove(&(since_ms, node));
+            true
+        });
+        let is_same = self.labels.get(&node).is_some_and(|old| old == label);
+        if !is_same {
+            self.labels.insert(node, label.to_owned());
+        }
+        if self.counting.get(&node).is_none_or(|old| old != label) {
+            self.counting.insert(node, label.to_owned());
+            self.has_changed = true;
+        }
+        was_dead || !is_same
     }
 
     /// A member is dead. True if that is news.
     pub fn dead(&mut self, now_ms: u64, node: &NodeId) -> bool {
-        match self.members.get_mut(node) {
-            Some(member) if member.dead_since_ms.is_none() => {
-                member.dead_since_ms = Some(now_ms);
-                true
-            }
-            _ => false,
+        let is_news = self.labels.contains_key(node) && !self.dead.contains_key(node);
+        if is_news {
+            self.dead.insert(*node, now_ms);
+            self.ending.insert((now_ms, *node));
         }
+        is_news
     }
 
     /// A member was removed for ever.
-    pub fn removed(&mut self, node: &NodeId) -> bool {
-        self.members.remove(node).is_some()
+    pub fn removed(&mut self, node: &NodeId) {
+        self.labels.remove(node);
+        if let Some(since_ms) = self.dead.remove(node) {
+            self.ending.remove(&(since_ms, *node));
+        }
+        self.has_changed |= self.counting.remove(node).is_some();
     }
 
     /// Whether a member is alive.
     #[must_use]
     pub fn is_alive(&self, node: &NodeId) -> bool {
-        self.members.get(node).is_some_and(|member| member.dead_since_ms.is_none())
+        self.labels.contains_key(node) && !self.dead.contains_key(node)
     }
 
     /// Those that are alive.
     pub fn all_alive(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|(_, member)| member.dead_since_ms.is_none()).map(|(node, _)| *node)
+        self.labels.keys().filter(|node| !self.dead.contains_key(*node)).copied()
     }
 
-    /// How many members there are, dead or alive.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Works out anew who counts. True if that has changed.
+    /// Has those count no more that have been dead for as long as this. True if anything has changed since the last call.
     pub fn count(&mut self, now_ms: u64, hold_off_ms: u64) -> bool {
-        let counts = |member: &&Member| member.dead_since_ms.is_none_or(|since| now_ms < since + hold_off_ms);
-        let counting: Members = self
-            .members
-            .iter()
-            .filter(|(_, member)| counts(member))
-            .map(|(node, member)| (*node, member.label.clone()))
-            .collect();
-        let has_changed = counting != self.counting;
-        self.counting = counting;
-        has_changed
+        while let Some((since_ms, node)) = self.ending.first().copied() {
+            if now_ms < since_ms.saturating_add(hold_off_ms) {
+                break;
+            }
+            self.ending.pop_first();
+            self.has_changed |= self.counting.remove(&node).is_some();
+        }
+        std::mem::take(&mut self.has_changed)
     }
 
     /// When a dead member ceases to count.
     #[must_use]
     pub fn next_ms(&self, hold_off_ms: u64) -> Option<u64> {
-        let ends = self.counting.keys().filter_map(|node| self.members.get(node)?.dead_since_ms);
-        ends.map(|since| since + hold_off_ms).min()
+        self.ending.first().map(|(since_ms, _)| since_ms.saturating_add(hold_off_ms))
     }
 
     /// Those that count, each with its label.
     #[must_use]
     pub fn counting(&self) -> &Members {
         &self.counting
-    }
-
-    /// Which nodes of these count.
-    #[must_use]
-    pub fn of(&self, nodes: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        nodes.iter().filter(|node| self.counting.contains_key(*node)).copied().collect()
     }
 }
 

@@ -172,7 +172,8 @@ impl Keeper {
     }
 
     /// A pack that is retained.
-    pub(super) fn pack(&self, id: &PackId) -> Option<Pack> {
+    #[must_use]
+    pub fn pack(&self, id: &PackId) -> Option<Pack> {
         self.packs.get(id).map(|(pack, ..)| *pack)
     }
 
