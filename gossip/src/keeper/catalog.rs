@@ -55,12 +55,13 @@ impl Catalog {
         *node == self.server || self.warm.contains(node)
     }
 
-    /// Each pack once, with the number from which on it was listed, in this order.
+    /// Each pack once, in the order in which they were added.
     #[must_use]
-    pub fn packs(&self) -> Vec<(u64, Pack)> {
-        let mut seen = BTreeSet::new();
-        let listed = self.entries.iter().flat_map(|entry| entry.packs.iter().map(|pack| (entry.added, *pack)));
-        listed.filter(|(_, pack)| seen.insert(pack.id)).collect()
+    pub fn packs(&self) -> Vec<Pack> {
+        let mut packs: Vec<Pack> = self.entries.iter().flat_map(|entry| entry.packs.iter().copied()).collect();
+        packs.sort_unstable_by_key(|pack| (pack.added, pack.id));
+        packs.dedup_by_key(|pack| pack.id);
+        packs
     }
 
     /// All packs that a snapshot needs: its own and its base's.
@@ -74,6 +75,6 @@ impl Catalog {
     /// Bytes of all packs.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.packs().iter().map(|(_, pack)| pack.bytes).sum()
+        self.packs().iter().map(|pack| pack.bytes).sum()
     }
 }

@@ -1,8 +1,10 @@
 //! Logic: what a keeper is told, and what it has its driver do.
 
+use std::sync::Arc;
+
 use sustain_proto::{NodeId, ServiceName, Term};
 
-use super::catalog::Entry;
+use super::catalog::{Catalog, Entry};
 use super::claims::Claim;
 use super::message::{Message, Request};
 use super::part::Part;
@@ -130,6 +132,11 @@ pub enum Action {
     Keep {
         /// The claim.
         claim: Claim,
+    },
+    /// Keep a catalog over a restart, before anything that follows is done: what is here and stands in none is dropped.
+    Remember {
+        /// The catalog.
+        catalog: Arc<Catalog>,
     },
     /// On the server: this is how many losses of nodes a snapshot survives now, besides this node's; none if it does
     /// not survive even now.

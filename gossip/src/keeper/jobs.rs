@@ -76,7 +76,7 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn begin(&mut self, now_ms: u64, pack: Pack, part: Part, added: u64, made_into: Option<Part>) {
+    pub(super) fn begin(&mut self, now_ms: u64, pack: Pack, part: Part, made_into: Option<Part>) {
         if let Some(job) = self.all.get_mut(&part) {
             job.made_into = job.made_into.and(made_into);
             return;
@@ -84,7 +84,7 @@ impl Jobs {
         let job = Job {
             part,
             pack,
-            added,
+            added: pack.added,
             penalty: 0,
             flights: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -96,7 +96,7 @@ impl Jobs {
             made_into,
             is_making: false,
         };
-        self.order.insert((0, added, part));
+        self.order.insert((0, pack.added, part));
         self.all.insert(part, job);
     }
 

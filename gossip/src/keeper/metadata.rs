@@ -11,6 +11,7 @@ use sustain_proto::{NodeId, ServiceName};
 use super::Keeper;
 use super::catalog::{Catalog, Version};
 use super::claims::{Buckets, Claim};
+use super::event::Action;
 use super::message::Message;
 use crate::limits;
 
@@ -126,12 +127,15 @@ impl Keeper {
         if catalog.server != self.me {
             self.stewards.remove(&service);
         }
+        self.out.push(Action::Remember { catalog: Arc::clone(&catalog) });
         self.catalogs.insert(service.clone(), catalog);
         if is_new_term {
             self.report_anew(&service);
         }
         self.epoch += 1;
         self.are_wants_stale = true;
+        // Packs may be cut otherwise now.
+        self.is_place_stale = true;
         for node in self.overlay.near(&self.me).clone() {
             if Some(node) != from && self.roster.is_alive(&node) {
                 self.send(node, Message::Digest { catalogs: vec![(service.clone(), version)], buckets: None });
@@ -166,7 +170,7 @@ impl Keeper {
         self.claim.number += 1;
         self.claims.put(self.claim);
         self.epoch += 1;
-        self.out.push(super::event::Action::Keep { claim: self.claim });
+        self.out.push(Action::Keep { claim: self.claim });
         self.pass_on(self.claim, None);
     }
 

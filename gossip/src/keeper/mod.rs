@@ -105,7 +105,7 @@ pub struct Keeper {
     claims: Claims,
     claim: Claim,
     catalogs: BTreeMap<ServiceName, Arc<Catalog>>,
-    packs: BTreeMap<PackId, (Pack, ServiceName, u64)>,
+    packs: BTreeMap<PackId, (Pack, ServiceName)>,
     offers: BTreeMap<ServiceName, Offer>,
     pending_claims: Vec<(Claim, Option<NodeId>)>,
     /// Grows with whatever may change who is asked for what.

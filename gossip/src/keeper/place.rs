@@ -35,7 +35,7 @@ impl Keeper {
 
     /// How the packs are cut that are kept: the greatest k counts.
     fn code_kept(&self) -> Code {
-        let cuts = self.packs.values().filter_map(|(pack, ..)| pack.cut);
+        let cuts = self.packs.values().filter_map(|(pack, _)| pack.cut);
         let greatest = cuts.max_by_key(|cut| cut.needed);
         let code = greatest.map(|cut| Code { needed: cut.needed.into(), total: cut.total.into() });
         let code = code.unwrap_or_else(|| self.code());
@@ -113,7 +113,7 @@ impl Keeper {
         let is_synced = |catalog: &super::catalog::Catalog| {
             let is_whole = catalog.is_whole_holder(&self.me);
             let packs = catalog.packs();
-            is_whole || packs.iter().all(|(_, pack)| self.shelf.is_synced(&pack.share(index)))
+            is_whole || packs.iter().all(|pack| self.shelf.is_synced(&pack.share(index)))
         };
         if self.catalogs.values().all(|catalog| is_synced(catalog)) {
             self.claim.index = Some(index);

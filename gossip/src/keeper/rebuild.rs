@@ -18,7 +18,7 @@ impl Keeper {
     /// Begins to fetch fragments, if nobody gives a part; takes other ones, if nobody gives those.
     pub(super) fn consider_rebuild(&mut self, part: Part) {
         let Some(job) = self.jobs.get(&part) else { return };
-        let (pack, added, now_ms) = (job.pack, job.added, self.now_ms);
+        let (pack, now_ms) = (job.pack, self.now_ms);
         if pack.cut.is_none() || job.made_into.is_some() {
             return;
         }
@@ -63,7 +63,7 @@ impl Keeper {
         for index in &kept {
             let fragment = pack.share(*index);
             if !self.shelf.is_whole(&fragment) {
-                self.jobs.begin(now_ms, pack, fragment, added, Some(part));
+                self.jobs.begin(now_ms, pack, fragment, Some(part));
             }
         }
         self.retry_ms = self.retry_ms.min(now_ms + REPLACE_MS);

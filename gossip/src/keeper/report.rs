@@ -33,7 +33,7 @@ impl Keeper {
             Some(index) => self.shelf.is_synced(&pack.share(index)),
             None => false,
         };
-        let lacking = catalog.packs().into_iter().find(|(_, pack)| !is_synced(pack));
+        let lacking = catalog.packs().into_iter().find(|pack| !is_synced(pack));
         Report {
             service: catalog.service.clone(),
             term: catalog.version.term,
@@ -42,7 +42,7 @@ impl Keeper {
             number,
             is_whole,
             index,
-            to: lacking.map_or(catalog.version.number, |(added, _)| added.saturating_sub(1)),
+            to: lacking.map_or(catalog.version.number, |pack| pack.added.saturating_sub(1)),
         }
     }
 
@@ -74,7 +74,10 @@ impl Keeper {
 
     /// When the next report is due.
     pub(super) fn report_ms(&self) -> u64 {
-        let told = self.catalogs.values().filter(|catalog| self.roster.is_alive(&catalog.server));
+        let is_told = |catalog: &&std::sync::Arc<Catalog>| {
+            catalog.server != self.me && self.roster.is_alive(&catalog.server)
+        };
+        let told = self.catalogs.values().filter(is_told);
         let next = told.filter_map(|catalog| self.reports.get(&catalog.service));
         next.map(|reporting| reporting.next_ms).min().unwrap_or(u64::MAX)
     }
@@ -107,7 +110,7 @@ impl Keeper {
 
     /// A synced part is wanted no more: it goes when the server counts a report that says nothing of it.
     pub(super) fn shed_later(&mut self, part: Part) {
-        let Some((_, service, _)) = self.packs.get(&part.pack) else { return };
+        let Some((_, service)) = self.packs.get(&part.pack) else { return };
         let service = service.clone();
         let reporting = self.reports.entry(service.clone()).or_default();
         reporting.is_new_due = true;

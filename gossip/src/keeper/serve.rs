@@ -19,6 +19,8 @@ const AGAIN_MS: u64 = 4_000;
 /// Of a pack's bytes, as many hundredths may be given in all before [`AGAIN_MS`] is a good deal longer.
 const GIVEN_PERCENT_MAX: u64 = 120;
 const AGAIN_FACTOR: u64 = 4;
+/// How long it may take until a node hears of a pack that another one asks it for.
+const UNKNOWN_MS: u64 = 30_000;
 
 /// A range of a pack that was given.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +35,8 @@ struct Given {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Serving {
     under_way: BTreeSet<(NodeId, Request)>,
-    waiters: BTreeMap<Part, BTreeSet<NodeId>>,
+    /// Who waits for a part, and since when somebody does.
+    waiters: BTreeMap<Part, (u64, BTreeSet<NodeId>)>,
     given: BTreeMap<PackId, Vec<Given>>,
 }
 
@@ -44,7 +47,7 @@ impl Serving {
 
     /// Nodes that wait for parts, in all.
     pub(super) fn waiting(&self) -> usize {
-        self.waiters.values().map(BTreeSet::len).sum()
+        self.waiters.values().map(|(_, nodes)| nodes.len()).sum()
     }
 
     fn of(&self, node: &NodeId) -> usize {
@@ -54,7 +57,7 @@ impl Serving {
     /// Forgets a node that is dead.
     pub(super) fn forget_node(&mut self, node: &NodeId) {
         self.under_way.retain(|(to, _)| to != node);
-        self.waiters.retain(|_, waiters| {
+        self.waiters.retain(|_, (_, waiters)| {
             waiters.remove(node);
             !waiters.is_empty()
         });
@@ -65,10 +68,15 @@ impl Serving {
         self.given.retain(|pack, _| keeps(pack));
     }
 
-    fn wait(&mut self, part: Part, node: NodeId) {
+    /// Forgets who waits for parts of packs that were not heard of for long.
+    pub(super) fn forget_unknown(&mut self, now_ms: u64, is_known: impl Fn(&PackId) -> bool) {
+        self.waiters.retain(|part, (since_ms, _)| is_known(&part.pack) || *since_ms + UNKNOWN_MS > now_ms);
+    }
+
+    fn wait(&mut self, now_ms: u64, part: Part, node: NodeId) {
         let is_known = self.waiters.contains_key(&part);
         if is_known || self.waiters.len() < limits::WAITED_PARTS_MAX {
-            let waiters = self.waiters.entry(part).or_default();
+            let (_, waiters) = self.waiters.entry(part).or_insert_with(|| (now_ms, BTreeSet::new()));
             if waiters.len() < limits::WAITERS_MAX {
                 waiters.insert(node);
             }
@@ -101,13 +109,17 @@ impl Keeper {
         if missing.len() > limits::ASK_RANGES_MAX || self.serving.under_way.contains(&(from, request)) {
             return Err(nothing());
         }
-        let Some(pack) = self.pack(&part.pack) else { return Err(nothing()) };
+        let Some(pack) = self.pack(&part.pack) else {
+            // The one that asks may have heard of the pack before this node did.
+            self.serving.wait(self.now_ms, part, from);
+            return Err(Refusal::Lack { have: Ranges::default(), is_coming: true });
+        };
         let have = self.shelf.available(&part, pack.part_bytes(part.which));
         let whole = Part { pack: part.pack, which: Which::Whole };
         let is_coming = self.jobs.get(&part).is_some_and(|job| job.made_into.is_none())
             || self.jobs.get(&whole).is_some_and(|job| job.made_into.is_none());
         if is_coming {
-            self.serving.wait(part, from);
+            self.serving.wait(self.now_ms, part, from);
         }
         let available = missing.common(&have);
         if available.is_empty() {
@@ -133,7 +145,7 @@ impl Keeper {
         is_stuck: bool,
     ) -> Result<(u64, u64), Refusal> {
         let nothing = Refusal::Lack { have: Ranges::default(), is_coming: false };
-        let Some((catalog, _)) = self.catalog_of(pack) else { return Err(nothing) };
+        let Some(catalog) = self.catalog_of(pack) else { return Err(nothing) };
         let is_alive = |node: &&NodeId| **node != to && self.roster.is_alive(node);
         let makers: Vec<NodeId> =
             catalog.warm.iter().chain(&catalog.encoders).filter(is_alive).copied().collect();
@@ -190,7 +202,7 @@ impl Keeper {
         for part in parts {
             let bytes = pack.part_bytes(part.which);
             let ranges = self.shelf.available(&part, bytes);
-            let Some(waiters) = self.serving.waiters.get(&part).cloned() else { continue };
+            let Some((_, waiters)) = self.serving.waiters.get(&part).cloned() else { continue };
             if ranges.is_whole(bytes) {
                 self.serving.waiters.remove(&part);
             }

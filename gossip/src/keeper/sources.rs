@@ -35,11 +35,11 @@ pub(super) fn rank(pack: &Pack, node: &NodeId) -> u64 {
 impl Keeper {
     /// Whom to ask for a part.
     pub(super) fn sources(&self, pack: &Pack, part: &Part) -> Vec<Source> {
-        let Some((catalog, added)) = self.catalog_of(pack) else { return Vec::new() };
+        let Some(catalog) = self.catalog_of(pack) else { return Vec::new() };
         let mut sources = Sources { keeper: self, list: Vec::new(), seen: BTreeSet::from([self.me]) };
         match part.which {
             Which::Whole if pack.cut.is_none() => sources.copies(catalog),
-            Which::Whole => sources.wholes(catalog, added > self.spread_to(&catalog.service)),
+            Which::Whole => sources.wholes(catalog, pack.added > self.spread_to(&catalog.service)),
             Which::Fragment(index) => sources.fragments(catalog, pack, index),
         }
         sources.list

@@ -102,9 +102,17 @@ impl Keeper {
         let number = known.map_or(1, |known| known.version.number + 1);
         let added: BTreeMap<_, u64> =
             known.into_iter().flat_map(|known| &known.entries).map(|entry| (entry.id, entry.added)).collect();
+        let packs_added: BTreeMap<_, u64> =
+            known.into_iter().flat_map(|known| known.packs()).map(|pack| (pack.id, pack.added)).collect();
         let mut entries: Vec<Entry> = entries
             .into_iter()
-            .map(|entry| Entry { added: added.get(&entry.id).copied().unwrap_or(number), ..entry })
+            .map(|mut entry| {
+                entry.added = added.get(&entry.id).copied().unwrap_or(number);
+                entry.packs.iter_mut().for_each(|pack| {
+                    pack.added = packs_added.get(&pack.id).copied().unwrap_or(number);
+                });
+                entry
+            })
             .collect();
         entries.sort_by_key(|entry| (entry.added, entry.seq));
         let promised_to = if is_new { number - 1 } else { 0 };
@@ -134,7 +142,7 @@ impl Keeper {
     }
 
     fn pick_encoders(&self, catalog: &Catalog) -> BTreeSet<NodeId> {
-        if catalog.packs().iter().all(|(_, pack)| pack.cut.is_none()) {
+        if catalog.packs().iter().all(|pack| pack.cut.is_none()) {
             return BTreeSet::new();
         }
         let is_fit = |node: &NodeId| !catalog.is_whole_holder(node) && self.roster.is_alive(node);
@@ -261,7 +269,7 @@ impl Keeper {
             if spread_to > steward.spread_to {
                 steward.spread_to = spread_to;
                 let new: BTreeSet<_> =
-                    catalog.packs().into_iter().filter(|(added, _)| *added > spread_to).map(|(_, pack)| pack.id).collect();
+                    catalog.packs().into_iter().filter(|pack| pack.added > spread_to).map(|pack| pack.id).collect();
                 self.serving.forget_given(|pack| new.contains(pack));
             }
         }

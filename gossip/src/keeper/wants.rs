@@ -16,7 +16,6 @@ use super::part::{Pack, Part, Which};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Want {
     pub(super) pack: Pack,
-    pub(super) added: u64,
 }
 
 /// A part that is held no more as soon as the server has counted this report of the service.
@@ -33,9 +32,9 @@ impl Keeper {
         let is_whole = catalog.is_whole_holder(&self.me);
         let is_encoder = catalog.encoders.contains(&self.me);
         let spread_to = self.spread_to(&catalog.service);
-        for (added, pack) in catalog.packs() {
-            let want = Want { pack, added };
-            if is_whole || (is_encoder && added > spread_to) {
+        for pack in catalog.packs() {
+            let want = Want { pack };
+            if is_whole || (is_encoder && pack.added > spread_to) {
                 wants.push((pack.whole(), want));
             }
             if !is_whole {
@@ -53,7 +52,7 @@ impl Keeper {
         let mut all: Vec<(Part, Want)> =
             self.catalogs.values().flat_map(|catalog| self.wants_of(catalog)).collect();
         // In the order of age over all services, so that a cap leaves out what is newest.
-        all.sort_by_key(|(part, want)| (want.added, *part));
+        all.sort_by_key(|(part, want)| (want.pack.added, *part));
         let (mut wants, mut bytes, mut short) = (BTreeMap::new(), 0_u64, 0_u64);
         for (part, want) in all {
             let part_bytes = want.pack.part_bytes(part.which);
@@ -71,9 +70,11 @@ impl Keeper {
         self.short_bytes = short;
         self.packs = self.catalogs.values().fold(BTreeMap::new(), |mut packs, catalog| {
             let listed = catalog.packs().into_iter();
-            packs.extend(listed.map(|(added, pack)| (pack.id, (pack, catalog.service.clone(), added))));
+            packs.extend(listed.map(|pack| (pack.id, (pack, catalog.service.clone()))));
             packs
         });
+        let (packs, now_ms) = (&self.packs, self.now_ms);
+        self.serving.forget_unknown(now_ms, |pack| packs.contains_key(pack));
         self.let_go();
         self.begin_wanted();
     }
@@ -94,7 +95,7 @@ impl Keeper {
             let is_for_another = self.jobs.get(&part).is_some() || self.is_used_to_make(&part);
             if self.is_wanted(&part) {
                 self.shed.remove(&part);
-            } else if !self.packs.contains_key(&part.pack) {
+            } else if self.packs.get(&part.pack).is_none_or(|(pack, _)| self.is_server_of(pack)) {
                 self.drop_part(&part);
             } else if !self.shelf.is_synced(&part) {
                 if !is_for_another {
@@ -125,7 +126,7 @@ impl Keeper {
             if part.which != Which::Whole && self.shelf.is_whole(&whole) {
                 self.make_of_whole(part, want);
             } else if part.which == Which::Whole || !self.wants.contains_key(&whole) {
-                self.jobs.begin(self.now_ms, want.pack, part, want.added, None);
+                self.jobs.begin(self.now_ms, want.pack, part, None);
             } else if self.jobs.get(&part).is_some() {
                 // It will be made of the whole pack, which is wanted, too.
                 self.jobs.end(&part);
@@ -134,7 +135,7 @@ impl Keeper {
     }
 
     fn make_of_whole(&mut self, part: Part, want: Want) {
-        self.jobs.begin(self.now_ms, want.pack, part, want.added, None);
+        self.jobs.begin(self.now_ms, want.pack, part, None);
         if let Some(job) = self.jobs.get_mut(&part).filter(|job| !job.is_making) {
             job.is_making = true;
             self.out.push(Action::Make { part, from: vec![want.pack.whole()] });
@@ -143,6 +144,7 @@ impl Keeper {
 
     /// A part is here whole: it is synced if it is to stay.
     pub(super) fn arrived(&mut self, part: Part) {
+        self.end_rebuild(&part);
         let Some(job) = self.jobs.end(&part) else { return self.sync(part) };
         if let Some(into) = job.made_into {
             self.make_if_ready(into);
@@ -174,16 +176,16 @@ impl Keeper {
     /// A pack that is retained.
     #[must_use]
     pub fn pack(&self, id: &PackId) -> Option<Pack> {
-        self.packs.get(id).map(|(pack, ..)| *pack)
+        self.packs.get(id).map(|(pack, _)| *pack)
     }
 
-    /// The catalog that lists a pack, and the number from which on it did.
-    pub(super) fn catalog_of(&self, pack: &Pack) -> Option<(&Catalog, u64)> {
-        let (_, service, added) = self.packs.get(&pack.id)?;
-        Some((self.catalogs.get(service)?, *added))
+    /// The catalog that lists a pack.
+    pub(super) fn catalog_of(&self, pack: &Pack) -> Option<&Catalog> {
+        let (_, service) = self.packs.get(&pack.id)?;
+        self.catalogs.get(service).map(|catalog| &**catalog)
     }
 
     pub(super) fn is_server_of(&self, pack: &Pack) -> bool {
-        self.catalog_of(pack).is_some_and(|(catalog, _)| catalog.server == self.me)
+        self.catalog_of(pack).is_some_and(|catalog| catalog.server == self.me)
     }
 }

@@ -40,6 +40,7 @@ impl World {
                 self.disks.of(node).claim = Some(claim);
                 self.check(&Occasion::Claimed(node));
             }
+            Action::Remember { catalog } => self.disks.of(node).catalogs = vec![catalog],
             Action::Level { added, level, .. } => {
                 self.note(node, Note::Level(added, level));
                 if node == self.server {
@@ -93,6 +94,7 @@ impl World {
         let bytes = range.1 - range.0;
         let (sent_ms, arrives_ms) =
             self.net.transfer_ms(&mut self.random, self.now_ms, (node, receiver), bytes);
+        self.note(node, Note::Served(receiver, part, bytes));
         self.check(&Occasion::Served(node, part, bytes));
         if self.mutant != Some(Mutant::NeverDoneServing) {
             self.after(sent_ms - self.now_ms, Coming::Event(node, life, Event::Served { to, request }));

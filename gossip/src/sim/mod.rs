@@ -28,7 +28,7 @@ pub type NodeNumber = u32;
 pub use check::{Violation, names};
 pub use faults::Mix;
 pub use net::Link;
-pub use run::{Outcome, run, run_mutant};
+pub use run::{Outcome, run, run_mutant, run_traced};
 pub use scenario::{Scenario, Size};
 pub use service::Habits;
 pub use world::Mutant;

@@ -86,14 +86,7 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, number: NodeNumber) {
-        let catalogs = self.nodes.get(&number).and_then(|node| node.keeper.as_ref());
-        let catalogs = catalogs.and_then(|keeper| keeper.catalog(&self.service_name).cloned());
-        let keeps = self.random.random_bool(0.7);
-        let disk = self.disks.of(number);
-        if keeps {
-            disk.catalogs = catalogs.into_iter().collect();
-        }
-        disk.crash();
+        self.disks.of(number).crash();
         if let Some(node) = self.nodes.get_mut(&number) {
             node.keeper = None;
         }

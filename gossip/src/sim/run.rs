@@ -8,6 +8,9 @@ use crate::holdings::{Holdings, View};
 use crate::keeper::{Claim, Event, Message};
 use crate::overlay::{Members, Overlay};
 
+/// Events that a violation is shown with.
+const LINES_SHOWN: usize = 100;
+
 /// What came of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -34,18 +37,24 @@ pub struct Outcome {
 /// Simulates what a seed stands for.
 #[must_use]
 pub fn run(seed: u64, size: Size) -> Outcome {
-    simulate(Scenario::of_seed(seed, size), None)
+    simulate(Scenario::of_seed(seed, size), None, LINES_SHOWN)
+}
+
+/// The same, with so many of its last events in words.
+#[must_use]
+pub fn run_traced(seed: u64, size: Size, lines_max: usize) -> Outcome {
+    simulate(Scenario::of_seed(seed, size), None, lines_max)
 }
 
 /// Simulates a scenario with a fault in the logic, or none.
 #[must_use]
 pub fn run_mutant(scenario: Scenario, mutant: Option<Mutant>) -> Outcome {
-    simulate(scenario, mutant)
+    simulate(scenario, mutant, LINES_SHOWN)
 }
 
-fn simulate(scenario: Scenario, mutant: Option<Mutant>) -> Outcome {
+fn simulate(scenario: Scenario, mutant: Option<Mutant>, lines_max: usize) -> Outcome {
     let (faults_ms, heal_ms) = (scenario.faults_ms, scenario.heal_ms);
-    let mut world = World::new(scenario, mutant);
+    let mut world = World::new(scenario, mutant, lines_max);
     world.set_up();
     world.run(faults_ms);
     world.heal();

@@ -47,7 +47,7 @@ impl Service {
         let needed = u8::try_from(code.needed).unwrap_or(u8::MAX);
         let total = u8::try_from(code.total).unwrap_or(u8::MAX);
         let cut = (!code.is_whole()).then_some(Cut { needed, total, extent_bytes: EXTENT_BYTES });
-        let pack = Pack { id: PackId::from_bytes(random.random()), bytes, cut };
+        let pack = Pack { id: PackId::from_bytes(random.random()), bytes, cut, added: 0 };
         self.made.push((pack.id, bytes));
         pack
     }

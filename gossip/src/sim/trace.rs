@@ -6,9 +6,6 @@ use std::fmt;
 use super::NodeNumber;
 use crate::keeper::{Message, Part};
 
-/// Events that are kept to be shown.
-const LAST: usize = 200;
-
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Note {
@@ -16,6 +13,7 @@ pub(super) enum Note {
     Bytes(Part, u64),
     Synced(Part),
     Made(Part),
+    Served(NodeNumber, Part, u64),
     Dropped(Part),
     Told(NodeNumber, bool),
     Level(u64, Option<usize>),
@@ -39,14 +37,20 @@ pub(super) struct Trace {
     hash: u64,
     events: u64,
     last: VecDeque<Line>,
+    lines_max: usize,
 }
 
 impl Trace {
+    /// A trace that keeps its last so many lines.
+    pub(super) fn new(lines_max: usize) -> Self {
+        Self { lines_max, ..Self::default() }
+    }
+
     pub(super) fn note(&mut self, at_ms: u64, node: NodeNumber, note: Note) {
         let (kind, detail) = note.digest();
         self.hash = crate::keeper::mix(self.hash ^ at_ms) ^ crate::keeper::mix(u64::from(node) << 8 ^ kind ^ detail << 24);
         self.events += 1;
-        if self.last.len() == LAST {
+        if self.last.len() >= self.lines_max {
             self.last.pop_front();
         }
         self.last.push_back(Line { at_ms, node, note });
@@ -94,6 +98,7 @@ impl Note {
         match self {
             Self::Message(name, from) => (1, text(name) ^ u64::from(from) << 32),
             Self::Bytes(of, bytes) => (2, part(of) ^ bytes),
+            Self::Served(node, of, bytes) => (12, part(of) ^ bytes ^ u64::from(node) << 20),
             Self::Synced(of) => (3, part(of)),
             Self::Made(of) => (4, part(of)),
             Self::Dropped(of) => (5, part(of)),
@@ -115,6 +120,7 @@ impl fmt::Display for Note {
         match self {
             Self::Message(name, from) => write!(f, "hears a {name} of {from}"),
             Self::Bytes(of, bytes) => write!(f, "gets {bytes} bytes of {}", show(of)),
+            Self::Served(node, of, bytes) => write!(f, "sends {node} {bytes} bytes of {}", show(of)),
             Self::Synced(of) => write!(f, "has synced {}", show(of)),
             Self::Made(of) => write!(f, "has made {}", show(of)),
             Self::Dropped(of) => write!(f, "drops {}", show(of)),

@@ -127,7 +127,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(scenario: Scenario, mutant: Option<Mutant>) -> Self {
+    pub(super) fn new(scenario: Scenario, mutant: Option<Mutant>, lines_max: usize) -> Self {
         let random = StdRng::seed_from_u64(scenario.seed);
         let (net, service) = (Net::new(scenario.link), Service::new(scenario.habits));
         let service_name = ServiceName::new("mail");
@@ -152,7 +152,7 @@ impl World {
             warm: Vec::new(),
             levels: BTreeMap::new(),
             is_publishing: true,
-            trace: Trace::default(),
+            trace: Trace::new(lines_max),
             faults: 0,
             last_fault_ms: 0,
             lost_ms: BTreeMap::new(),

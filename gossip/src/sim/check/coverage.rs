@@ -68,8 +68,8 @@ impl Checker for Coverage {
 fn covered(world: &World, number: u64) -> Result<(), String> {
     let server = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
     let Some(catalog) = server.and_then(|keeper| keeper.catalog(&world.service_name)) else { return Ok(()) };
-    let packs: Vec<_> = catalog.packs().into_iter().filter(|(added, _)| *added <= number).collect();
-    let needed = packs.iter().map(|(_, pack)| pack.needed()).max().unwrap_or(1);
+    let packs: Vec<_> = catalog.packs().into_iter().filter(|pack| pack.added <= number).collect();
+    let needed = packs.iter().map(|pack| pack.needed()).max().unwrap_or(1);
     if needed <= 1 {
         return Ok(());
     }
@@ -101,7 +101,7 @@ fn covered(world: &World, number: u64) -> Result<(), String> {
 fn fragment_of(
     world: &World,
     catalog: &Catalog,
-    packs: &[(u64, crate::keeper::Pack)],
+    packs: &[crate::keeper::Pack],
     number: NodeNumber,
     node: &Node,
 ) -> Option<u8> {
@@ -114,5 +114,5 @@ fn fragment_of(
         let share = pack.share(index);
         disk.is_synced(&share) || (share.which != Which::Whole && disk.is_synced(&pack.whole()))
     };
-    packs.iter().all(|(_, pack)| has(pack)).then_some(index)
+    packs.iter().all(|pack| has(pack)).then_some(index)
 }
