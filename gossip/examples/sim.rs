@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use sustain_gossip::sim::{Outcome, Scenario, Size, run, run_traced};
 
 /// What a whole run is made of: a size, its first seed, and how many.
-const ALL: [(Size, u64, u64); 3] = [(Size::Large, 2_000, 10), (Size::Middle, 1_000, 90), (Size::Small, 0, 900)];
+const ALL: [(Size, u64, u64); 3] =
+    [(Size::Large, 2_000, 10), (Size::Middle, 1_000, 90), (Size::Small, 0, 900)];
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -112,7 +113,15 @@ fn main() -> ExitCode {
             if shown.elapsed() > PROGRESS || started.elapsed() > PROGRESS {
                 *shown = Instant::now();
                 let seconds = began.elapsed().as_secs();
-                eprintln!("{} of {} seeds, {} events, {} violations, {seconds} s; the last: {seed}, {} nodes, {} ms", sum.0, jobs.len(), sum.1, sum.2, outcome.scenario.nodes, started.elapsed().as_millis());
+                eprintln!(
+                    "{} of {} seeds, {} events, {} violations, {seconds} s; the last: {seed}, {} nodes, {} ms",
+                    sum.0,
+                    jobs.len(),
+                    sum.1,
+                    sum.2,
+                    outcome.scenario.nodes,
+                    started.elapsed().as_millis()
+                );
             }
         }
     };

@@ -115,7 +115,10 @@ impl View<'_> {
 
     /// What each neighbourhood of which a node is a part lacks without it, and what it has.
     fn without(&self, node: NodeId) -> Vec<(usize, Around)> {
-        self.overlay.closed(node).map(|centre| (self.wanted(centre), self.around(centre, Some(node)))).collect()
+        self.overlay
+            .closed(node)
+            .map(|centre| (self.wanted(centre), self.around(centre, Some(node))))
+            .collect()
     }
 
     /// How many fragments these neighbourhoods lack if the node that they are without held this one.
@@ -175,6 +178,27 @@ impl View<'_> {
             ((Reverse(gain), !to.is_copy, chance(*node, to.to)), to)
         });
         moves.min_by_key(|(rank, _)| *rank).filter(|((gain, _, _), _)| gain.0 > 0).map(|(_, to)| to)
+    }
+}
+
+impl View<'_> {
+    /// For a node that is in a short neighbourhood where no move of anybody does any good: another fragment with which its
+    /// neighbourhoods lack no more than now. After some such steps there may be a move that helps. `salt` decides between
+    /// equals.
+    #[must_use]
+    pub fn sidestep(&self, node: NodeId, salt: u64) -> Option<Move> {
+        let held = self.holdings.of(&node)?;
+        let without = self.without(node);
+        let now = self.lacking(&without, held);
+        let total = Fragment::try_from(self.code.total.max(1) - 1).unwrap_or(Fragment::MAX);
+        let fits = |fragment: &Fragment| {
+            let is_copy = self.holdings.is_held_by_another(node, *fragment);
+            *fragment != held && is_copy && self.lacking(&without, *fragment) <= now
+        };
+        let rank =
+            |fragment: &Fragment| chance(node, *fragment) ^ salt.wrapping_mul(u64::from(*fragment) * 2 + 1);
+        let to = (0..=total).filter(fits).min_by_key(rank)?;
+        Some(Move { node, to, is_copy: true })
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Catalog {
     pub warm: BTreeSet<NodeId>,
     /// Nodes that hold what is new as a whole until it is spread, and make the fragments.
     pub encoders: BTreeSet<NodeId>,
+    /// Everything that was added up to here was spread when this was published.
+    pub spread_to: u64,
     /// What is retained, in the order in which it was added.
     pub entries: Vec<Entry>,
 }
@@ -58,7 +60,8 @@ impl Catalog {
     /// Each pack once, in the order in which they were added.
     #[must_use]
     pub fn packs(&self) -> Vec<Pack> {
-        let mut packs: Vec<Pack> = self.entries.iter().flat_map(|entry| entry.packs.iter().copied()).collect();
+        let mut packs: Vec<Pack> =
+            self.entries.iter().flat_map(|entry| entry.packs.iter().copied()).collect();
         packs.sort_unstable_by_key(|pack| (pack.added, pack.id));
         packs.dedup_by_key(|pack| pack.id);
         packs

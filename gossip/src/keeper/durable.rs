@@ -22,7 +22,9 @@ mod tests {
             let left = |from: usize, to: usize| (from..to).filter(|node| lost >> node & 1 == 0).count();
             left(0, whole) > 0 || left(whole, nodes) >= needed
         };
-        let all = |losses: usize| (0..1_u32 << nodes).filter(|lost| lost.count_ones() as usize == losses).all(survives);
+        let all = |losses: usize| {
+            (0..1_u32 << nodes).filter(|lost| lost.count_ones() as usize == losses).all(survives)
+        };
         (0..nodes).take_while(|losses| all(*losses)).last()
     }
 

@@ -26,6 +26,8 @@ const ELSEWHERE_MS: u64 = 1_500;
 const LACKING_MS: u64 = 15_000;
 /// When a part of which nothing comes makes room for others.
 const STUCK_MS: u64 = 20_000;
+/// How long whom to ask is not worked out anew, whatever becomes known.
+const SOURCES_MS: u64 = 400;
 
 impl Keeper {
     /// Asks for whatever may be asked for now.
@@ -33,9 +35,10 @@ impl Keeper {
         self.expire(random);
         self.retry_ms = u64::MAX;
         for part in self.jobs.active() {
-            let is_stuck = self.jobs.get(&part).is_some_and(|job| {
-                self.now_ms >= job.progress_ms + STUCK_MS * (u64::from(job.penalty) + 1)
-            });
+            let is_stuck = self
+                .jobs
+                .get(&part)
+                .is_some_and(|job| self.now_ms >= job.progress_ms + STUCK_MS * (u64::from(job.penalty) + 1));
             if is_stuck {
                 let penalty = self.jobs.get(&part).map_or(0, |job| job.penalty.saturating_add(1));
                 self.jobs.penalise(&part, penalty);
@@ -50,11 +53,12 @@ impl Keeper {
         if job.is_making {
             return;
         }
-        if job.epoch != epoch {
+        let is_due = job.sources.is_empty() || self.now_ms >= job.sourced_ms + SOURCES_MS;
+        if job.epoch != epoch && is_due {
             let pack = job.pack;
             let sources = self.sources(&pack, &part);
             if let Some(job) = self.jobs.get_mut(&part) {
-                (job.sources, job.epoch) = (sources, epoch);
+                (job.sources, job.epoch, job.sourced_ms) = (sources, epoch, self.now_ms);
             }
         }
         self.consider_rebuild(part);
@@ -81,7 +85,10 @@ impl Keeper {
         let job = self.jobs.get(&part)?;
         let bytes = job.pack.part_bytes(part.which);
         let mut missing = Ranges::whole(bytes).without(&self.shelf.have(&part));
-        job.flights.values().filter_map(|flight| flight.range).for_each(|(from, to)| missing.remove(from, to));
+        job.flights
+            .values()
+            .filter_map(|flight| flight.range)
+            .for_each(|(from, to)| missing.remove(from, to));
         if missing.is_empty() {
             return None;
         }
@@ -130,8 +137,10 @@ impl Keeper {
     /// Requests whose time is over have failed.
     fn expire(&mut self, random: &mut dyn RngCore) {
         let late = self.jobs.all().flat_map(|job| &job.flights);
-        let late: Vec<Request> =
-            late.filter(|(_, flight)| flight.deadline_ms <= self.now_ms).map(|(request, _)| *request).collect();
+        let late: Vec<Request> = late
+            .filter(|(_, flight)| flight.deadline_ms <= self.now_ms)
+            .map(|(request, _)| *request)
+            .collect();
         for request in late {
             self.failed(request, random);
         }

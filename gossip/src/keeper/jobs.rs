@@ -54,6 +54,7 @@ pub(super) struct Job {
     pub(super) sources: Vec<Source>,
     /// The knowledge that the sources were worked out from.
     pub(super) epoch: u64,
+    pub(super) sourced_ms: u64,
     pub(super) progress_ms: u64,
     /// Fragments from which it is to be made, since nobody has it.
     pub(super) rebuild: Option<BTreeSet<Fragment>>,
@@ -91,6 +92,7 @@ impl Jobs {
             hinted: BTreeSet::new(),
             sources: Vec::new(),
             epoch: 0,
+            sourced_ms: 0,
             progress_ms: now_ms,
             rebuild: None,
             made_into,

@@ -138,7 +138,10 @@ impl Keeper {
         self.is_place_stale = true;
         for node in self.overlay.near(&self.me).clone() {
             if Some(node) != from && self.roster.is_alive(&node) {
-                self.send(node, Message::Digest { catalogs: vec![(service.clone(), version)], buckets: None });
+                self.send(
+                    node,
+                    Message::Digest { catalogs: vec![(service.clone(), version)], buckets: None },
+                );
             }
         }
     }

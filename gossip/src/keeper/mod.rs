@@ -40,8 +40,8 @@ use rand::RngCore;
 use sustain_proto::{NodeId, PackId, ServiceName};
 
 pub use catalog::{Catalog, Entry, Version};
-pub use claims::{Buckets, Claim, Claims};
 pub(crate) use claims::mix;
+pub use claims::{Buckets, Claim, Claims};
 pub use config::KeeperConfig;
 pub use durable::level;
 pub use event::{Action, Event};
@@ -129,6 +129,7 @@ pub struct Keeper {
     place_ms: u64,
     join_ms: Option<u64>,
     move_ms: Option<u64>,
+    hopeless_ms: Option<u64>,
 }
 
 impl Keeper {
@@ -174,6 +175,7 @@ impl Keeper {
             place_ms: u64::MAX,
             join_ms: None,
             move_ms: None,
+            hopeless_ms: None,
         }
     }
 
@@ -234,14 +236,8 @@ impl Keeper {
     pub fn wakes_ms(&self) -> u64 {
         let hold_off_ms = self.roster.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
         let look_ms = self.stewards.values().map(|steward| steward.look_ms).min().unwrap_or(u64::MAX);
-        let all = [
-            hold_off_ms,
-            look_ms,
-            self.pump_ms(),
-            self.report_ms(),
-            self.metadata_ms(),
-            self.place_due_ms(),
-        ];
+        let all =
+            [hold_off_ms, look_ms, self.pump_ms(), self.report_ms(), self.metadata_ms(), self.place_due_ms()];
         all.into_iter().min().unwrap_or(u64::MAX).max(self.now_ms + 1)
     }
 
@@ -329,7 +325,9 @@ impl Keeper {
         if lacking + surplus + jobs == 0 && moving.is_none() {
             return String::new();
         }
-        format!("{lacking} parts are not synced, {surplus} not dropped, {jobs} being fetched, moving to {moving:?}")
+        format!(
+            "{lacking} parts are not synced, {surplus} not dropped, {jobs} being fetched, moving to {moving:?}"
+        )
     }
 
     /// Whether a request of this node is still to be answered.

@@ -14,7 +14,7 @@ use rand::{Rng, RngCore};
 
 use super::Keeper;
 use crate::code::Code;
-use crate::holdings::{Fragment, View};
+use crate::holdings::{Fragment, Move, View};
 
 /// How long a node that joins listens first, so that it knows what others hold.
 const JOIN_MS: u64 = 1_500;
@@ -22,6 +22,10 @@ const JOIN_MS: u64 = 1_500;
 const LOOK_MS: u64 = 300;
 /// The longest wait before a move.
 const MOVE_MS: u64 = 3_000;
+/// How often a node looks again while a neighbourhood is short.
+const AGAIN_MS: u64 = 5_000;
+/// The shortest wait before a move that only may lead to one that helps.
+const HOPELESS_MS: u64 = 5_000;
 /// Different fragments that indices are chosen of while packs are not cut, so that they fit when some are.
 const TOTAL_PER_DEGREE: usize = 3;
 
@@ -73,7 +77,8 @@ impl Keeper {
         }
         self.place_ms = u64::MAX;
         if self.claim.index.is_none() {
-            let join_ms = *self.join_ms.get_or_insert_with(|| self.now_ms + random.random_range(JOIN_MS / 2..JOIN_MS));
+            let join_ms =
+                *self.join_ms.get_or_insert_with(|| self.now_ms + random.random_range(JOIN_MS / 2..JOIN_MS));
             if self.now_ms < join_ms {
                 self.place_ms = join_ms;
                 return;
@@ -90,21 +95,51 @@ impl Keeper {
     fn consider_move(&mut self, random: &mut dyn RngCore) {
         let view = self.view(self.code_kept());
         let short = self.overlay.closed(self.me).filter(|centre| view.margin(*centre) < 0);
-        let to = short.filter_map(|centre| view.mend(centre)).find(|to| to.node == self.me);
-        let Some(to) = to else {
+        let (mut is_short, mut is_hopeless, mut mine) = (false, false, None);
+        for centre in short {
+            is_short = true;
+            match view.mend(centre) {
+                Some(to) if to.node == self.me => mine = mine.or(Some(to)),
+                Some(_) => {}
+                None => is_hopeless = true,
+            }
+        }
+        if !is_short {
+            (self.move_ms, self.hopeless_ms) = (None, None);
+            return;
+        }
+        // What is known may change, and others may not do what they should.
+        self.place_ms = self.now_ms + AGAIN_MS;
+        let Some(to) = mine.or_else(|| self.sidestep(is_hopeless, random)) else {
             self.move_ms = None;
             return;
         };
         let wait_ms = random.random_range(0..MOVE_MS);
         let at_ms = *self.move_ms.get_or_insert(self.now_ms + wait_ms);
         if self.now_ms < at_ms {
-            self.place_ms = at_ms;
+            self.place_ms = at_ms.min(self.place_ms);
             return;
         }
-        self.move_ms = None;
+        (self.move_ms, self.hopeless_ms) = (None, None);
         self.claim.moving = Some(to.to);
         self.are_wants_stale = true;
         self.reclaim();
+    }
+
+    /// Where no move of anybody helps a neighbourhood, some of its nodes move all the same after a while, to where they do
+    /// no harm: few, as the wait is long and another one for each.
+    fn sidestep(&mut self, is_hopeless: bool, random: &mut dyn RngCore) -> Option<Move> {
+        if !is_hopeless {
+            self.hopeless_ms = None;
+            return None;
+        }
+        let wait_ms = random.random_range(HOPELESS_MS..4 * HOPELESS_MS);
+        let due_ms = *self.hopeless_ms.get_or_insert(self.now_ms + wait_ms);
+        if self.now_ms < due_ms {
+            self.place_ms = self.place_ms.min(due_ms);
+            return None;
+        }
+        self.view(self.code_kept()).sidestep(self.me, random.next_u64())
     }
 
     /// Ends a move when all that it takes is synced.

@@ -22,7 +22,8 @@ impl Keeper {
         if pack.cut.is_none() || job.made_into.is_some() {
             return;
         }
-        let is_usable = |node| self.roster.is_alive(node) && !job.peers.get(node).is_some_and(|peer| peer.is_liar);
+        let is_usable =
+            |node| self.roster.is_alive(node) && !job.peers.get(node).is_some_and(|peer| peer.is_liar);
         let nobody = !job.sources.iter().any(|source| is_usable(&source.node));
         let chosen = match &job.rebuild {
             Some(chosen) => chosen.clone(),
@@ -46,7 +47,8 @@ impl Keeper {
         };
         let mut kept: BTreeSet<Fragment> = chosen.iter().filter(|index| stays(index)).copied().collect();
         let dropped: Vec<Fragment> = chosen.difference(&kept).copied().collect();
-        for index in self.fragments_by_ease(&pack, &part) {
+        let is_short = kept.len() < pack.needed();
+        for index in if is_short { self.fragments_by_ease(&pack, &part) } else { Vec::new() } {
             if kept.len() >= pack.needed() {
                 break;
             }

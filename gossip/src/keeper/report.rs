@@ -85,12 +85,21 @@ impl Keeper {
     /// Up to where a service's packs are spread, as far as this node knows.
     pub(super) fn spread_to(&self, service: &sustain_proto::ServiceName) -> u64 {
         let steward = self.stewards.get(service).map(|steward| steward.spread_to());
-        steward.or_else(|| self.reports.get(service).map(|reporting| reporting.spread_to)).unwrap_or(0)
+        let told = steward.or_else(|| self.reports.get(service).map(|reporting| reporting.spread_to));
+        told.max(self.catalogs.get(service).map(|catalog| catalog.spread_to)).unwrap_or(0)
     }
 
     /// The server counts what this node said.
-    pub(super) fn counted(&mut self, service: &sustain_proto::ServiceName, life: u64, number: u64, spread_to: u64) {
-        let Some(reporting) = self.reports.get_mut(service).filter(|_| life == self.claim.life) else { return };
+    pub(super) fn counted(
+        &mut self,
+        service: &sustain_proto::ServiceName,
+        life: u64,
+        number: u64,
+        spread_to: u64,
+    ) {
+        let Some(reporting) = self.reports.get_mut(service).filter(|_| life == self.claim.life) else {
+            return;
+        };
         reporting.counted = reporting.counted.max(number.min(reporting.number));
         if spread_to > reporting.spread_to {
             reporting.spread_to = spread_to;

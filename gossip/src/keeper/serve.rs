@@ -85,7 +85,14 @@ impl Serving {
 }
 
 impl Keeper {
-    pub(super) fn asked(&mut self, from: NodeId, request: Request, part: Part, missing: &Ranges, is_stuck: bool) {
+    pub(super) fn asked(
+        &mut self,
+        from: NodeId,
+        request: Request,
+        part: Part,
+        missing: &Ranges,
+        is_stuck: bool,
+    ) {
         match self.answer(from, request, part, missing, is_stuck) {
             Ok(range) => {
                 self.serving.under_way.insert((from, request));
@@ -173,15 +180,17 @@ impl Keeper {
         let is_due = |one: &&mut Given| {
             let is_lost = one.to == to || !self.roster.is_alive(&one.to);
             let wait_ms = if is_lost { AGAIN_MS / 4 } else { AGAIN_MS * factor } * one.times;
-            now_ms >= one.at_ms + wait_ms && !available.common(&Ranges::one(one.range.0, one.range.1)).is_empty()
+            now_ms >= one.at_ms + wait_ms
+                && !available.common(&Ranges::one(one.range.0, one.range.1)).is_empty()
         };
         if let Some(again) = given.iter_mut().find(is_due) {
             *again = Given { to, at_ms: now_ms, times: again.times + 1, ..*again };
             let range = available.common(&Ranges::one(again.range.0, again.range.1)).take(0, u64::MAX);
             return range.ok_or(nothing);
         }
-        let wanted =
-            |one: &&Given| !available.common(&Ranges::one(one.range.0, one.range.1)).is_empty() && one.to != to;
+        let wanted = |one: &&Given| {
+            !available.common(&Ranges::one(one.range.0, one.range.1)).is_empty() && one.to != to
+        };
         let nodes: BTreeSet<NodeId> = given.iter().filter(wanted).map(|one| one.to).collect();
         Err(Refusal::Elsewhere { nodes: nodes.into_iter().take(limits::HINTS_MAX).collect() })
     }
@@ -216,5 +225,4 @@ impl Keeper {
     pub(super) fn forget_waiters(&mut self, part: &Part) {
         self.serving.waiters.remove(part);
     }
-
 }

@@ -93,12 +93,19 @@ fn needed_by(catalog: &Catalog, entry: &Entry) -> BTreeSet<usize> {
 
 impl Keeper {
     /// This node's store retains this of a service that it is the server of.
-    pub(super) fn retained(&mut self, service: ServiceName, term: Term, warm: Vec<NodeId>, entries: Vec<Entry>) {
+    pub(super) fn retained(
+        &mut self,
+        service: ServiceName,
+        term: Term,
+        warm: Vec<NodeId>,
+        entries: Vec<Entry>,
+    ) {
         let known = self.catalogs.get(&service);
         if known.is_some_and(|known| known.version.term > term) || entries.len() > limits::ENTRIES_MAX {
             return;
         }
-        let is_new = !self.stewards.contains_key(&service) || known.is_none_or(|known| known.version.term != term);
+        let is_new =
+            !self.stewards.contains_key(&service) || known.is_none_or(|known| known.version.term != term);
         let number = known.map_or(1, |known| known.version.number + 1);
         let added: BTreeMap<_, u64> =
             known.into_iter().flat_map(|known| &known.entries).map(|entry| (entry.id, entry.added)).collect();
@@ -116,8 +123,11 @@ impl Keeper {
             .collect();
         entries.sort_by_key(|entry| (entry.added, entry.seq));
         let promised_to = if is_new { number - 1 } else { 0 };
-        let old = if is_new { Steward::default() } else { self.stewards.remove(&service).unwrap_or_default() };
-        let mut steward = Steward { promised_to: promised_to.max(old.promised_to), is_stale: true, ..old };
+        let old =
+            if is_new { Steward::default() } else { self.stewards.remove(&service).unwrap_or_default() };
+        let spread_to = old.spread_to.max(known.map_or(0, |known| known.spread_to));
+        let promised_to = promised_to.max(old.promised_to);
+        let mut steward = Steward { promised_to, spread_to, is_stale: true, ..old };
         for pack in entries.iter().flat_map(|entry| &entry.packs) {
             self.shelf.put_synced(pack.whole(), pack.bytes);
         }
@@ -128,8 +138,15 @@ impl Keeper {
         let encoders = known.map(|known| known.encoders.clone()).unwrap_or_default();
         let warm = warm.into_iter().filter(|node| *node != self.me).collect();
         let version = Version { term, number };
-        let catalog =
-            Catalog { service: service.clone(), version, server: self.me, warm, encoders, entries };
+        let catalog = Catalog {
+            service: service.clone(),
+            version,
+            server: self.me,
+            warm,
+            encoders,
+            spread_to,
+            entries,
+        };
         steward.look_ms = now_ms + LOOK_MS;
         self.stewards.insert(service, steward);
         self.publish(catalog);
@@ -155,7 +172,9 @@ impl Keeper {
             .roster
             .all_alive()
             .filter(|node| is_fit(node) && !encoders.contains(node))
-            .map(|node| (node.as_bytes()[..8].iter().fold(seed, |sum, byte| mix(sum ^ u64::from(*byte))), node))
+            .map(|node| {
+                (node.as_bytes()[..8].iter().fold(seed, |sum, byte| mix(sum ^ u64::from(*byte))), node)
+            })
             .collect();
         others.sort_unstable();
         let lacking = wanted.saturating_sub(encoders.len());
@@ -170,7 +189,8 @@ impl Keeper {
             let Some(catalog) = self.catalogs.get(&service) else { continue };
             if self.pick_encoders(catalog) != catalog.encoders {
                 let number = catalog.version.number + 1;
-                let catalog = Catalog { version: Version { number, ..catalog.version }, ..Catalog::clone(catalog) };
+                let catalog =
+                    Catalog { version: Version { number, ..catalog.version }, ..Catalog::clone(catalog) };
                 self.publish(catalog);
             }
         }
@@ -205,7 +225,8 @@ impl Keeper {
             let now = Count::of(steward.reports.values());
             let others = steward.reports.values().filter(|other| other.node != from);
             let then = Count::of(others.chain([&relied_on]));
-            let all_said = self.roster.all_alive().all(|node| node == self.me || steward.reports.contains_key(&node));
+            let all_said =
+                self.roster.all_alive().all(|node| node == self.me || steward.reports.contains_key(&node));
             promised.into_iter().all(|entry| {
                 let needed = needed_by(&catalog, entry);
                 let level = now.level(entry.added, &needed);
@@ -259,17 +280,23 @@ impl Keeper {
             let alive: Vec<NodeId> = self.roster.all_alive().filter(|node| *node != self.me).collect();
             let is_spread = |added: u64| {
                 let has = |node: &NodeId| steward.reports.get(node).is_some_and(|report| report.to >= added);
-                let is_old = steward.published_ms.get(&added).is_none_or(|at_ms| at_ms + SPREAD_MS <= self.now_ms);
+                let is_old =
+                    steward.published_ms.get(&added).is_none_or(|at_ms| at_ms + SPREAD_MS <= self.now_ms);
                 let is_durable = steward.levels.get(&added).is_some_and(|level| *level >= Some(tolerance));
                 is_durable && (is_old || alive.iter().all(has))
             };
-            let spread = catalog.entries.iter().map(|entry| entry.added).take_while(|added| is_spread(*added));
+            let spread =
+                catalog.entries.iter().map(|entry| entry.added).take_while(|added| is_spread(*added));
             let spread_to = spread.last().unwrap_or(0).max(steward.spread_to);
             steward.published_ms.retain(|added, _| catalog.entries.iter().any(|entry| entry.added == *added));
             if spread_to > steward.spread_to {
                 steward.spread_to = spread_to;
-                let new: BTreeSet<_> =
-                    catalog.packs().into_iter().filter(|pack| pack.added > spread_to).map(|pack| pack.id).collect();
+                let new: BTreeSet<_> = catalog
+                    .packs()
+                    .into_iter()
+                    .filter(|pack| pack.added > spread_to)
+                    .map(|pack| pack.id)
+                    .collect();
                 self.serving.forget_given(|pack| new.contains(pack));
             }
         }

@@ -116,7 +116,11 @@ impl World {
         if !self.is_life(to, life) {
             return;
         }
-        let has = self.nodes.get(&to).and_then(|node| node.keeper.as_ref()).is_some_and(|keeper| keeper.awaits(request));
+        let has = self
+            .nodes
+            .get(&to)
+            .and_then(|node| node.keeper.as_ref())
+            .is_some_and(|keeper| keeper.awaits(request));
         if !has {
             return;
         }

@@ -63,7 +63,8 @@ impl Holders {
         lists.sort_unstable_by_key(|nodes| nodes.len());
         let mut counts: Vec<usize> = Vec::with_capacity(lists.len());
         for nodes in lists {
-            let new: Vec<NodeNumber> = nodes.iter().filter(|node| !counted.contains(*node)).copied().collect();
+            let new: Vec<NodeNumber> =
+                nodes.iter().filter(|node| !counted.contains(*node)).copied().collect();
             counted.extend(&new);
             if !new.is_empty() {
                 counts.push(new.len());

@@ -17,8 +17,7 @@ impl World {
         let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
         let id = NodeId::from_bytes(self.random.random());
         let domains = self.scenario.domains;
-        let label =
-            if domains == 0 { String::new() } else { format!("site-{}", number as usize % domains) };
+        let label = if domains == 0 { String::new() } else { format!("site-{}", number as usize % domains) };
         let node = Node {
             id,
             label,
@@ -149,7 +148,8 @@ impl World {
 
     /// All will notice that a node has come or gone.
     pub(super) fn detect_one(&mut self, subject: NodeNumber) {
-        let observers: Vec<NodeNumber> = self.nodes.keys().filter(|node| **node != subject).copied().collect();
+        let observers: Vec<NodeNumber> =
+            self.nodes.keys().filter(|node| **node != subject).copied().collect();
         for observer in observers {
             self.detect_later(observer, subject);
         }

@@ -81,11 +81,13 @@ impl World {
                     && entry.base.is_none_or(|base| catalog.entries.iter().any(|other| other.id == base))
             };
             let entries: Vec<_> = catalog.entries.iter().filter(|entry| is_here(entry)).cloned().collect();
-            let has_all = catalog.entries.iter().filter(|entry| entry.added <= promised).all(|entry| is_here(entry));
+            let has_all =
+                catalog.entries.iter().filter(|entry| entry.added <= promised).all(|entry| is_here(entry));
             let newest = catalog.entries.iter().map(|entry| entry.added).max()?;
             (has_all && newest >= promised && !entries.is_empty()).then_some((newest, *number, entries))
         });
-        let Some((_, number, entries)) = best.max_by_key(|(newest, number, _)| (*newest, Reverse(*number))) else {
+        let Some((_, number, entries)) = best.max_by_key(|(newest, number, _)| (*newest, Reverse(*number)))
+        else {
             return self.after(1_000, Coming::Lead { from_ms });
         };
         let old = self.server;

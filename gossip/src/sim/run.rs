@@ -66,9 +66,11 @@ fn simulate(scenario: Scenario, mutant: Option<Mutant>, lines_max: usize) -> Out
         world.check(&Occasion::Healed);
         world.check(&Occasion::Ended);
     }
-    let stored = world.nodes.keys().filter_map(|node| world.disks.get(*node)).map(super::disk::Disk::bytes).sum();
+    let stored =
+        world.nodes.keys().filter_map(|node| world.disks.get(*node)).map(super::disk::Disk::bytes).sum();
     let keeper = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
-    let retained = keeper.and_then(|keeper| keeper.catalog(&world.service_name)).map_or(0, |catalog| catalog.bytes());
+    let retained =
+        keeper.and_then(|keeper| keeper.catalog(&world.service_name)).map_or(0, |catalog| catalog.bytes());
     Outcome {
         events: world.trace.events(),
         hash: world.trace.hash(),

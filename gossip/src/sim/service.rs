@@ -61,7 +61,9 @@ impl Service {
                 let packs = (0..4).map(|_| self.pack(random, code, 2 * self.habits.pack_bytes_max)).collect();
                 self.add(random, None, self.seq, packs);
             }
-            Some(base) if self.deltas >= self.habits.deltas_max => self.rebase(random, code, &base, &is_durable),
+            Some(base) if self.deltas >= self.habits.deltas_max => {
+                self.rebase(random, code, &base, &is_durable)
+            }
             Some(base) => {
                 self.seq += 1;
                 self.deltas += 1;
@@ -75,7 +77,13 @@ impl Service {
     }
 
     /// The newest durable snapshot becomes a base, which keeps most packs of the old one.
-    fn rebase(&mut self, random: &mut StdRng, code: Code, base: &Entry, is_durable: &impl Fn(&Entry) -> bool) {
+    fn rebase(
+        &mut self,
+        random: &mut StdRng,
+        code: Code,
+        base: &Entry,
+        is_durable: &impl Fn(&Entry) -> bool,
+    ) {
         let newest = self.entries.iter().rev().find(|entry| entry.base == Some(base.id) && is_durable(entry));
         let Some(seq) = newest.map(|entry| entry.seq) else { return };
         let mut packs = base.packs.clone();

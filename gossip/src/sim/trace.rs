@@ -48,7 +48,8 @@ impl Trace {
 
     pub(super) fn note(&mut self, at_ms: u64, node: NodeNumber, note: Note) {
         let (kind, detail) = note.digest();
-        self.hash = crate::keeper::mix(self.hash ^ at_ms) ^ crate::keeper::mix(u64::from(node) << 8 ^ kind ^ detail << 24);
+        self.hash = crate::keeper::mix(self.hash ^ at_ms)
+            ^ crate::keeper::mix(u64::from(node) << 8 ^ kind ^ detail << 24);
         self.events += 1;
         if self.last.len() >= self.lines_max {
             self.last.pop_front();
@@ -66,7 +67,10 @@ impl Trace {
 
     /// The last of it, a line each.
     pub(super) fn last(&self) -> Vec<String> {
-        self.last.iter().map(|line| format!("{:>9} ms  node {:>4}  {}", line.at_ms, line.node, line.note)).collect()
+        self.last
+            .iter()
+            .map(|line| format!("{:>9} ms  node {:>4}  {}", line.at_ms, line.node, line.note))
+            .collect()
     }
 }
 
@@ -124,7 +128,9 @@ impl fmt::Display for Note {
             Self::Synced(of) => write!(f, "has synced {}", show(of)),
             Self::Made(of) => write!(f, "has made {}", show(of)),
             Self::Dropped(of) => write!(f, "drops {}", show(of)),
-            Self::Told(node, alive) => write!(f, "takes {node} for {}", if *alive { "alive" } else { "dead" }),
+            Self::Told(node, alive) => {
+                write!(f, "takes {node} for {}", if *alive { "alive" } else { "dead" })
+            }
             Self::Level(added, Some(level)) => write!(f, "says that number {added} survives {level} losses"),
             Self::Level(added, None) => write!(f, "says that number {added} is not safe"),
             Self::Published(number) => write!(f, "publishes catalog {number}"),

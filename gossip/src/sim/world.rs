@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use sustain_proto::{NodeId, ServiceName};
 
 use super::NodeNumber;
@@ -59,12 +59,33 @@ pub(super) struct Node {
 pub(super) enum Coming {
     Event(NodeNumber, u64, Event),
     Wake(NodeNumber, u64),
-    Arrive { to: NodeNumber, life: u64, from: (NodeNumber, u64), request: Request, part: Part, range: (u64, u64) },
-    Synced { node: NodeNumber, life: u64, part: Part },
-    Made { node: NodeNumber, life: u64, part: Part, from: Vec<Part> },
-    Detect { observer: NodeNumber, subject: NodeNumber },
+    Arrive {
+        to: NodeNumber,
+        life: u64,
+        from: (NodeNumber, u64),
+        request: Request,
+        part: Part,
+        range: (u64, u64),
+    },
+    Synced {
+        node: NodeNumber,
+        life: u64,
+        part: Part,
+    },
+    Made {
+        node: NodeNumber,
+        life: u64,
+        part: Part,
+        from: Vec<Part>,
+    },
+    Detect {
+        observer: NodeNumber,
+        subject: NodeNumber,
+    },
     Start(NodeNumber),
-    Lead { from_ms: u64 },
+    Lead {
+        from_ms: u64,
+    },
     Fault(Fault),
     End(End),
     Snapshot,
@@ -293,5 +314,4 @@ impl World {
         self.note(number, Note::Other("wakes"));
         self.give(number, Event::Wake);
     }
-
 }

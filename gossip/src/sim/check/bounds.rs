@@ -29,7 +29,9 @@ impl Checker for Bounds {
             ("parts", load.parts, 8 + 5 * world.service.made.len()),
         ];
         match bounds.iter().find(|(_, has, most)| has > most) {
-            Some((what, has, most)) => Err(format!("node {number} has {has} {what}, at most {most} are allowed")),
+            Some((what, has, most)) => {
+                Err(format!("node {number} has {has} {what}, at most {most} are allowed"))
+            }
             None => Ok(()),
         }
     }

@@ -51,10 +51,13 @@ impl Checker for Convergence {
 }
 
 fn known(world: &World, number: u64, since_ms: u64) -> Result<(), String> {
-    for (node, keeper) in world.nodes.iter().filter_map(|(node, state)| Some((node, state.keeper.as_ref()?))) {
+    for (node, keeper) in world.nodes.iter().filter_map(|(node, state)| Some((node, state.keeper.as_ref()?)))
+    {
         let known = keeper.catalog(&world.service_name).map_or(0, |catalog| catalog.version.number);
         if known < number {
-            return Err(format!("node {node} knows catalog {known}; {number} was published at {since_ms} ms"));
+            return Err(format!(
+                "node {node} knows catalog {known}; {number} was published at {since_ms} ms"
+            ));
         }
     }
     Ok(())

@@ -55,12 +55,15 @@ impl Checker for Cost {
                 self.allowed += Self::data(world) * SHARE_MAX * nodes as f64;
             }
             Occasion::Fetched(_, part, bytes) => {
-                let is_old = self.made_ms.get(&part.pack).is_some_and(|made_ms| made_ms + OLD_MS < world.now_ms);
+                let is_old =
+                    self.made_ms.get(&part.pack).is_some_and(|made_ms| made_ms + OLD_MS < world.now_ms);
                 self.fetched += if is_old { *bytes } else { 0 };
                 let slack = Self::data(world) / 2.0;
                 if is_old && self.fetched as f64 > self.allowed + slack {
                     let (fetched, allowed) = (self.fetched, self.allowed);
-                    return Err(format!("{fetched} bytes of old packs were fetched, {allowed:.0} are allowed"));
+                    return Err(format!(
+                        "{fetched} bytes of old packs were fetched, {allowed:.0} are allowed"
+                    ));
                 }
             }
             _ => {}

@@ -83,7 +83,8 @@ fn covered(world: &World, number: u64) -> Result<(), String> {
     let liars: BTreeSet<_> = world.nodes.values().filter(|node| node.is_liar).map(|node| node.id).collect();
     for (number, node) in &world.nodes {
         let closed: Vec<_> = overlay.closed(node.id).collect();
-        let distinct: BTreeSet<u8> = closed.iter().filter_map(|node| held.get(node).copied().flatten()).collect();
+        let distinct: BTreeSet<u8> =
+            closed.iter().filter_map(|node| held.get(node).copied().flatten()).collect();
         let lying = closed.iter().filter(|node| liars.contains(*node)).count();
         let wanted = (needed + world.scenario.tolerance).min(closed.len());
         if distinct.len() + lying < wanted {

@@ -29,7 +29,9 @@ impl Checker for Durability {
 fn check(world: &World, concerns: impl Fn(u64) -> bool) -> Result<(), String> {
     let server = world.nodes.get(&world.server);
     let Some(keeper) = server.and_then(|node| node.keeper.as_ref()) else { return Ok(()) };
-    let Some(catalog) = keeper.catalog(&world.service_name).filter(|catalog| catalog.server == keeper.claim().node) else {
+    let Some(catalog) =
+        keeper.catalog(&world.service_name).filter(|catalog| catalog.server == keeper.claim().node)
+    else {
         return Ok(());
     };
     let liars = world.nodes.values().filter(|node| node.is_liar).count();
@@ -41,7 +43,8 @@ fn check(world: &World, concerns: impl Fn(u64) -> bool) -> Result<(), String> {
         let Some(Some(level)) = world.levels.get(&entry.added).copied() else { continue };
         let Some(losses) = level.checked_sub(liars + unknown) else { continue };
         for pack in catalog.needed_by(entry).values() {
-            let deadly = world.disks.holders(&pack.id).map_or(0, |holders| holders.losses(pack.needed(), &except));
+            let deadly =
+                world.disks.holders(&pack.id).map_or(0, |holders| holders.losses(pack.needed(), &except));
             if deadly <= losses {
                 return Err(format!(
                     "number {} is said to survive {level} losses ({liars} liars, {unknown} lost unnoticed); \

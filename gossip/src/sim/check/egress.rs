@@ -51,7 +51,8 @@ impl Egress {
             return Ok(());
         }
         let is_calm = |made_ms: u64| {
-            made_ms + CALM_MS < world.now_ms && !self.faults_ms.iter().any(|at_ms| at_ms.abs_diff(made_ms) < CALM_MS)
+            made_ms + CALM_MS < world.now_ms
+                && !self.faults_ms.iter().any(|at_ms| at_ms.abs_diff(made_ms) < CALM_MS)
         };
         let (mut sent, mut new) = (0, 0);
         for (pack, bytes) in &world.service.made {

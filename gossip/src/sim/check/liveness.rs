@@ -20,7 +20,9 @@ impl Checker for Liveness {
         let Some(server) = server else { return Err("no server runs".to_owned()) };
         let catalog = server.catalog(&world.service_name);
         for (number, node) in &world.nodes {
-            let Some(keeper) = node.keeper.as_ref() else { return Err(format!("node {number} does not run")) };
+            let Some(keeper) = node.keeper.as_ref() else {
+                return Err(format!("node {number} does not run"));
+            };
             if keeper.catalog(&world.service_name) != catalog {
                 return Err(format!("node {number} knows another catalog than the server"));
             }
