@@ -59,6 +59,9 @@ use shelf::Shelf;
 use steward::Steward;
 use wants::{Shed, Want};
 
+/// How long changes of the membership are collected before the neighbours are worked out anew.
+const RECOUNT_MS: u64 = 500;
+
 /// What a node finds on its disk when it starts.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
@@ -122,6 +125,8 @@ pub struct Keeper {
 
     are_wants_stale: bool,
     is_place_stale: bool,
+    is_count_stale: bool,
+    counted_ms: u64,
     is_busy: bool,
     retry_ms: u64,
     flush_ms: u64,
@@ -168,6 +173,8 @@ impl Keeper {
             stewards: BTreeMap::new(),
             are_wants_stale: true,
             is_place_stale: true,
+            is_count_stale: false,
+            counted_ms: 0,
             is_busy: true,
             retry_ms: u64::MAX,
             flush_ms: 0,
@@ -208,7 +215,7 @@ impl Keeper {
 
     /// Does whatever is due.
     fn settle(&mut self, random: &mut dyn RngCore) {
-        if self.roster.next_ms(self.config.hold_off_ms).is_some_and(|ends_ms| ends_ms <= self.now_ms) {
+        if self.recount_ms() <= self.now_ms {
             self.recount();
         }
         self.place(random);
@@ -234,10 +241,15 @@ impl Keeper {
     /// When [`Event::Wake`] is due, if nothing else happens before.
     #[must_use]
     pub fn wakes_ms(&self) -> u64 {
-        let hold_off_ms = self.roster.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
         let look_ms = self.stewards.values().map(|steward| steward.look_ms).min().unwrap_or(u64::MAX);
-        let all =
-            [hold_off_ms, look_ms, self.pump_ms(), self.report_ms(), self.metadata_ms(), self.place_due_ms()];
+        let all = [
+            self.recount_ms(),
+            look_ms,
+            self.pump_ms(),
+            self.report_ms(),
+            self.metadata_ms(),
+            self.place_due_ms(),
+        ];
         all.into_iter().min().unwrap_or(u64::MAX).max(self.now_ms + 1)
     }
 
@@ -286,14 +298,27 @@ impl Keeper {
         }
     }
 
-    /// Works out anew who counts, and what follows from that.
+    /// Works out anew who counts, and what follows from that: now, or soon, if it was done just before.
     fn recount(&mut self) {
+        self.is_count_stale = true;
+        if self.now_ms < self.counted_ms + RECOUNT_MS && self.counted_ms > 0 {
+            return;
+        }
+        self.is_count_stale = false;
+        self.counted_ms = self.now_ms;
         if self.roster.count(self.now_ms, self.config.hold_off_ms) {
             self.overlay = self.overlays.get(self.roster.counting(), self.config.degree);
             self.claims.count(self.roster.counting());
             self.is_place_stale = true;
             self.epoch += 1;
         }
+    }
+
+    /// When it has to be worked out anew who counts.
+    fn recount_ms(&self) -> u64 {
+        let ends_ms = self.roster.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
+        let due_ms = if self.is_count_stale { 0 } else { ends_ms };
+        due_ms.max(self.counted_ms + RECOUNT_MS)
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
