@@ -60,7 +60,7 @@ use steward::Steward;
 use wants::{Shed, Want};
 
 /// How long changes of the membership are collected before the neighbours are worked out anew.
-const RECOUNT_MS: u64 = 500;
+const RECOUNT_MS: u64 = 2_000;
 
 /// What a node finds on its disk when it starts.
 #[derive(Debug, Clone, Default)]

@@ -22,7 +22,8 @@ impl Mix {
     /// So many faults, in a cluster of so many nodes.
     #[must_use]
     pub const fn new(count: usize, nodes: usize) -> Self {
-        Self { count, many: nodes / 4, is_churn: false }
+        let many = if nodes > 300 { nodes / 20 } else { nodes / 4 };
+        Self { count, many, is_churn: false }
     }
 }
 
