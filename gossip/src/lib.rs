@@ -5,6 +5,7 @@
 //! `sources`, `backoff`. *Drivers* (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`]
 //! what the node above implements. Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
+pub mod keeper;
 pub mod limits;
 
 mod backoff;
@@ -35,6 +36,7 @@ mod remote;
 mod serve;
 mod serve_pieces;
 mod share;
+pub mod sim;
 mod sources;
 mod spread;
 mod start;

@@ -141,3 +141,54 @@ pub const DEMAND_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// Chunks kept that came with one that a guest waited for: 4 MiB.
 pub const CHUNKS_AHEAD_MAX: usize = 64;
+
+/// Buckets in which claims are compared; at most as many as a number has bits.
+pub const CLAIM_BUCKETS: usize = 32;
+
+/// Nodes whose claims are known: more than there may be members, as those that left are forgotten late.
+pub const CLAIMS_MAX: usize = 2 * PEERS_MAX;
+
+/// Claims that wait to be passed on together. More come by comparison.
+pub const CLAIMS_PASSED_MAX: usize = 64;
+
+/// Services whose catalogs are kept.
+pub const SERVICES_KEPT_MAX: usize = 256;
+
+/// Snapshots in a catalog.
+pub const ENTRIES_MAX: usize = 512;
+
+/// Nodes remembered that have a catalog which is not here.
+pub const OFFERS_MAX: usize = 4;
+
+/// Parts that are worked at at once: those after them wait.
+pub const JOBS_ACTIVE: usize = 16;
+
+/// Requests under way at once, to all nodes together.
+pub const REQUESTS_MAX: usize = 16;
+
+/// Requests under way at once to one node.
+pub const REQUESTS_PER_PEER: usize = 2;
+
+/// Requests served at once.
+pub const SERVED_MAX: usize = 16;
+
+/// Bytes of which a piece is verified by itself.
+pub const GROUP_BYTES: u64 = 64 << 10;
+
+/// Bytes asked for and given at a time.
+pub const ASK_BYTES_MAX: u64 = 1 << 20;
+
+/// Ranges in one request.
+pub const ASK_RANGES_MAX: usize = 64;
+
+/// Nodes named to those who are to ask elsewhere.
+pub const HINTS_MAX: usize = 8;
+
+/// Parts for which others wait.
+pub const WAITED_PARTS_MAX: usize = 1_024;
+
+/// Nodes that wait for one part. Who finds no room asks again.
+pub const WAITERS_MAX: usize = 64;
+
+/// Parts that are made of fragments at once.
+pub const REBUILDS_MAX: usize = 2;
