@@ -12,7 +12,10 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PackId, Piece, PieceRange, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
+use crate::{
+    Fact, PackId, Piece, PieceRange, Record, ServiceName, Signed, SnapshotId, Term, TermOrigin, bounded,
+    limits,
+};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +102,15 @@ pub enum Message {
     },
     /// The server is alive.
     Heartbeat(Heartbeat),
+    /// What the sender's roster is, in short. Whoever has another one asks for what it lacks.
+    Roster {
+        /// Of all its facts.
+        digest: [u8; 32],
+        /// Whether it answers another such message; then none answers it.
+        is_reply: bool,
+        /// What the sender says of itself, on a new connection: it may have moved, so that nobody can ask it.
+        record: Option<Box<Signed<Record>>>,
+    },
 }
 
 /// A candidate's answer in an election.
@@ -206,6 +218,14 @@ pub enum Request {
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
         ranges: Vec<PieceRange>,
     },
+    /// Control: which facts of the roster do you have that are not among these?
+    Roster {
+        /// Goes into the hashes, so that nobody can prepare facts that look alike.
+        nonce: u64,
+        /// A short hash of each fact, at most [`limits::OUTLINE_FACTS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::OUTLINE_FACTS_MAX }>")]
+        hashes: Vec<[u8; 8]>,
+    },
 }
 
 impl Request {
@@ -213,7 +233,7 @@ impl Request {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Poll { .. } | Self::Claim { .. } => Lane::Control,
+            Self::Poll { .. } | Self::Claim { .. } | Self::Roster { .. } => Lane::Control,
             Self::Connect { .. } => Lane::Forward,
             _ => Lane::Bulk,
         }
@@ -239,6 +259,9 @@ impl Request {
                 at_most("pieces", pieces.len() as u64, limits::MESSAGE_PIECES_MAX as u64)
             }
             Self::GetRanges { ranges } => check_ranges(ranges),
+            Self::Roster { hashes, .. } => {
+                at_most("facts", hashes.len() as u64, limits::OUTLINE_FACTS_MAX as u64)
+            }
             Self::Poll { .. }
             | Self::Claim { .. }
             | Self::Snapshots { .. }
@@ -309,6 +332,12 @@ pub enum Response {
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
         here: Vec<bool>,
     },
+    /// To `Roster`.
+    Facts {
+        /// At most [`limits::MESSAGE_FACTS_MAX`]; there may be more.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_FACTS_MAX }>")]
+        facts: Vec<Fact>,
+    },
 }
 
 impl Response {
@@ -350,6 +379,7 @@ impl Response {
                 at_most("groups", groups, limits::MESSAGE_GROUPS_MAX as u64)
             }
             Self::Ranges { here } => at_most("ranges", here.len() as u64, limits::MESSAGE_RANGES_MAX as u64),
+            Self::Facts { facts } => at_most("facts", facts.len() as u64, limits::MESSAGE_FACTS_MAX as u64),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
         }
     }

@@ -23,6 +23,7 @@ mod held_clients;
 mod inspecting;
 mod keys;
 mod kills;
+mod membership;
 mod messages;
 mod mounting;
 mod network;
