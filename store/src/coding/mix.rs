@@ -9,15 +9,14 @@ use super::field::{MODULUS, multiply};
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Factor {
     pub(super) element: u8,
-    pub(super) low: [u8; 16],
-    pub(super) high: [u8; 16],
+    pub(super) halves: [[u8; 16]; 2],
 }
 
 impl Factor {
     pub(super) fn new(element: u8) -> Self {
         let low = std::array::from_fn(|half| multiply(element, half as u8));
         let high = std::array::from_fn(|half| multiply(element, (half as u8) << 4));
-        Self { element, low, high }
+        Self { element, halves: [low, high] }
     }
 }
 
