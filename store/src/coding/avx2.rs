@@ -63,9 +63,9 @@ unsafe fn some<const N: usize>(
 ) {
     let mut outputs = outputs.map(|output| output[range.clone()].chunks_exact_mut(STEP_BYTES));
     for at in range.step_by(STEP_BYTES) {
-        // SAFETY: registers and as many bytes are the same, whatever these are. The processor has the instructions, says
-        // the caller. (Reading and writing through pointers is checked at run time in builds with debug assertions, and
-        // half as fast.)
+        // SAFETY: registers and as many bytes are the same, whatever these are. The processor has the instructions,
+        // says the caller. (Reading and writing through pointers is checked at run time in builds with debug
+        // assertions, and half as fast.)
         unsafe {
             let halves = _mm256_set1_epi8(15);
             let mut sums = [[_mm256_setzero_si256(); 2]; N];
