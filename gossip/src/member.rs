@@ -15,6 +15,7 @@ use crate::config::Peer;
 use crate::handler::Handler;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
+use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
 use crate::transport::accept::Served;
@@ -39,6 +40,8 @@ pub(crate) struct Member {
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
     pub(crate) bulk_served: Semaphore,
+    pub(crate) share: Share,
+    pub(crate) uplink: Uplink,
     pub(crate) started: Instant,
 }
 
