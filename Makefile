@@ -148,6 +148,12 @@ bench-store: ## Compare the store with restic, borg, rustic and casync (about 10
 bench-million: ## Measure what a million chunks cost in memory, and how long their store takes to open (under a minute)
 	SUSTAIN_STORE_INDEX_TEST_CHUNKS=1000000 cargo test $(CARGO_FLAGS) -p sustain-store --test it index_memory -- --nocapture
 
+# In the target folder, not in memory: what is kept is synced.
+.PHONY: bench-fragments
+bench-fragments: ## Measure cutting packs into fragments, keeping these and building packs (half a minute)
+	cargo build $(CARGO_FLAGS) -p sustain-store --example bench-fragments
+	$(TARGET_DIR)/debug/examples/bench-fragments $(TARGET_DIR)/debug
+
 .PHONY: bench-codes
 bench-codes: ## Compare libraries for erasure codes (under a minute)
 	cargo run $(CARGO_FLAGS) --manifest-path gossip/bench-codes/Cargo.toml --target-dir $(TARGET_DIR)/bench-codes

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use sustain_proto::limits::GROUP_BYTES;
-use sustain_proto::{Cut, FragmentId, GroupHasher, NodeId, PackId, PackRef, RegionName, ServiceName, Sheet};
+use sustain_proto::{
+    Cut, FragmentId, GroupHasher, GroupList, NodeId, PackId, PackRef, RegionName, ServiceName, Sheet,
+};
 use sustain_store::disk::{Disk, RealDisk};
 use sustain_store::{
     Fragments, Pace, PushLineage, PushRequest, RegionSource, Store, StoreOptions, StoredSheet,
@@ -111,8 +113,11 @@ fn alone(dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// A sheet, and all fragments that it names.
+type Cutting = (StoredSheet, Vec<Vec<u8>>);
+
 /// All fragments of all packs, with their sheets.
-fn cut(store: &Store, packs: &[PackRef], pace: Pace) -> Outcome<Vec<(StoredSheet, Vec<Vec<u8>>)>> {
+fn cut(store: &Store, packs: &[PackRef], pace: Pace) -> Outcome<Vec<Cutting>> {
     let all: Vec<u8> = (0..CUT.total).collect();
     let mut cut = Vec::new();
     for pack in packs {
@@ -166,7 +171,7 @@ fn cutting(store: &Store, packs: &[PackRef], sheets: &[StoredSheet]) -> Outcome<
     Ok(())
 }
 
-fn keeping(dir: &Path, cut: &[(StoredSheet, Vec<Vec<u8>>)]) -> Outcome<()> {
+fn keeping(dir: &Path, cut: &[Cutting]) -> Outcome<()> {
     let bytes: u64 = cut.iter().flat_map(|(_, fragments)| fragments).map(|bytes| bytes.len() as u64).sum();
     for (each, what) in
         [(false, "put: bytes of fragments, one sync"), (true, "put: a sync for each fragment")]
@@ -193,18 +198,18 @@ fn keeping(dir: &Path, cut: &[(StoredSheet, Vec<Vec<u8>>)]) -> Outcome<()> {
     Ok(())
 }
 
-fn list(bytes: &[u8]) -> sustain_proto::GroupList {
+fn list(bytes: &[u8]) -> GroupList {
     let mut hasher = GroupHasher::default();
     hasher.update(bytes);
     hasher.finish()
 }
 
 /// Builds all packs of these fragments, as they would come over a wire.
-fn build(fragments: &Fragments, cut: &[(StoredSheet, Vec<Vec<u8>>)], indices: &[u8]) -> Outcome<()> {
-    for (sheet, all) in cut {
+fn build(fragments: &Fragments, cut: &[Cutting], lists: &[Vec<GroupList>], indices: &[u8]) -> Outcome<()> {
+    for ((sheet, all), lists) in cut.iter().zip(lists) {
         let builder = fragments.build_pack(&sheet.sheet)?;
         for index in indices {
-            builder.add(*index, list(&all[usize::from(*index)]))?;
+            builder.add(*index, lists[usize::from(*index)].clone())?;
         }
         let groups = all[0].len().div_ceil(GROUP_BYTES as usize);
         for group in 0..groups {
@@ -218,7 +223,7 @@ fn build(fragments: &Fragments, cut: &[(StoredSheet, Vec<Vec<u8>>)], indices: &[
     Ok(())
 }
 
-fn building(dir: &Path, store: &Store, cut: &[(StoredSheet, Vec<Vec<u8>>)]) -> Outcome<()> {
+fn building(dir: &Path, store: &Store, cut: &[Cutting]) -> Outcome<()> {
     let bytes = cut.iter().map(|(sheet, _)| sheet.sheet.pack.bytes).sum();
     let taken = best(|| {
         let to = open(&dir.join("build"))?;
@@ -237,6 +242,8 @@ fn building(dir: &Path, store: &Store, cut: &[(StoredSheet, Vec<Vec<u8>>)]) -> O
         Ok(std::fs::remove_dir_all(dir.join("build"))?)
     })?;
     say("receive: whole packs, for comparison", bytes, taken);
+    let lists: Vec<Vec<GroupList>> =
+        cut.iter().map(|(_, all)| all.iter().map(|bytes| list(bytes)).collect()).collect();
     let first: Vec<u8> = (0..6).collect();
     let mixed: Vec<u8> = vec![1, 4, 5, 11, 17, 23];
     let last: Vec<u8> = (18..24).collect();
@@ -246,7 +253,7 @@ fn building(dir: &Path, store: &Store, cut: &[(StoredSheet, Vec<Vec<u8>>)]) -> O
         let taken = best(|| {
             let to = open(&dir.join("build"))?;
             let fragments = to.fragments()?;
-            build(&fragments, cut, &indices)?;
+            build(&fragments, cut, &lists, &indices)?;
             drop((fragments, to));
             Ok(std::fs::remove_dir_all(dir.join("build"))?)
         })?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sustain_proto::{Cut, FragmentId, PackId, PackRef, ServiceName};
 
-use super::reader::{FragmentReader, read_sheet};
+use super::reader::{FragmentReader, check_all, read_sheet};
 use super::record::{Header, Key, RECORD_HEADER_BYTES, State};
 use super::settle::write_state;
 use super::table::{Place, Shelf};
@@ -138,7 +138,8 @@ impl Inner {
         fault: Fault,
     ) -> FragmentError {
         let id = place.fragment;
-        if !fault.is_unreadable() {
+        // What went wrong on the way from the disk is no damage.
+        if !fault.is_unreadable() || self.check(service, &key, &place).is_ok() {
             return fault.into();
         }
         let mut shelves = self.shelves();
@@ -165,6 +166,13 @@ impl Inner {
             tracing::debug!(%error, "a damaged fragment is not noted");
         }
         FragmentError::Damaged { id }
+    }
+
+    /// Reads all of a record.
+    fn check(&self, service: &ServiceName, key: &Key, place: &Place) -> Result<(), Fault> {
+        let path = self.shared.layout.segment(service, place.segment);
+        let file = self.shared.disk.open(&path, false).map_err(|error| Fault::reading(&path, error))?;
+        check_all(&path, file.as_ref(), &place.header(key), place.at, |_| Ok(()))
     }
 
     /// Whether a record that was found to be damaged was not dropped meanwhile.

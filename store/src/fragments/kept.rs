@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use sustain_proto::{Manifest, PackId, PackRef, ServiceName, SnapshotId};
 
-use super::open::list;
+use super::open::{bad_file, list};
 use super::table::{KeptManifest, Shelf};
 use super::{FragmentError, Fragments, FragmentsFreed, Inner};
 use crate::BadFile;
@@ -191,14 +191,16 @@ pub(super) fn read(
     for entry in entries {
         let Some(id) = Layout::parse_manifest(&entry.name) else { continue };
         let path = folder.join(&entry.name);
-        match read_manifest(shared.disk.as_ref(), &path, id) {
+        let read = || read_manifest(shared.disk.as_ref(), &path, id);
+        // What goes wrong on the way from the disk once must not make its packs uncertain.
+        match read().or_else(|fault| if fault.is_unreadable() { read() } else { Err(fault) }) {
             Ok((manifest, encoded)) if manifest.service == *service => {
                 shelf.manifests.insert(id, Arc::new(KeptManifest { id, manifest, encoded }));
             }
             Ok(_) => bad.push(BadFile { path, reason: "it is another service's manifest".to_owned() }),
-            Err(Fault::Damaged { path, reason }) => {
+            Err(fault) if fault.is_unreadable() => {
                 shelf.unreadable.insert(id);
-                bad.push(BadFile { path, reason });
+                bad.push(bad_file(path, &fault));
             }
             Err(fault) => return Err(fault),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::ServiceName;
@@ -15,7 +16,7 @@ use crate::disk::{Disk, DiskEntry, DiskLock};
 use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::store::{Shared, Store};
-use crate::{BadFile, Fault, limits};
+use crate::{BadFile, Fault, error_chain, limits};
 
 impl Store {
     /// The fragments of this store, which this process keeps from now on, until the last handle is dropped. What an
@@ -61,6 +62,15 @@ impl Store {
         }
         Ok(Some(Fragments(Arc::new(open(shared, None)?))))
     }
+}
+
+/// A file that can't be read.
+pub(crate) fn bad_file(path: PathBuf, fault: &Fault) -> BadFile {
+    let reason = match fault {
+        Fault::Damaged { reason, .. } => reason.clone(),
+        other => error_chain(other),
+    };
+    BadFile { path, reason }
 }
 
 /// What is in a folder; none if there is no such folder.
@@ -109,10 +119,12 @@ fn open_shelf(
     shelf.last_number = numbers.last().copied().unwrap_or_default();
     let mut doubles = Vec::new();
     for number in &numbers {
-        match open_segment(shared, service, *number, keeps, bad) {
+        let path = layout.segment(service, *number);
+        // What goes wrong on the way from the disk once must not cost a segment.
+        let open = |bad: &mut Vec<BadFile>| open_segment(shared, service, *number, keeps, bad);
+        match open(bad).or_else(|fault| if fault.is_unreadable() { open(bad) } else { Err(fault) }) {
             // Nothing of it counts. It is gone for good, or what an earlier sync has lost might be found again.
             Ok((records, Some(_))) if records.is_empty() => {
-                let path = layout.segment(service, *number);
                 disk.remove(&path).during("remove", &path)?;
                 shelf.current = None;
             }
@@ -124,10 +136,10 @@ fn open_shelf(
                 shelf.current = current;
             }
             // Whoever keeps them has removed it in this moment.
-            Err(Fault::Damaged { path, .. }) if !keeps && disk.stamp(&path).is_err() => {}
+            Err(fault) if fault.is_unreadable() && !keeps && disk.stamp(&path).is_err() => {}
             // It stays: what can't be read now may be readable again.
-            Err(Fault::Damaged { path, reason }) => {
-                bad.push(BadFile { path, reason });
+            Err(fault) if fault.is_unreadable() => {
+                bad.push(bad_file(path, &fault));
                 shelf.segments.insert(*number, usize::MAX);
                 shelf.current = None;
             }

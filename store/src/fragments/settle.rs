@@ -20,9 +20,10 @@ pub(super) fn settle(path: &Path, file: &dyn DiskFile, scanned: &mut Scanned) ->
     let known = scanned.records.iter().take_while(|record| is_known(record)).count();
     let mut doubtful = scanned.records.split_off(known);
     for record in doubtful.iter_mut().filter(|record| record.state < State::Dropped) {
-        match check_record(path, file, record) {
+        // What goes wrong on the way from the disk once must not cost a record.
+        match check_record(path, file, record).or_else(|_| check_record(path, file, record)) {
             Ok(()) => rewrite(path, file, record)?,
-            Err(Fault::Damaged { .. }) => record.state = State::Aside,
+            Err(fault) if fault.is_unreadable() => record.state = State::Aside,
             Err(fault) => return Err(fault),
         }
     }

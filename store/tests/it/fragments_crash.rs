@@ -395,6 +395,16 @@ fn a_call_that_finds_no_room_once_loses_no_fragment_that_was_acknowledged() {
 }
 
 #[test]
+fn a_read_that_fails_once_loses_no_fragment_that_was_acknowledged() {
+    sweep(Fault::FailToRead(EIO), 1, false);
+}
+
+#[test]
+fn a_read_that_comes_short_loses_no_fragment_that_was_acknowledged() {
+    sweep(Fault::ShortRead, 1, false);
+}
+
+#[test]
 fn a_disk_that_fails_from_some_call_on_keeps_the_fragments_it_had() {
     sweep(Fault::Dead(EIO), 3, false);
 }
