@@ -12,8 +12,8 @@ use std::process::Command;
 use sustain_fuzz::TARGETS;
 use sustain_proto::wire::{Ballot, Heartbeat, Lane, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, NodeId, PinName, RegionName, ServiceName, SnapshotId, SnapshotIndex, Term, TermOrigin,
-    encode_frame,
+    ChunkId, FragmentId, NodeId, Piece, PieceRange, PinName, RegionName, ServiceName, SnapshotId,
+    SnapshotIndex, Term, TermOrigin, encode_frame,
 };
 use sustain_store::{
     Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, VerifyOptions,
@@ -121,6 +121,7 @@ fn of_messages(seeds: &mut Seeds) {
     }
     let manifests = seeds["manifest"].clone();
     let frames = seeds.entry("frame").or_default();
+    let pieces = [Piece::Pack(pack), Piece::Fragment(FragmentId::from_bytes([3; 32]))];
     for request in [
         Request::Poll { service: service(), lost: Some(term()) },
         Request::Claim { service: service(), term: term(), origin },
@@ -128,6 +129,10 @@ fn of_messages(seeds: &mut Seeds) {
         Request::PutPack { id: pack, bytes: 77 },
         Request::HavePacks { ids: vec![pack; 3] },
         Request::GetPack { id: pack, offset: 5, bytes: 6 },
+        Request::GetGroups { pieces: pieces.to_vec() },
+        Request::GetRanges {
+            ranges: pieces.map(|piece| PieceRange { piece, offset: 65_536, bytes: 7 }).to_vec(),
+        },
     ] {
         frames.push(encode_frame(&request, most).unwrap());
     }
@@ -136,6 +141,8 @@ fn of_messages(seeds: &mut Seeds) {
         Response::Lacking { packs: vec![pack; 2] },
         Response::Snapshots { list: vec![summary; 2] },
         Response::refused("no"),
+        Response::Groups { counts: vec![3, 0] },
+        Response::Ranges { here: vec![true, false] },
     ] {
         frames.push(encode_frame(&response, most).unwrap());
     }

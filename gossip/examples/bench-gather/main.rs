@@ -93,6 +93,8 @@ fn measure(options: &Options, scratch: PathBuf) -> Outcome<()> {
     let mut cluster = BenchCluster::start(options, &scratch, link.as_ref())?;
     let snapshot = cluster.push_everywhere(&state)?;
     println!("{} MiB of state are on {} nodes", options.state_mib, options.nodes);
+    // The node that took the snapshot began to send it to the empty one, which it does once.
+    cluster.gather_into_empty(&snapshot)?;
     let mut gathers = Vec::new();
     let mut decodes = Vec::new();
     let mut bytes = 0;
