@@ -14,8 +14,9 @@ use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
 use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Token, Welcome};
 use sustain_proto::wire::{Ballot, Heartbeat, Lane, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, Cut, Details, Fact, FragmentId, NodeId, PackRef, PinName, RegionName, Removal, ServiceName,
-    Sheet, Signature, Signed, SnapshotId, SnapshotIndex, Term, TermOrigin, encode_frame,
+    ChunkId, Cut, Details, Fact, FragmentId, NodeId, PackRef, Piece, PieceRange, PinName, RegionName,
+    Removal, ServiceName, Sheet, Signature, Signed, SnapshotId, SnapshotIndex, Term, TermOrigin,
+    encode_frame,
 };
 use sustain_store::{
     Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, StoredSheet,
@@ -123,6 +124,7 @@ fn of_messages(seeds: &mut Seeds) {
     }
     let manifests = seeds["manifest"].clone();
     let frames = seeds.entry("frame").or_default();
+    let pieces = [Piece::Pack(pack), Piece::Fragment(FragmentId::from_bytes([3; 32]))];
     for request in [
         Request::Poll { service: service(), lost: Some(term()) },
         Request::Claim { service: service(), term: term(), origin },
@@ -130,6 +132,10 @@ fn of_messages(seeds: &mut Seeds) {
         Request::PutPack { id: pack, bytes: 77 },
         Request::HavePacks { ids: vec![pack; 3] },
         Request::GetPack { id: pack, offset: 5, bytes: 6 },
+        Request::GetGroups { pieces: pieces.to_vec() },
+        Request::GetRanges {
+            ranges: pieces.map(|piece| PieceRange { piece, offset: 65_536, bytes: 7 }).to_vec(),
+        },
     ] {
         frames.push(encode_frame(&request, most).unwrap());
     }
@@ -138,6 +144,8 @@ fn of_messages(seeds: &mut Seeds) {
         Response::Lacking { packs: vec![pack; 2] },
         Response::Snapshots { list: vec![summary; 2] },
         Response::refused("no"),
+        Response::Groups { counts: vec![3, 0] },
+        Response::Ranges { here: vec![true, false] },
     ] {
         frames.push(encode_frame(&response, most).unwrap());
     }

@@ -10,8 +10,8 @@ pub const REGION_BYTES_MAX: u64 = 16 << 40;
 /// Most regions that a snapshot may have. A VM has one for memory, one for devices, one per disk.
 pub const REGIONS_MAX: usize = 32;
 
-/// Bytes at which a pack is closed and the next one begun. Packs are the unit of transfer and of
-/// resumption, so this bounds what a broken connection costs; a guess until it is measured.
+/// Bytes at which a pack is closed and the next one begun. A pack that is spread and breaks off is sent anew, so this
+/// bounds what a broken connection costs; a guess until it is measured.
 pub const PACK_BYTES_TARGET: u64 = 16 << 20;
 
 /// Most bytes of a pack: the target, and whatever one record and the directory add to it.

@@ -50,6 +50,14 @@ impl SlowLink {
     }
 }
 
+impl SlowLink {
+    /// From now on it comes as fast as it can again.
+    pub(crate) fn speed_up(&self) -> Outcome<()> {
+        let device = format!("{}b", self.namespace);
+        output(self.inside("tc").args(["qdisc", "del", "dev", &device, "root"])).map(drop)
+    }
+}
+
 impl Drop for SlowLink {
     fn drop(&mut self) {
         // With the namespace goes its end of the link, and with that the other one.

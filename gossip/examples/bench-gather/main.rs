@@ -1,10 +1,11 @@
 //! Gathers a snapshot of some hundred MB into an empty node from real daemons, beside what the machine can do at most
 //! and beside other programs, in one run. `make bench-gather` runs it.
 //!
-//! The nodes are in one network namespace but for one, which is behind a link that can be slowed (tc-tbf(8)); where that
-//! is not permitted, all are on loopback and the slow neighbour is left out. The limit is a plain QUIC stream of the
+//! The nodes are in one network namespace but for one, which is behind a link that can be slowed (tc-tbf(8)); where
+//! that is not permitted, all are on loopback and the slow neighbour is left out. The limit is a plain QUIC stream of the
 //! packs' bytes between two processes, and then what decoding the snapshot into files takes by itself. The other
-//! programs send the state's file as it is. Times are medians over the rounds. The last line is one JSON object.
+//! programs send the state's file as it is. Each round has all of them, and of each the best time counts, which other
+//! work on the machine disturbed the least. The last line is one JSON object.
 
 #![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
 #![allow(clippy::print_stderr, reason = "what is skipped is said there")]
@@ -15,13 +16,15 @@ mod link;
 mod others;
 mod run;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cluster::BenchCluster;
 use link::SlowLink;
+use others::Others;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -74,94 +77,87 @@ fn main() -> Outcome<()> {
     // What a run that was ended left.
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
-    let outcome = measure(&options, scratch.clone());
+    let outcome = measure(&options, &scratch);
     fs::remove_dir_all(&scratch)?;
     outcome
 }
 
-fn measure(options: &Options, scratch: PathBuf) -> Outcome<()> {
+/// The best time of each thing that was measured.
+#[derive(Debug, Default)]
+struct Times(BTreeMap<&'static str, Duration>);
+
+impl Times {
+    fn note(&mut self, name: &'static str, took: Duration) {
+        let best = self.0.entry(name).or_insert(took);
+        *best = took.min(*best);
+    }
+
+    fn seconds(&self, name: &str) -> Option<f64> {
+        self.0.get(name).map(Duration::as_secs_f64)
+    }
+}
+
+fn measure(options: &Options, scratch: &Path) -> Outcome<()> {
     println!("load of the machine at the start: {}", fs::read_to_string("/proc/loadavg")?.trim_end());
     let state = scratch.join("state");
     make_state(&state, options.state_mib)?;
-    let link = match SlowLink::make() {
-        Ok(link) => Some(link),
-        Err(error) => {
-            println!("skipped: the slow neighbour: no network namespaces here: {error}");
-            None
-        }
-    };
-    let mut cluster = BenchCluster::start(options, &scratch, link.as_ref())?;
+    let link = SlowLink::make();
+    if let Err(error) = &link {
+        println!("skipped: the slow neighbour: no network namespaces here: {error}");
+    }
+    let link = link.ok();
+    let mut cluster = BenchCluster::start(options, scratch, link.as_ref())?;
     let snapshot = cluster.push_everywhere(&state)?;
     println!("{} MiB of state are on {} nodes", options.state_mib, options.nodes);
-    let mut gathers = Vec::new();
-    let mut decodes = Vec::new();
-    let mut bytes = 0;
+    let others = Others::start(options, scratch, &state);
+    // The node that took the snapshot began to send it to the empty one, which it does once.
+    cluster.gather_into_empty(&snapshot)?;
+    let packs = scratch.join("packs");
+    let mut times = Times::default();
     for round in 1..=options.rounds {
         let gathered = cluster.gather_into_empty(&snapshot)?;
-        bytes = gathered.bytes;
         println!("round {round}: {gathered}");
-        gathers.push(gathered.whole);
-        decodes.push(gathered.decode);
-    }
-    let slow = match &link {
-        None => None,
-        Some(link) => {
-            link.slow_down()?;
-            let mut slow = Vec::new();
-            for round in 1..=options.rounds {
-                let gathered = cluster.gather_into_empty(&snapshot)?;
-                println!("round {round}, one neighbour at 1 Mbit/s: {gathered}");
-                slow.push(gathered.whole);
-            }
-            Some(median(slow))
+        times.note("gather", gathered.whole);
+        times.note("decode", gathered.decode);
+        if round == 1 {
+            limit::write_noise(&packs, gathered.bytes)?;
         }
-    };
-    drop(cluster);
-    let (gather, decode) = (median(gathers), median(decodes));
-    let packs = scratch.join("packs");
-    limit::write_noise(&packs, bytes)?;
-    let mut quinns = Vec::new();
-    for _ in 0..options.rounds {
-        quinns.push(limit::quinn(&packs)?);
+        times.note("quic", limit::quinn(&packs)?);
+        if let Some(link) = &link {
+            link.slow_down()?;
+            let gathered = cluster.gather_into_empty(&snapshot)?;
+            println!("round {round}, one neighbour at 1 Mbit/s: {gathered}");
+            times.note("slow", gathered.whole);
+            link.speed_up()?;
+        }
+        others.round(&state, |name, took| times.note(name, took));
     }
-    let quinn = median(quinns);
-    println!("a QUIC stream of the packs' {} MB: {:.3} s", bytes / 1_000_000, quinn.as_secs_f64());
-    println!("decoding them into files: {:.3} s", decode.as_secs_f64());
-    let others = others::measure(options, &scratch, &state)?;
-    print_result(options, gather, quinn + decode, slow, &others);
+    print_result(options, &times);
     Ok(())
 }
 
-fn print_result(
-    options: &Options,
-    gather: Duration,
-    limit: Duration,
-    slow: Option<Duration>,
-    others: &[(&'static str, Duration)],
-) {
-    let ratio = |other: Duration| other.as_secs_f64() / gather.as_secs_f64();
-    let state_mb = (options.state_mib << 20) as f64 / 1e6;
-    println!("gathered in {:.3} s, the limit is {:.3} s", gather.as_secs_f64(), limit.as_secs_f64());
-    for (name, took) in others {
-        println!("{name}: {:.3} s", took.as_secs_f64());
+fn print_result(options: &Options, times: &Times) {
+    for (name, took) in &times.0 {
+        println!("{name}: {:.3} s at best", took.as_secs_f64());
     }
+    let gather = times.seconds("gather").unwrap_or(f64::NAN);
+    let limit = times.seconds("quic").zip(times.seconds("decode")).map(|(quic, decode)| quic + decode);
     let number = |value: Option<f64>| value.map_or("null".to_owned(), |value| format!("{value:.2}"));
-    let of = |name: &str| others.iter().find(|(other, _)| *other == name).map(|(_, took)| ratio(*took));
-    let cost = slow.map(|slow| (slow.as_secs_f64() / gather.as_secs_f64() - 1.0) * 100.0);
+    let ratio = |other: Option<f64>| number(other.map(|other| other / gather));
     println!(
-        "{{\"mb_per_s\":{:.1},\"ratio_limit\":{:.2},\"ratio_sendme\":{},\"ratio_rsync\":{},\"ratio_scp\":{},\
+        "{{\"mb_per_s\":{:.1},\"ratio_limit\":{},\"ratio_sendme\":{},\"ratio_rsync\":{},\"ratio_scp\":{},\
          \"slow_neighbour_cost_percent\":{}}}",
-        state_mb / gather.as_secs_f64(),
+        (options.state_mib << 20) as f64 / 1e6 / gather,
         ratio(limit),
-        number(of("sendme")),
-        number(of("rsync")),
-        number(of("scp")),
-        number(cost),
+        ratio(times.seconds("sendme")),
+        ratio(times.seconds("rsync")),
+        ratio(times.seconds("scp")),
+        number(times.seconds("slow").map(|slow| (slow / gather - 1.0) * 100.0)),
     );
 }
 
 /// Half of it can't be compressed, and half like a program's memory.
-fn make_state(path: &std::path::Path, mib: usize) -> Outcome<()> {
+fn make_state(path: &Path, mib: usize) -> Outcome<()> {
     use std::io::Write;
     let started = Instant::now();
     let mut file = std::io::BufWriter::new(fs::File::create(path)?);
@@ -184,10 +180,4 @@ fn make_state(path: &std::path::Path, mib: usize) -> Outcome<()> {
     file.flush()?;
     println!("made {mib} MiB of state in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// The middle one.
-pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -2,42 +2,53 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::run::{Running, output};
-use crate::{Options, Outcome, median};
+use crate::{Options, Outcome};
 
 /// How long a server may take to be there.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What each program takes. One that can't be had or does not work is left out, with the reason.
-pub(crate) fn measure(
-    options: &Options,
-    scratch: &Path,
-    state: &Path,
-) -> Outcome<Vec<(&'static str, Duration)>> {
-    let mut took = Vec::new();
-    let mut note = |name, measured: Outcome<Duration>| match measured {
-        Ok(time) => took.push((name, time)),
-        Err(error) => println!("skipped: {name}: {error}"),
-    };
-    match Sshd::start(&scratch.join("ssh")) {
-        Ok(sshd) => {
-            note("scp", sshd.rounds(options, state, &Sshd::scp));
-            note("rsync", sshd.rounds(options, state, &Sshd::rsync));
+/// The other programs, as far as they can be had.
+pub(crate) struct Others {
+    sshd: Option<Sshd>,
+    sendme: Option<Sendme>,
+}
+
+impl Others {
+    /// Starts what serves. One that can't be had or does not work is left out, with the reason.
+    pub(crate) fn start(options: &Options, scratch: &Path, state: &Path) -> Self {
+        let sshd = Sshd::start(&scratch.join("ssh"));
+        let sendme = Sendme::start(options, scratch, state);
+        Self {
+            sshd: sshd.map_err(|error| println!("skipped: scp and rsync: {error}")).ok(),
+            sendme: sendme.map_err(|error| println!("skipped: sendme: {error}")).ok(),
         }
-        Err(error) => println!("skipped: scp and rsync: {error}"),
     }
-    note("sendme", sendme(options, scratch, state));
-    Ok(took)
+
+    /// What each takes once.
+    pub(crate) fn round(&self, state: &Path, mut took: impl FnMut(&'static str, Duration)) {
+        let mut note = |name, measured: Outcome<Duration>| match measured {
+            Ok(time) => took(name, time),
+            Err(error) => println!("skipped: {name}: {error}"),
+        };
+        if let Some(sshd) = &self.sshd {
+            note("scp", sshd.get(state, &Sshd::scp));
+            note("rsync", sshd.get(state, &Sshd::rsync));
+        }
+        if let Some(sendme) = &self.sendme {
+            note("sendme", sendme.get(state));
+        }
+    }
 }
 
 /// An sshd of our own, with a key that is made for it.
 struct Sshd {
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     port: String,
     _running: Running,
 }
@@ -85,23 +96,14 @@ impl Sshd {
             .into()
     }
 
-    fn rounds(
-        &self,
-        options: &Options,
-        state: &Path,
-        get: &dyn Fn(&Self, &Path, &Path) -> Outcome<String>,
-    ) -> Outcome<Duration> {
+    fn get(&self, state: &Path, run: &dyn Fn(&Self, &Path, &Path) -> Outcome<String>) -> Outcome<Duration> {
         let to = self.folder.join("got");
-        let mut times = Vec::new();
-        for _ in 0..options.rounds {
-            let _ = fs::remove_file(&to);
-            let started = Instant::now();
-            get(self, state, &to)?;
-            times.push(started.elapsed());
-        }
+        let started = Instant::now();
+        run(self, state, &to)?;
+        let took = started.elapsed();
         let same = fs::metadata(&to)?.len() == fs::metadata(state)?.len();
-        let _ = fs::remove_file(&to);
-        if same { Ok(median(times)) } else { Err("the file came short".into()) }
+        fs::remove_file(&to)?;
+        if same { Ok(took) } else { Err("the file came short".into()) }
     }
 
     fn scp(&self, state: &Path, to: &Path) -> Outcome<String> {
@@ -116,42 +118,56 @@ impl Sshd {
     }
 }
 
-fn sendme(options: &Options, scratch: &Path, state: &Path) -> Outcome<Duration> {
-    if !options.sendme.exists() {
-        return Err(format!("{} is not there", options.sendme.display()).into());
+/// A sender of the state.
+struct Sendme {
+    program: PathBuf,
+    ticket: String,
+    folder: PathBuf,
+    _running: Running,
+}
+
+impl Sendme {
+    fn start(options: &Options, scratch: &Path, state: &Path) -> Outcome<Self> {
+        if !options.sendme.exists() {
+            return Err(format!("{} is not there", options.sendme.display()).into());
+        }
+        let program = fs::canonicalize(&options.sendme)?;
+        let folder = scratch.join("sendme");
+        let sender = folder.join("sender");
+        fs::create_dir_all(&sender)?;
+        let log = folder.join("log");
+        let alone = ["--no-progress", "--relay", "disabled", "--ticket-type", "addresses"];
+        let mut command = Command::new(&program);
+        command.arg("send").args(alone).arg(state).current_dir(&sender);
+        let running = Running::start(&mut command, &log)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let said = fs::read_to_string(&log)?;
+            if let Some(ticket) = said.split_whitespace().find(|word| word.starts_with("blob")) {
+                let ticket = ticket.to_owned();
+                return Ok(Self { program, ticket, folder, _running: running });
+            }
+            if Instant::now() > until {
+                return Err(format!("it gives no ticket: {said}").into());
+            }
+            sleep(Duration::from_millis(100));
+        }
     }
-    let sendme = fs::canonicalize(&options.sendme)?;
-    let folder = scratch.join("sendme");
-    let (sender, receiver) = (folder.join("sender"), folder.join("receiver"));
-    fs::create_dir_all(&sender)?;
-    let log = folder.join("log");
-    let common = ["--no-progress", "--relay", "disabled", "--ticket-type", "addresses"];
-    let mut command = Command::new(&sendme);
-    command.arg("send").args(common).arg(state).current_dir(&sender);
-    let _running = Running::start(&mut command, &log)?;
-    let until = Instant::now() + PATIENCE;
-    let ticket = loop {
-        let said = fs::read_to_string(&log)?;
-        if let Some(ticket) = said.split_whitespace().find(|word| word.starts_with("blob")) {
-            break ticket.to_owned();
-        }
-        if Instant::now() > until {
-            return Err(format!("it gives no ticket: {said}").into());
-        }
-        sleep(Duration::from_millis(100));
-    };
-    let mut times = Vec::new();
-    for _ in 0..options.rounds {
+
+    fn get(&self, state: &Path) -> Outcome<Duration> {
+        let receiver = self.folder.join("receiver");
         let _ = fs::remove_dir_all(&receiver);
         fs::create_dir_all(&receiver)?;
         let started = Instant::now();
-        let mut command = Command::new(&sendme);
-        command.args(["receive", "--no-progress", "--relay", "disabled", &ticket]).current_dir(&receiver);
-        command.stderr(Stdio::null());
+        let mut command = Command::new(&self.program);
+        command
+            .args(["receive", "--no-progress", "--relay", "disabled", &self.ticket])
+            .current_dir(&receiver);
         output(&mut command)?;
-        times.push(started.elapsed());
+        let took = started.elapsed();
+        let name = state.file_name().ok_or("the state has no name")?;
+        let same = fs::metadata(receiver.join(name))?.len() == fs::metadata(state)?.len();
+        fs::remove_dir_all(&receiver)?;
+        if same { Ok(took) } else { Err("the file came short".into()) }
     }
-    let name = state.file_name().ok_or("the state has no name")?;
-    let same = fs::metadata(receiver.join(name))?.len() == fs::metadata(state)?.len();
-    if same { Ok(median(times)) } else { Err("the file came short".into()) }
 }

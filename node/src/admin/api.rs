@@ -31,7 +31,8 @@ pub struct PushCall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatherCall {
-    /// A full id, the beginning of one, or `SERVICE@-1` and so on; `SERVICE@latest` is the newest that can be had whole.
+    /// A full id, the beginning of one, or `SERVICE@-1` and so on; `SERVICE@latest` is the newest that can be had
+    /// whole.
     pub snapshot: String,
     /// The folder, as an absolute path.
     pub to: PathBuf,
