@@ -54,6 +54,8 @@ impl World {
         let disk = self.disks.of(number);
         let kept =
             Kept { claim: disk.claim, catalogs: disk.catalogs.clone(), parts: disk.synced().collect() };
+        let forgets = self.mutant == Some(Mutant::ForgetsItsDisk);
+        let kept = if forgets { Kept::default() } else { kept };
         let config = self.keeper_config();
         let (now_ms, overlays) = (self.now_ms, self.overlays.clone());
         let known: BTreeSet<NodeNumber> =

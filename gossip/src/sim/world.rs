@@ -34,6 +34,10 @@ pub enum Mutant {
     KeepsNewsToItself,
     /// What a node is asked for is not forgotten when it is done.
     NeverDoneServing,
+    /// What is to be dropped stays on the disk.
+    NeverDrops,
+    /// A node that starts does not look at what is on its disk.
+    ForgetsItsDisk,
     /// A part's file is taken for whole when half of it is there.
     TakesHalfForWhole,
 }
