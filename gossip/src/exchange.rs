@@ -15,6 +15,7 @@ use crate::transport::frames::{self, StreamError};
 pub(crate) fn name(request: &Request) -> &'static str {
     match request {
         Request::Poll { .. } => "a poll",
+        Request::Roster { .. } => "a question about the roster",
         Request::Claim { .. } => "a claim",
         Request::Offer { .. } => "an offer of manifests",
         Request::PutPack { .. } => "a pack",

@@ -168,3 +168,42 @@ pub const WAITERS_MAX: usize = 64;
 
 /// Parts that are made of fragments at once.
 pub const REBUILDS_MAX: usize = 2;
+
+/// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Packets of SWIM that were not yet looked at; more are dropped, as the network might.
+pub const SWIM_EVENTS_MAX: usize = 1_024;
+
+/// Between two comparisons of the roster with some peer.
+pub const ROSTER_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Messages of facts that are asked for in a row. The largest roster fits in half as many.
+pub const ROSTER_PULLS_MAX: usize = 128;
+
+/// Most bytes of a file with a roster: as many facts as it may have, of under 400 bytes each.
+pub const ROSTER_FILE_BYTES_MAX: usize = (ROSTER_ADMISSIONS_MAX + 2 * ROSTER_NODES_MAX) * 400;
+
+/// Invitations that are open at once.
+pub const INVITATIONS_MAX: usize = 256;
+
+/// Most bytes of a file with invitations.
+pub const INVITATIONS_FILE_BYTES_MAX: usize = INVITATIONS_MAX * 128;
+
+/// Facts that a node is told when it joins; it hears of the others when it talks to its peers.
+pub const JOIN_FACTS: usize = 140;
+
+/// Most bytes of what a node says to join.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 1_024;
+
+/// Nodes that join at once.
+pub const JOINS_AT_ONCE: usize = 4;
+
+/// How long a node that joins may take for all that it says.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most nodes that a roster names as admitted, members and removed ones together. Removed ones stay for ever.
+pub const ROSTER_NODES_MAX: usize = 2 * PEERS_MAX;
+
+/// Most admissions in a roster. Usually there is one for each node; where an admitting node was removed there are more.
+pub const ROSTER_ADMISSIONS_MAX: usize = 2 * ROSTER_NODES_MAX;

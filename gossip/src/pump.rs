@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::limits;
+use crate::share::Uplink;
 use crate::tasks::Tasks;
 
 /// Why a pack didn't travel whole.
@@ -34,7 +35,7 @@ pub(crate) enum PumpError {
 
 /// Sends a part of a pack, which must not end past the pack.
 pub(crate) async fn send(
-    tasks: &Tasks,
+    (tasks, uplink): (&Tasks, &Uplink),
     reader: PackReader,
     part: Range<u64>,
     stream: &mut SendStream,
@@ -48,7 +49,9 @@ pub(crate) async fn send(
         let mut rest = &buffer[..];
         // Written piece by piece: a slow link is no stall as long as it takes anything.
         while !rest.is_empty() {
-            match timeout(stall, stream.write(rest)).await {
+            let part = uplink.part(rest.len());
+            uplink.pass(part).await;
+            match timeout(stall, stream.write(&rest[..part])).await {
                 Ok(Ok(bytes)) => rest = &rest[bytes..],
                 Ok(Err(error)) => return Err(PumpError::Stream(error.to_string())),
                 Err(_) => return Err(PumpError::Stalled),

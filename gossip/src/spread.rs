@@ -30,7 +30,7 @@ use sustain_store::error_chain;
 pub(crate) struct Spreading {
     inbox: Mutex<VecDeque<News>>,
     news: Notify,
-    queues: BTreeMap<NodeId, Queue>,
+    queues: Mutex<BTreeMap<NodeId, Arc<Queue>>>,
     copies: Mutex<Copies>,
 }
 
@@ -46,12 +46,23 @@ enum News {
 struct Queue {
     wanted: Mutex<Wanted>,
     news: Notify,
+    /// Why the peer took nothing when it was last sent something.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Spreading {
-    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        let queues = peers.into_iter().map(|peer| (peer, Queue::default())).collect();
-        Self { queues, ..Self::default() }
+    /// Begins with a peer.
+    pub(crate) fn add(&self, peer: NodeId) {
+        lock(&self.queues).entry(peer).or_default();
+    }
+
+    /// Forgets a peer.
+    pub(crate) fn remove(&self, peer: &NodeId) {
+        lock(&self.queues).remove(peer);
+    }
+
+    fn queue(&self, peer: &NodeId) -> Option<Arc<Queue>> {
+        lock(&self.queues).get(peer).cloned()
     }
 
     /// Takes note of a snapshot. Where too many wait to be looked at, the oldest is forgotten: those that
@@ -63,6 +74,11 @@ impl Spreading {
     /// Takes note of what a rebase has kept besides what follows its base.
     pub(crate) fn put_held(&self, service: ServiceName, snapshots: Vec<SnapshotId>) {
         self.push(News::Held(service, snapshots));
+    }
+
+    /// Why a peer took nothing when it was last sent something, if it answered that it does not.
+    pub(crate) fn refusal(&self, peer: &NodeId) -> Option<String> {
+        lock(&self.queue(peer)?.refusal).clone()
     }
 
     fn push(&self, news: News) {
@@ -105,8 +121,8 @@ pub(crate) async fn direct(member: Arc<Member>) {
         if let Some(durable) = durable {
             say(&member, durable).await;
         }
-        for peer in member.placement.holders(snapshot, &member.neighbours) {
-            let Some(queue) = member.spreading.queues.get(&peer) else { continue };
+        for peer in member.placement.holders(snapshot, &member.neighbours()) {
+            let Some(queue) = member.spreading.queue(&peer) else { continue };
             if !lock(&queue.wanted).put(&service, snapshot) {
                 tracing::warn!(%snapshot, %service, "too many services are being spread at once");
             }
@@ -118,13 +134,15 @@ pub(crate) async fn direct(member: Arc<Member>) {
 /// Hands what a rebase has kept to the workers of those that are to hold it.
 fn direct_held(member: &Member, service: &ServiceName, snapshots: &[SnapshotId]) {
     let mut of_peer: BTreeMap<NodeId, Vec<SnapshotId>> = BTreeMap::new();
+    let neighbours = member.neighbours();
     for snapshot in snapshots {
-        for peer in member.placement.holders(*snapshot, &member.neighbours) {
+        for peer in member.placement.holders(*snapshot, &neighbours) {
             of_peer.entry(peer).or_default().push(*snapshot);
         }
     }
-    for (peer, queue) in &member.spreading.queues {
-        let held = of_peer.remove(peer).unwrap_or_default();
+    let queues = lock(&member.spreading.queues).clone();
+    for (peer, queue) in queues {
+        let held = of_peer.remove(&peer).unwrap_or_default();
         if !lock(&queue.wanted).put_held(service, &held) {
             tracing::warn!(%service, count = held.len(), "not all that a rebase has kept is spread");
         }
@@ -136,7 +154,7 @@ fn direct_held(member: &Member, service: &ServiceName, snapshots: &[SnapshotId])
 pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut backoff = Backoff::new(member.tuning.retry_ms_min, member.tuning.retry_ms_max);
-    let Some(queue) = member.spreading.queues.get(&peer) else { return };
+    let Some(queue) = member.spreading.queue(&peer) else { return };
     loop {
         // A peer that comes back is sent what is the newest then, so look into the queue after waiting.
         member.reach.wait(&peer).await;
@@ -149,6 +167,7 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
         match send_snapshot(&member, peer, snapshot).await {
             Ok(()) => {
                 backoff.succeeded();
+                *lock(&queue.refusal) = None;
                 tracing::debug!(%snapshot, peer = %peer.short(), "a snapshot was synced by a peer");
                 let durable = lock(&member.spreading.copies).synced(&service, snapshot, peer);
                 if let Some(durable) = durable {
@@ -159,6 +178,9 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
                 tracing::debug!(%snapshot, "a snapshot was dropped before it was spread");
             }
             Err(SendError::Request(error)) => {
+                if let RequestError::Refused { reason, .. } = &error {
+                    *lock(&queue.refusal) = Some(reason.clone());
+                }
                 let error = error_chain(&error);
                 tracing::debug!(%snapshot, peer = %peer.short(), error, "a snapshot was not spread");
                 lock(&queue.wanted).put_back(&service, turn);
@@ -263,7 +285,8 @@ async fn send_pack(member: &Member, peer: NodeId, pack: PackId) -> Result<(), Se
     let (mut send, mut receive) =
         exchange.within(member.request_timeout(), exchange.open(member, &request)).await?;
     let whole = 0..reader.len();
-    let pumped = pump::send(&member.tasks, reader, whole, &mut send, member.stall_timeout()).await;
+    let ways = (&member.tasks, &member.uplink);
+    let pumped = pump::send(ways, reader, whole, &mut send, member.stall_timeout()).await;
     let limit = match pumped {
         Ok(()) => {
             // Fails only on a stream that is finished already.

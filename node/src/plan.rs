@@ -12,7 +12,7 @@ use sustain_store::{Secret, Secrets};
 
 use crate::config::{
     Config, DriverKind, Duration, ForwardConfig, NodeConfig, ScrubConfig, SecretError, ServiceConfig,
-    ServiceType, VmConfig, save_secrets,
+    ServiceType, ShareConfig, VmConfig, save_secrets,
 };
 use crate::logic::Timing;
 
@@ -155,6 +155,8 @@ impl ClusterPlan {
             run: "run".into(),
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
+            listen: None,
+            share: ShareConfig::default(),
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }
@@ -170,6 +172,7 @@ fn planned_node((number, (address, key)): (usize, (&SocketAddr, &NodeKey))) -> N
         address: *address,
         // The first node is the first server, the second one its first successor, and so on.
         priority: u32::try_from(1_000 - number).unwrap_or(0),
+        domain: String::new(),
     }
 }
 

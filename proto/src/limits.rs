@@ -90,3 +90,18 @@ pub const EXTENT_BYTES_MAX: u32 = 4 << 20;
 
 /// Most bytes of an encoded sheet: 255 ids, a service's name, and some numbers.
 pub const SHEET_BYTES_MAX: usize = 9_000;
+
+/// Most bytes of a node's name.
+pub const NODE_NAME_BYTES_MAX: usize = 63;
+
+/// Most bytes of the label of a failure domain.
+pub const DOMAIN_BYTES_MAX: usize = 63;
+
+/// Most bytes of a statement of the roster as it is signed: two ids, a name, an address, a label and some numbers.
+pub const STATEMENT_BYTES_MAX: usize = 512;
+
+/// Most facts of the roster in one message. None has over 400 bytes, so that they fit a control frame.
+pub const MESSAGE_FACTS_MAX: usize = 150;
+
+/// Most facts that an outline of the roster names, 8 bytes each.
+pub const OUTLINE_FACTS_MAX: usize = 8_000;

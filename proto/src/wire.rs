@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PackId, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
+use crate::{Fact, PackId, Record, ServiceName, Signed, SnapshotId, Term, TermOrigin, bounded, limits};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +99,15 @@ pub enum Message {
     },
     /// The server is alive.
     Heartbeat(Heartbeat),
+    /// What the sender's roster is, in short. Whoever has another one asks for what it lacks.
+    Roster {
+        /// Of all its facts.
+        digest: [u8; 32],
+        /// Whether it answers another such message; then none answers it.
+        is_reply: bool,
+        /// What the sender says of itself, on a new connection: it may have moved, so that nobody can ask it.
+        record: Option<Box<Signed<Record>>>,
+    },
 }
 
 /// A candidate's answer in an election.
@@ -194,6 +203,14 @@ pub enum Request {
         /// the guest's is the same everywhere.
         guest_port: NonZeroU16,
     },
+    /// Control: which facts of the roster do you have that are not among these?
+    Roster {
+        /// Goes into the hashes, so that nobody can prepare facts that look alike.
+        nonce: u64,
+        /// A short hash of each fact, at most [`limits::OUTLINE_FACTS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::OUTLINE_FACTS_MAX }>")]
+        hashes: Vec<[u8; 8]>,
+    },
 }
 
 impl Request {
@@ -201,7 +218,7 @@ impl Request {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Poll { .. } | Self::Claim { .. } => Lane::Control,
+            Self::Poll { .. } | Self::Claim { .. } | Self::Roster { .. } => Lane::Control,
             Self::Connect { .. } => Lane::Forward,
             _ => Lane::Bulk,
         }
@@ -222,6 +239,9 @@ impl Request {
             Self::GetPack { offset, bytes, .. } => {
                 at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX)?;
                 at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX)
+            }
+            Self::Roster { hashes, .. } => {
+                at_most("facts", hashes.len() as u64, limits::OUTLINE_FACTS_MAX as u64)
             }
             Self::Poll { .. }
             | Self::Claim { .. }
@@ -280,6 +300,12 @@ pub enum Response {
         /// At most [`limits::MESSAGE_TEXT_BYTES_MAX`] bytes.
         reason: String,
     },
+    /// To `Roster`.
+    Facts {
+        /// At most [`limits::MESSAGE_FACTS_MAX`]; there may be more.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_FACTS_MAX }>")]
+        facts: Vec<Fact>,
+    },
 }
 
 impl Response {
@@ -315,6 +341,7 @@ impl Response {
             Self::Refused { reason } => {
                 at_most("bytes of a reason", reason.len() as u64, limits::MESSAGE_TEXT_BYTES_MAX as u64)
             }
+            Self::Facts { facts } => at_most("facts", facts.len() as u64, limits::MESSAGE_FACTS_MAX as u64),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
         }
     }

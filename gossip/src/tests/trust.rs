@@ -12,7 +12,12 @@ use crate::{NodeKey, Tuning, tls};
 
 /// Calls a node with any key, expecting any key, speaking any protocol. The reason why it was refused, or
 /// nothing if the connection still stands after it was let in or not.
-async fn call(target: &TestNode, key: &NodeKey, expected: NodeId, protocol: &[u8]) -> Option<String> {
+pub(super) async fn call(
+    target: &TestNode,
+    key: &NodeKey,
+    expected: NodeId,
+    protocol: &[u8],
+) -> Option<String> {
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let config = ClientConfig::new(Arc::new(tls::client_speaking(key, expected, protocol).unwrap()));
     let connecting = endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap();

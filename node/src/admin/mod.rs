@@ -12,15 +12,21 @@
 //! | `POST /v1/unpin` [`UnpinCall`](crate::upkeep::UnpinCall) | nothing |
 //! | `GET /v1/pins` | the pins of this node |
 //! | `GET /v1/log?service=NAME` | the snapshots held here, oldest first |
+//! | `POST /v1/invite` [`InviteCall`] | a token with which one node may join |
+//! | `POST /v1/remove` [`RemoveCall`] | the node that was removed for ever |
 //! | `POST /v1/verify` [`VerifyCall`](crate::verify::VerifyCall) | what was read, and what is damaged |
 //!
 //! A failure is a [`Failure`](crate::operations::Failure) with status 400, 404, 409 or 500.
 
 mod api;
+mod membership;
 mod routes;
 mod server;
 mod upkeep;
 
-pub use api::{EventsQuery, GatherCall, NodeStatus, PeerView, PushCall, ServiceCall};
+pub use api::{
+    EventsQuery, GatherCall, InviteCall, Invited, NodeStatus, PeerView, PushCall, RemoveCall, Removed,
+    RemovedView, ServiceCall,
+};
 pub(crate) use routes::AdminState;
 pub(crate) use server::{bind, serve};

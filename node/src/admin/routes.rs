@@ -13,8 +13,10 @@ use sustain_gossip::Cluster;
 use sustain_proto::{ServiceName, SnapshotId};
 use sustain_store::{NoProgress, Pace, ServiceKeys, Store, VerifyReport};
 
-use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
-use super::upkeep;
+use super::api::{
+    EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, RemovedView, ServiceCall,
+};
+use super::{membership, upkeep};
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
@@ -51,6 +53,8 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/unpin", post(upkeep::unpin))
         .route("/v1/pins", get(upkeep::pins))
         .route("/v1/keys", get(keys))
+        .route("/v1/invite", post(membership::invite))
+        .route("/v1/remove", post(membership::remove))
         .route("/v1/log", get(log))
         .route("/v1/verify", post(verify))
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
@@ -89,15 +93,22 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
     for service in &state.services {
         services.extend(service.status().await);
     }
-    let neighbours = state.cluster.neighbours();
     let view = |peer: sustain_gossip::PeerStatus| PeerView {
         name: peer.peer.name,
         id: peer.peer.id,
         address: peer.peer.address.to_string(),
         priority: peer.peer.priority,
         reachable: peer.reachable,
-        neighbour: neighbours.contains(&peer.peer.id),
+        neighbour: peer.neighbour,
+        domain: peer.peer.domain,
+        health: peer.health,
+        health_for_ms: peer.health_for_ms,
+        for_ms: peer.for_ms,
+        rtt_ms: peer.rtt_ms,
+        refuses: peer.refuses,
     };
+    let removed = state.cluster.removed().into_iter();
+    let removed = removed.map(|(id, it)| RemovedView { id, name: it.name, by: it.by });
     Ok(Json(NodeStatus {
         cluster: state.config.cluster.clone(),
         name: state.config.name.clone(),
@@ -105,7 +116,9 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         address: state.cluster.local_address().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        domain: state.config.own().map(|own| own.domain.clone()).unwrap_or_default(),
         peers: state.cluster.peers().into_iter().map(view).collect(),
+        removed: removed.collect(),
         services,
         scrub: state.scrub.status(state.config.scrub.enabled, &state.store),
     }))

@@ -6,13 +6,14 @@ mod load;
 mod scrub;
 mod secret;
 mod service;
+mod share;
 mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sustain_proto::NodeId;
+use sustain_proto::{Details, NodeId};
 
 pub use edit::{EditError, add_service, give_secret, remove_service, save};
 pub use kind::{ServiceType, TypeError};
@@ -20,6 +21,7 @@ pub use load::{ConfigError, load, parse};
 pub use scrub::ScrubConfig;
 pub use secret::{SecretError, lacks_secret, load_secrets, replace_secrets, save_secrets};
 pub use service::{CommandConfig, DriverKind, ForwardConfig, ServiceConfig, VmConfig};
+pub use share::ShareConfig;
 pub use units::{Bytes, Duration, UnitError};
 
 use crate::logic::Timing;
@@ -43,13 +45,19 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Folder for what lives no longer than the process: sockets, console logs.
     pub run: PathBuf,
+    /// Where to listen (UDP), if not at this node's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Waits and intervals.
     #[serde(default)]
     pub timing: Timing,
     /// How the store is scrubbed.
     #[serde(default)]
     pub scrub: ScrubConfig,
-    /// All nodes of the cluster, this one too.
+    /// What the node gives to its cluster at most.
+    #[serde(default, skip_serializing_if = "ShareConfig::is_unlimited")]
+    pub share: ShareConfig,
+    /// Nodes of the cluster, this one among them. Others are known from the roster.
     pub nodes: Vec<NodeConfig>,
     /// The services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -68,6 +76,18 @@ pub struct NodeConfig {
     pub address: SocketAddr,
     /// Its priority in elections; greater is better (P20).
     pub priority: u32,
+    /// Its failure domain: nodes that one event may take together, such as a site or a power line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+}
+
+impl NodeConfig {
+    /// What the cluster is told of it.
+    #[must_use]
+    pub fn details(&self) -> Details {
+        let Self { name, address, priority, domain, .. } = self.clone();
+        Details { name, address, domain, priority }
+    }
 }
 
 impl Config {
@@ -75,5 +95,11 @@ impl Config {
     #[must_use]
     pub fn own(&self) -> Option<&NodeConfig> {
         self.nodes.iter().find(|node| node.name == self.name)
+    }
+
+    /// The file with the roster: who belongs to the cluster, as far as this node has heard. It is beside the key.
+    #[must_use]
+    pub fn roster_file(&self) -> PathBuf {
+        self.key_file.with_extension("roster")
     }
 }
