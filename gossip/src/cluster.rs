@@ -53,12 +53,12 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// Whether it is a neighbour of this node in the overlay.
     pub neighbour: bool,
-    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
-    pub refuses: Option<String>,
     /// How it stands by what all nodes tell one another.
     pub health: Health,
     /// For how long that has been so.
     pub health_for_ms: u64,
+    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
+    pub refuses: Option<String>,
 }
 
 /// A node's part in its cluster. Clones are one and the same; when the last one is dropped without
@@ -177,10 +177,10 @@ impl Cluster {
                 reachable: view.reachable,
                 for_ms: now_ms.saturating_sub(view.since_ms),
                 rtt_ms: view.rtt_ms,
-                refuses: member.spreading.refusal(&peer.id),
                 neighbour: neighbours.contains(&peer.id),
                 health,
                 health_for_ms: now_ms.saturating_sub(since_ms),
+                refuses: member.spreading.refusal(&peer.id),
                 peer,
             }
         };

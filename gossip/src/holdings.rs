@@ -182,6 +182,14 @@ impl View<'_> {
 }
 
 impl View<'_> {
+    /// A move of this very node after which its neighbourhoods lack less.
+    #[must_use]
+    pub fn improve(&self, node: NodeId) -> Option<Move> {
+        let held = self.holdings.of(&node)?;
+        let (without, to) = (self.without(node), self.choose(node));
+        (self.lacking(&without, to.to) < self.lacking(&without, held)).then_some(to)
+    }
+
     /// For a node that is in a short neighbourhood where no move of anybody does any good: another fragment with which its
     /// neighbourhoods lack no more than now. After some such steps there may be a move that helps. `salt` decides between
     /// equals.

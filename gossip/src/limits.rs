@@ -192,6 +192,7 @@ pub const WAITERS_MAX: usize = 64;
 
 /// Parts that are made of fragments at once.
 pub const REBUILDS_MAX: usize = 2;
+
 /// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
 

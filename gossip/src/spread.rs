@@ -78,8 +78,7 @@ impl Spreading {
 
     /// Why a peer took nothing when it was last sent something, if it answered that it does not.
     pub(crate) fn refusal(&self, peer: &NodeId) -> Option<String> {
-        let queue = lock(&self.queues).get(peer)?.clone();
-        lock(&queue.refusal).clone()
+        lock(&self.queue(peer)?.refusal).clone()
     }
 
     fn push(&self, news: News) {

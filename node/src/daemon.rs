@@ -1,7 +1,6 @@
 //! The daemon: reads its keys, opens its store, joins its cluster, drives its services, answers its admin
 //! socket. Everything is bound before anything is started, and stopped in the opposite order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sustain_gossip::{Cluster, ClusterConfig, NodeKey, Peer, Replicate, Tuning};
-use sustain_proto::{NodeId, ServiceName, SnapshotId};
+use sustain_proto::NodeId;
 use sustain_store::{KeySource, Store, StoreOptions};
 use sustain_vmdriver::VmDriver;
 use tokio::net::{TcpListener, UnixListener};
@@ -26,6 +25,7 @@ use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
 use crate::names::Names;
+use crate::offer::offer_again;
 use crate::run_folder::RunFolder;
 use crate::scrub::{self, ScrubWatch, Scrubber};
 use crate::service::{self, ClientPort, Commands, Mender, ServiceHandle, ServiceParts, VmSettings};
@@ -201,7 +201,7 @@ impl Daemon {
             node.tasks.spawn(descriptors::watch_room(name, watch, events.clone(), cancel));
             node.serve_clients(service, handle, listeners, &places);
         }
-        node.tasks.spawn(node.cancel.clone().run_until_cancelled_owned(spread_again(
+        node.tasks.spawn(node.cancel.clone().run_until_cancelled_owned(offer_again(
             node.cluster.clone(),
             store.clone(),
             config.services.iter().map(|service| (service.name.clone(), service.tolerance)).collect(),
@@ -349,42 +349,6 @@ async fn unable(vm: &VmSettings, events: &EventLog) -> Option<String> {
     let what = format!("this node can't run the service's VM, and stands in no election: {problem}");
     events.add(Happening::Problem { service: Some(service), what: what.clone() });
     Some(what)
-}
-
-/// Offers the newest snapshot of each service to the neighbours: at the start, since what was pushed before the node
-/// last ended may not have reached anybody, and whenever there are others. Those that have it say so.
-async fn spread_again(
-    cluster: Cluster,
-    store: Store,
-    tolerances: Vec<(ServiceName, u32)>,
-    neighbours: Arc<Notify>,
-) {
-    loop {
-        let listed = store.clone();
-        let list = tokio::task::spawn_blocking(move || newest_and_held(&listed)).await;
-        for (service, snapshot, held) in list.unwrap_or_default() {
-            if let Some(held) = held {
-                cluster.spread_held(service.clone(), held);
-            }
-            let planned = tolerances.iter().find(|(name, _)| *name == service);
-            cluster.spread(snapshot, planned.map_or(limits::FILES_TOLERANCE, |(_, tolerance)| *tolerance));
-        }
-        neighbours.notified().await;
-    }
-}
-
-/// The newest snapshot of each service, and what its last rebase has kept.
-fn newest_and_held(store: &Store) -> Vec<(ServiceName, SnapshotId, Option<Vec<SnapshotId>>)> {
-    match store.snapshots(None) {
-        Ok(list) => {
-            let newest: BTreeMap<_, _> = list.iter().map(|info| (&info.service, info.id)).collect();
-            newest.into_iter().map(|(service, id)| (service.clone(), id, store.held(service).ok())).collect()
-        }
-        Err(error) => {
-            tracing::warn!(error = %error_chain(&error), "can't list the store's snapshots");
-            Vec::new()
-        }
-    }
 }
 
 fn cluster_config(config: &Config, key: NodeKey, own: &NodeConfig) -> ClusterConfig {

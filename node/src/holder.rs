@@ -4,8 +4,8 @@ use sustain_proto::wire::{Ballot, SnapshotSummary};
 use sustain_proto::{ServiceName, limits};
 use sustain_store::{ReadError, SnapshotInfo, Store};
 
-/// The ballot of a node that never takes over: what it holds counts, since the newest durable snapshot may be here alone,
-/// and that it answers does, for a majority. Reads the store.
+/// The ballot of a node that never takes over: what it holds counts, since the newest durable snapshot may be here
+/// alone, and that it answers does, for a majority. Reads the store.
 ///
 /// # Errors
 /// If the store can't be read.

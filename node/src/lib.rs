@@ -22,6 +22,7 @@ mod follow;
 mod handler;
 mod holder;
 mod joined;
+mod offer;
 mod plan;
 mod run_folder;
 mod scrub;

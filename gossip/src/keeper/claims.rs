@@ -59,8 +59,8 @@ pub struct Claims {
     holders: BTreeMap<Fragment, BTreeSet<NodeId>>,
     /// Who will hold what when all moves are done, of those that count.
     holdings: Holdings,
-    /// Those that do not count for now.
-    absent: BTreeSet<NodeId>,
+    /// Those that count.
+    counting: Members,
 }
 
 impl Claims {
@@ -78,7 +78,8 @@ impl Claims {
         if let Some(index) = claim.index {
             self.holders.entry(index).or_default().insert(claim.node);
         }
-        if let Some(index) = claim.moving.or(claim.index).filter(|_| !self.absent.contains(&claim.node)) {
+        if let Some(index) = claim.moving.or(claim.index).filter(|_| self.counting.contains_key(&claim.node))
+        {
             self.holdings.set(claim.node, index);
         }
         self.all.insert(claim.node, claim);
@@ -87,7 +88,7 @@ impl Claims {
 
     /// Has only these nodes count for [`Claims::holdings`].
     pub fn count(&mut self, counting: &Members) {
-        self.absent = self.all.keys().filter(|node| !counting.contains_key(*node)).copied().collect();
+        self.counting.clone_from(counting);
         for claim in self.all.values() {
             match claim.moving.or(claim.index) {
                 Some(index) if counting.contains_key(&claim.node) => self.holdings.set(claim.node, index),

@@ -24,8 +24,8 @@ const LOOK_MS: u64 = 300;
 const MOVE_MS: u64 = 3_000;
 /// How often a node looks again while a neighbourhood is short.
 const AGAIN_MS: u64 = 5_000;
-/// The shortest wait before a move that only may lead to one that helps.
-const HOPELESS_MS: u64 = 5_000;
+/// The shortest wait before a move that others should make, or that only may lead to one that helps.
+const HOPELESS_MS: u64 = 4_000;
 /// Different fragments that indices are chosen of while packs are not cut, so that they fit when some are.
 const TOTAL_PER_DEGREE: usize = 3;
 
@@ -95,14 +95,10 @@ impl Keeper {
     fn consider_move(&mut self, random: &mut dyn RngCore) {
         let view = self.view(self.code_kept());
         let short = self.overlay.closed(self.me).filter(|centre| view.margin(*centre) < 0);
-        let (mut is_short, mut is_hopeless, mut mine) = (false, false, None);
+        let (mut is_short, mut mine) = (false, None);
         for centre in short {
             is_short = true;
-            match view.mend(centre) {
-                Some(to) if to.node == self.me => mine = mine.or(Some(to)),
-                Some(_) => {}
-                None => is_hopeless = true,
-            }
+            mine = mine.or_else(|| view.mend(centre).filter(|to| to.node == self.me));
         }
         if !is_short {
             (self.move_ms, self.hopeless_ms) = (None, None);
@@ -110,7 +106,7 @@ impl Keeper {
         }
         // What is known may change, and others may not do what they should.
         self.place_ms = self.now_ms + AGAIN_MS;
-        let Some(to) = mine.or_else(|| self.sidestep(is_hopeless, random)) else {
+        let Some(to) = mine.or_else(|| self.lose_patience(random)) else {
             self.move_ms = None;
             return;
         };
@@ -126,20 +122,17 @@ impl Keeper {
         self.reclaim();
     }
 
-    /// Where no move of anybody helps a neighbourhood, some of its nodes move all the same after a while, to where they do
-    /// no harm: few, as the wait is long and another one for each.
-    fn sidestep(&mut self, is_hopeless: bool, random: &mut dyn RngCore) -> Option<Move> {
-        if !is_hopeless {
-            self.hopeless_ms = None;
-            return None;
-        }
+    /// Where a neighbourhood stays short, because who should move does not know of it or no move helps, some of its nodes
+    /// move all the same, to where it helps or at least does no harm: few, as the wait is long and another one for each.
+    fn lose_patience(&mut self, random: &mut dyn RngCore) -> Option<Move> {
         let wait_ms = random.random_range(HOPELESS_MS..4 * HOPELESS_MS);
         let due_ms = *self.hopeless_ms.get_or_insert(self.now_ms + wait_ms);
         if self.now_ms < due_ms {
             self.place_ms = self.place_ms.min(due_ms);
             return None;
         }
-        self.view(self.code_kept()).sidestep(self.me, random.next_u64())
+        let view = self.view(self.code_kept());
+        view.improve(self.me).or_else(|| view.sidestep(self.me, random.next_u64()))
     }
 
     /// Ends a move when all that it takes is synced.

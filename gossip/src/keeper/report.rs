@@ -3,7 +3,7 @@
 use super::Keeper;
 use super::catalog::Catalog;
 use super::message::{Message, Report};
-use super::part::Part;
+use super::part::{Part, Which};
 use super::wants::Shed;
 
 /// When a report without an answer is sent again, and one with an answer.
@@ -26,7 +26,14 @@ pub(super) struct Reporting {
 impl Keeper {
     /// What this node has synced of a service.
     fn report_of(&self, catalog: &Catalog, number: u64) -> Report {
-        let is_whole = catalog.is_whole_holder(&self.me);
+        let by_role = catalog.is_whole_holder(&self.me);
+        let now = self.report_as(catalog, number, by_role);
+        // What it held in its last part counts until it holds as much in this one.
+        let before = self.report_as(catalog, number, !by_role);
+        if before.to > now.to { before } else { now }
+    }
+
+    fn report_as(&self, catalog: &Catalog, number: u64, is_whole: bool) -> Report {
         let index = self.claim.index;
         let is_synced = |pack: &super::part::Pack| match index {
             _ if is_whole => self.shelf.is_synced(&pack.whole()),
@@ -106,9 +113,16 @@ impl Keeper {
             self.are_wants_stale = true;
         }
         let counted = reporting.counted;
-        let is_done = |shed: &Shed| shed.service == *service && shed.report <= counted;
-        let done: Vec<Part> =
-            self.shed.iter().filter(|(_, shed)| is_done(shed)).map(|(part, _)| *part).collect();
+        let Some(last) = reporting.last.clone().filter(|last| last.number <= counted) else { return };
+        let is_done = |(part, shed): &(&Part, &Shed)| {
+            let relied_on = match last.index {
+                _ if last.is_whole => Some(Which::Whole),
+                Some(index) => self.pack(&part.pack).map(|pack| pack.share(index).which),
+                None => None,
+            };
+            shed.service == *service && shed.report <= counted && relied_on != Some(part.which)
+        };
+        let done: Vec<Part> = self.shed.iter().filter(is_done).map(|(part, _)| *part).collect();
         for part in done {
             if self.is_used_to_make(&part) {
                 continue;

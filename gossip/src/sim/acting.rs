@@ -29,6 +29,7 @@ impl World {
                 let takes_ms = self.random.random_range(1..=50);
                 self.after(takes_ms, Coming::Made { node, life, part, from });
             }
+            Action::Drop { .. } if self.mutant == Some(Mutant::NeverDrops) => {}
             Action::Drop { part } => {
                 self.note(node, Note::Dropped(part));
                 if self.disks.drop_part(node, &part) {

@@ -35,6 +35,11 @@ impl Disk {
         self.synced.iter().map(|(part, bytes)| (*part, *bytes))
     }
 
+    /// Parts that are there, synced or not.
+    pub(super) fn len(&self) -> usize {
+        self.files.len() + self.synced.len()
+    }
+
     /// Bytes that are synced.
     pub(super) fn bytes(&self) -> u64 {
         self.synced.values().sum()

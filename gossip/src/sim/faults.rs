@@ -44,6 +44,8 @@ pub(super) enum Fault {
     OneWay { for_ms: u64 },
     /// Several nodes end at once, and start again.
     Many { down_ms: u64 },
+    /// Another node is to hold everything, or one no more.
+    Warm,
     /// The server ends; the same node or a warm candidate goes on.
     Server { down_ms: u64 },
 }
@@ -58,6 +60,7 @@ impl Fault {
             3 | 4 => Self::Restart { down_ms: long_ms },
             5 => Self::Stall { for_ms: long_ms },
             6 => Self::Partition { for_ms: long_ms },
+            7 if random.random_bool(0.3) => Self::Warm,
             7 if random.random_bool(0.5) => Self::OneWay { for_ms: long_ms },
             7 => Self::Many { down_ms: long_ms },
             _ => Self::Server { down_ms: long_ms },
@@ -73,6 +76,7 @@ impl Fault {
             Self::Partition { .. } => "is cut off, with others",
             Self::OneWay { .. } => "is not heard by another",
             Self::Many { .. } => "crashes with others",
+            Self::Warm => "is warm from now on, or no more",
             Self::Server { .. } => "crashes as the server",
         }
     }
@@ -128,6 +132,15 @@ impl World {
                         self.crash(victim);
                         self.restart_after(victim, down_ms);
                     }
+                }
+            }
+            Fault::Warm => {
+                let was_warm = self.warm.len();
+                self.warm.retain(|node| *node != victim);
+                if self.warm.len() >= 2 {
+                    self.warm.remove(0);
+                } else if self.warm.len() == was_warm {
+                    self.warm.push(victim);
                 }
             }
             Fault::Server { down_ms } => {

@@ -8,6 +8,7 @@
 //! Everything that is gone through in order is in ordered maps, so that a seed replays a run to the last event.
 
 mod acting;
+mod alive;
 mod check;
 mod disk;
 mod faults;

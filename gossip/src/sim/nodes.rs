@@ -27,6 +27,8 @@ impl World {
             stalled_until_ms: 0,
             told_dead: BTreeSet::new(),
             wake_ms: 0,
+            swim: None,
+            tick_ms: 0,
         };
         self.numbers.insert(id, number);
         self.nodes.insert(number, node);
@@ -51,9 +53,15 @@ impl World {
 
     /// A node starts, and nobody hears of it.
     pub(super) fn start_quietly(&mut self, number: NodeNumber, alive: &[(NodeId, String)]) {
+        let me = self.nodes.get(&number).map(|node| (node.id, node.label.clone()));
+        // With SWIM a node has heard of nobody at first.
+        let alone: Vec<_> = me.into_iter().collect();
+        let alive = if self.scenario.has_swim { &alone } else { alive };
         let disk = self.disks.of(number);
         let kept =
             Kept { claim: disk.claim, catalogs: disk.catalogs.clone(), parts: disk.synced().collect() };
+        let forgets = self.mutant == Some(Mutant::ForgetsItsDisk);
+        let kept = if forgets { Kept::default() } else { kept };
         let config = self.keeper_config();
         let (now_ms, overlays) = (self.now_ms, self.overlays.clone());
         let known: BTreeSet<NodeNumber> =
@@ -62,10 +70,13 @@ impl World {
         let Some(node) = self.nodes.get_mut(&number) else { return };
         node.life += 1;
         node.wake_ms = 0;
+        node.tick_ms = 0;
         node.stalled_until_ms = 0;
         node.told_dead = told_dead;
         node.keeper = Some(Keeper::new(node.id, config, overlays, now_ms, kept));
         self.note(number, Note::Other("starts"));
+        self.start_swim(number);
+        self.check(&Occasion::Started(number));
         self.give(number, Event::Alive { nodes: alive.to_vec() });
     }
 
@@ -119,6 +130,7 @@ impl World {
     pub(super) fn join(&mut self) {
         let number = self.add_node();
         self.note(number, Note::Fault("joins"));
+        self.admit();
         self.start(number);
     }
 
@@ -127,6 +139,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(&number) {
             node.stalled_until_ms = until_ms;
         }
+        self.check(&Occasion::Stalled(number, until_ms));
         self.detect_one(number);
         let observers: Vec<NodeNumber> = self.nodes.keys().copied().collect();
         for observer in observers {
@@ -183,7 +196,7 @@ impl World {
         let Some(other) = self.id_of(subject) else { return };
         let label = self.nodes.get(&subject).map(|node| node.label.clone()).unwrap_or_default();
         let Some(node) = self.nodes.get_mut(&observer).filter(|node| node.keeper.is_some()) else { return };
-        if node.stalled_until_ms > self.now_ms {
+        if node.stalled_until_ms > self.now_ms || node.swim.is_some() {
             return;
         }
         let event = if is_alive {

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub liars: usize,
     /// Whether all nodes know each other's fragments at the start, or choose them one by one.
     pub is_settled: bool,
+    /// Whether nodes find out by SWIM who is alive; else they are told, some seconds late.
+    pub has_swim: bool,
     /// How long a dead node counts as a neighbour.
     pub hold_off_ms: u64,
     /// How long it takes until a node is known as dead: at least, at most.
@@ -103,6 +105,7 @@ impl Scenario {
             warm: random.random_range(0..=2),
             liars: if !is_calm && nodes >= 12 && random.random_bool(0.2) { 1 } else { 0 },
             is_settled: matches!(size, Size::Middle | Size::Large) || random.random_bool(0.5),
+            has_swim: nodes <= 30 && random.random_bool(0.4),
             hold_off_ms: 10_000,
             detection_ms: (1_500, 4_000),
             faults_ms,

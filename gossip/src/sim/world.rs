@@ -16,6 +16,7 @@ use super::scenario::Scenario;
 use super::service::Service;
 use super::trace::{Note, Trace, name_of};
 use crate::keeper::{Event, Keeper, Overlays, Part, Request};
+use crate::membership::Swim;
 
 /// A fault in the logic itself, by which it is shown that a checker finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +35,15 @@ pub enum Mutant {
     KeepsNewsToItself,
     /// What a node is asked for is not forgotten when it is done.
     NeverDoneServing,
+    /// What is to be dropped stays on the disk.
+    NeverDrops,
+    /// A node that starts does not look at what is on its disk.
+    ForgetsItsDisk,
     /// A part's file is taken for whole when half of it is there.
     TakesHalfForWhole,
 }
 
 /// A simulated node.
-#[derive(Debug)]
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) label: String,
@@ -52,6 +56,8 @@ pub(super) struct Node {
     /// Since when it can't be reached, for those that would notice.
     pub(super) told_dead: BTreeSet<NodeNumber>,
     pub(super) wake_ms: u64,
+    pub(super) swim: Option<Swim>,
+    pub(super) tick_ms: u64,
 }
 
 /// What is about to happen.
@@ -82,6 +88,9 @@ pub(super) enum Coming {
         observer: NodeNumber,
         subject: NodeNumber,
     },
+    Tick(NodeNumber, u64),
+    Datagram(NodeNumber, u64, NodeId, Vec<u8>),
+    Admitted(NodeNumber),
     Start(NodeNumber),
     Lead {
         from_ms: u64,
@@ -234,6 +243,9 @@ impl World {
             Coming::Synced { node, life, part } => self.synced(node, life, part),
             Coming::Made { node, life, part, from } => self.made(node, life, part, &from),
             Coming::Detect { observer, subject } => self.detect(observer, subject),
+            Coming::Tick(node, life) => self.tick(node, life),
+            Coming::Datagram(node, life, from, bytes) => self.datagram(node, life, from, &bytes),
+            Coming::Admitted(node) => self.admitted(node),
             Coming::Start(node) => self.start(node),
             Coming::Lead { from_ms } => self.lead(from_ms),
             Coming::Fault(fault) => self.strike(fault),
@@ -249,7 +261,8 @@ impl World {
     /// How long what happens at a node has to wait, as the node stands still.
     fn stalled_ms(&self, coming: &Coming) -> Option<u64> {
         let node = match coming {
-            Coming::Event(node, ..) | Coming::Wake(node, _) => node,
+            Coming::Event(node, ..) | Coming::Wake(node, _) | Coming::Tick(node, _) => node,
+            Coming::Datagram(node, ..) | Coming::Admitted(node) => node,
             Coming::Arrive { to, .. } => to,
             Coming::Synced { node, .. } | Coming::Made { node, .. } => node,
             _ => return None,

@@ -67,6 +67,7 @@ async fn join_by(
         own: welcome.details,
         peers: vec![inviter],
         roster: None,
+        share: crate::Share::default(),
         tuning: Tuning::default(),
     };
     Ok((socket, config))

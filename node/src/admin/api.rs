@@ -111,9 +111,6 @@ pub struct PeerView {
     pub reachable: bool,
     /// Whether it is a neighbour in the overlay.
     pub neighbour: bool,
-    /// Why it took nothing when this node last sent it a snapshot.
-    #[serde(default)]
-    pub refuses: Option<String>,
     /// Its failure domain; empty if it has none.
     #[serde(default)]
     pub domain: String,
@@ -125,6 +122,9 @@ pub struct PeerView {
     pub for_ms: u64,
     /// From the last answered probe to its answer.
     pub rtt_ms: Option<u64>,
+    /// Why it took nothing when this node last sent it a snapshot.
+    #[serde(default)]
+    pub refuses: Option<String>,
 }
 
 /// A node that was removed.

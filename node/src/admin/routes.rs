@@ -98,13 +98,13 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         address: peer.peer.address.to_string(),
         priority: peer.peer.priority,
         reachable: peer.reachable,
-        refuses: peer.refuses,
         neighbour: peer.neighbour,
         domain: peer.peer.domain,
         health: peer.health,
         health_for_ms: peer.health_for_ms,
         for_ms: peer.for_ms,
         rtt_ms: peer.rtt_ms,
+        refuses: peer.refuses,
     };
     let removed = state.cluster.removed().into_iter();
     let removed = removed.map(|(id, it)| RemovedView { id, name: it.name, by: it.by });

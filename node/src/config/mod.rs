@@ -45,6 +45,9 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Folder for what lives no longer than the process: sockets, console logs.
     pub run: PathBuf,
+    /// Where to listen (UDP), if not at this node's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Waits and intervals.
     #[serde(default)]
     pub timing: Timing,
@@ -54,9 +57,6 @@ pub struct Config {
     /// What the node gives to its cluster at most.
     #[serde(default, skip_serializing_if = "ShareConfig::is_unlimited")]
     pub share: ShareConfig,
-    /// Where to listen (UDP), if not at this node's own address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen: Option<SocketAddr>,
     /// Nodes of the cluster, this one among them. Others are known from the roster.
     pub nodes: Vec<NodeConfig>,
     /// The services.

@@ -18,6 +18,7 @@ impl Checker for Bounds {
         let node = world.nodes.get(number);
         let Some(keeper) = node.and_then(|node| node.keeper.as_ref()) else { return Ok(()) };
         let load = keeper.load();
+        let on_disk = world.disks.get(*number).map_or(0, |disk| disk.len());
         let bounds = [
             ("requests", load.requests, limits::REQUESTS_MAX),
             ("requests served", load.serving, limits::SERVED_MAX),
@@ -26,6 +27,8 @@ impl Checker for Bounds {
             ("claims to be passed on", load.pending, limits::CLAIMS_PASSED_MAX),
             ("reports", load.reports, world.numbers.len()),
             // Two fragments of each pack while moving, all of it, and what it takes to make some.
+            // What comes late for a request that was given up may leave some.
+            ("files", on_disk, load.parts + load.parts / 4 + 16),
             ("parts", load.parts, 8 + 5 * world.service.made.len()),
         ];
         match bounds.iter().find(|(_, has, most)| has > most) {

@@ -9,12 +9,12 @@ use crate::sim::world::World;
 
 /// A pack is old when it has been there for so long: what is fetched of it then is no spreading any more.
 const OLD_MS: u64 = 30_000;
-/// What one node that comes or goes may move, as a share of all data: its own share and those of nodes that move for
-/// it, or one that is made of k others.
-const SHARE_MAX: f64 = 1.5;
+/// What one node that comes or goes may move on average, as a share of all data: its own share and those of nodes that
+/// move for it.
+const SHARE_MAX: f64 = 0.6;
 
-/// **What nodes fetch of old packs is bounded by the number of nodes that came or went**: at most 1.5 times all data for
-/// each, and less on average.
+/// **What nodes fetch of old packs is bounded by the number of nodes that came or went**: at most 0.6 of all
+/// data for each, and half of it once; runs take a quarter of that or less.
 #[derive(Default)]
 pub(super) struct Cost {
     made_ms: BTreeMap<PackId, u64>,

@@ -1,5 +1,6 @@
 //! Logic: what must hold in a simulation. Each checker is a type of its own and is asked whenever something happens.
 
+mod alarms;
 mod bounds;
 mod convergence;
 mod cost;
@@ -43,6 +44,12 @@ pub(super) enum Occasion {
     Level(u64),
     /// The server has published a catalog.
     Published,
+    /// The first node takes the second one for alive, or for dead.
+    Told(NodeNumber, NodeNumber, bool),
+    /// A node has started.
+    Started(NodeNumber),
+    /// A node stands still until this time.
+    Stalled(NodeNumber, u64),
     /// A node has crashed.
     Crashed(NodeNumber),
     /// A node is lost with its disk.
@@ -79,6 +86,7 @@ impl Checks {
                 Box::new(coverage::Coverage::new(scenario)),
                 Box::new(cost::Cost::default()),
                 Box::new(convergence::Convergence::default()),
+                Box::new(alarms::Alarms::default()),
                 Box::new(egress::Egress::default()),
                 Box::new(bounds::Bounds),
                 Box::new(liveness::Liveness),
@@ -99,6 +107,6 @@ impl Checks {
 
 /// The names of all checkers.
 #[must_use]
-pub fn names() -> [&'static str; 7] {
-    ["durability", "coverage", "cost", "convergence", "egress", "bounds", "liveness"]
+pub fn names() -> [&'static str; 8] {
+    ["durability", "coverage", "cost", "convergence", "alarms", "egress", "bounds", "liveness"]
 }
