@@ -323,6 +323,99 @@ fn a_damaged_fragment_is_not_given_out_and_comes_again() {
     assert!(read(&fragments, &id).unwrap() == whole.fragments[2]);
 }
 
+/// Three fragments in a segment that was closed, and the places of their records.
+fn closed(dir: &Path, whole: &Whole) -> (std::path::PathBuf, Vec<usize>) {
+    let store = create(dir);
+    let fragments = store.fragments().unwrap();
+    let put = |index: u8| fragments.put(&whole.sheet, index, &whole.fragments[usize::from(index)]).unwrap();
+    let appended = [0, 1, 2].map(put);
+    fragments.sync(&appended).unwrap();
+    drop((fragments, store));
+    let segment = dir.join("fragments/mail/00000001.segment");
+    let bytes = std::fs::read(&segment).unwrap();
+    let places = (0..bytes.len() - 4).step_by(8).filter(|at| bytes[*at..].starts_with(b"SUSr")).collect();
+    (segment, places)
+}
+
+#[test]
+fn what_is_behind_a_damaged_record_is_found() {
+    let a = tempfile::tempdir().unwrap();
+    let (_, _, whole) = source(a.path(), 300_000);
+    for damaged in 0..3 {
+        let b = tempfile::tempdir().unwrap();
+        let (segment, places) = closed(b.path(), &whole);
+        assert_eq!(places.len(), 4, "three, and a mark");
+        flip(&segment, places[damaged] + 50);
+        let store = create(b.path());
+        let fragments = store.fragments().unwrap();
+        let indices =
+            || -> Vec<u8> { fragments.held(&service("mail")).iter().filter_map(|held| held.index).collect() };
+        let left: Vec<u8> = (0..3).filter(|index| usize::from(*index) != damaged).collect();
+        assert_eq!(indices(), left);
+        assert_eq!(fragments.bad().len(), 1, "{:?}", fragments.bad());
+        assert_eq!(store.verify(&NoProgress).unwrap().bad.len(), 1);
+        let index = damaged as u8;
+        let again = fragments.put(&whole.sheet, index, &whole.fragments[damaged]).unwrap();
+        fragments.sync(&[again]).unwrap();
+        drop((fragments, store));
+        let store = create(b.path());
+        let fragments = store.fragments().unwrap();
+        assert_eq!(fragments.held(&service("mail")).len(), 3);
+        for (id, bytes) in whole.sheet.sheet.fragments.iter().zip(&whole.fragments).take(3) {
+            assert!(read(&fragments, id).unwrap() == *bytes);
+        }
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_written_over() {
+    let a = tempfile::tempdir().unwrap();
+    let (_, _, whole) = source(a.path(), 300_000);
+    let b = tempfile::tempdir().unwrap();
+    let (segment, places) = closed(b.path(), &whole);
+    let bytes = std::fs::read(&segment).unwrap();
+    // Of a record that was begun when the power went, any part may be there.
+    for torn in [1, 100, 144, 5_000, places[1] - places[0] - 1] {
+        let mut with_end = bytes.clone();
+        with_end.extend_from_slice(&bytes[places[0]..places[0] + torn]);
+        std::fs::write(&segment, &with_end).unwrap();
+        let store = create(b.path());
+        let fragments = store.fragments().unwrap();
+        assert_eq!((fragments.bad().len(), fragments.held(&service("mail")).len()), (0, 3));
+        assert_eq!(std::fs::metadata(&segment).unwrap().len(), bytes.len() as u64, "{torn} bytes");
+    }
+    let store = create(b.path());
+    let fragments = store.fragments().unwrap();
+    let more = fragments.put(&whole.sheet, 3, &whole.fragments[3]).unwrap();
+    fragments.sync(&[more]).unwrap();
+    drop((fragments, store));
+    assert_eq!(create(b.path()).fragments().unwrap().held(&service("mail")).len(), 4);
+}
+
+#[test]
+fn a_segment_that_can_not_be_read_costs_no_other() {
+    let a = tempfile::tempdir().unwrap();
+    let (_, _, whole) = source(a.path(), 300_000);
+    let b = tempfile::tempdir().unwrap();
+    let (segment, _) = closed(b.path(), &whole);
+    // Of a version that is still to come.
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4] = 2;
+    std::fs::write(&segment, &bytes).unwrap();
+    let store = create(b.path());
+    let fragments = store.fragments().unwrap();
+    assert!(fragments.bad()[0].reason.contains("version 2"), "{:?}", fragments.bad());
+    let put = fragments.put(&whole.sheet, 3, &whole.fragments[3]).unwrap();
+    fragments.sync(&[put]).unwrap();
+    fragments.sweep().unwrap();
+    drop((fragments, store));
+    // Nothing of it was changed, and all of it is back with whoever can read it.
+    assert!(std::fs::read(&segment).unwrap() == bytes);
+    bytes[4] = 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    assert_eq!(create(b.path()).fragments().unwrap().held(&service("mail")).len(), 3);
+}
+
 #[test]
 fn verifying_finds_damaged_fragments_and_sets_them_aside() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
