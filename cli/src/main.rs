@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod commands;
+mod cores;
 mod demo;
 mod interrupt;
 mod output;

@@ -26,6 +26,7 @@ use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent, Reach};
 use crate::remote::{self, RemoteSnapshot};
 use crate::serve_pieces::Lists;
+use crate::share::Uplink;
 use crate::spread::{self, Spreading};
 use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
@@ -47,6 +48,8 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// Whether it is a neighbour of this node in the overlay.
     pub neighbour: bool,
+    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
+    pub refuses: Option<String>,
 }
 
 /// A node's part in its cluster. Clones are one and the same; when the last one is dropped without
@@ -128,6 +131,8 @@ impl Cluster {
             probe_events,
             spreading: Spreading::new(ids.iter().copied()),
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
+            uplink: Uplink::new(&config.share),
+            share: config.share,
             lists: Lists::default(),
             requests: AtomicU64::new(0),
             started: Instant::now(),
@@ -162,6 +167,7 @@ impl Cluster {
                 for_ms: now_ms.saturating_sub(view.since_ms),
                 rtt_ms: view.rtt_ms,
                 neighbour: self.member.neighbours.contains(&peer.id),
+                refuses: self.member.spreading.refusal(&peer.id),
             }
         };
         self.member.peers.values().map(status).collect()

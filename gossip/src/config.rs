@@ -9,6 +9,7 @@ use sustain_proto::NodeId;
 use crate::error::StartError;
 use crate::identity::NodeKey;
 use crate::limits;
+use crate::share::Share;
 use crate::tuning::Tuning;
 
 /// Another node, as every node is told at its start (P41).
@@ -37,6 +38,8 @@ pub struct ClusterConfig {
     pub peers: Vec<Peer>,
     /// Intervals and timeouts.
     pub tuning: Tuning,
+    /// What the node gives at most.
+    pub share: Share,
 }
 
 impl ClusterConfig {
@@ -90,6 +93,7 @@ mod tests {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 peers,
                 tuning: Tuning::default(),
+                share: Share::default(),
             }
             .check()
             .map_err(|error| error.to_string())

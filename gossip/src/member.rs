@@ -17,6 +17,7 @@ use crate::handler::Handler;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
 use crate::serve_pieces::Lists;
+use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
 use crate::transport::accept::Served;
@@ -41,6 +42,8 @@ pub(crate) struct Member {
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
     pub(crate) bulk_served: Semaphore,
+    pub(crate) share: Share,
+    pub(crate) uplink: Uplink,
     pub(crate) lists: Lists,
     pub(crate) requests: AtomicU64,
     pub(crate) started: Instant,

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::limits;
+use crate::share::Uplink;
 use crate::tasks::Tasks;
 
 /// Why a pack didn't travel whole.
@@ -34,7 +35,7 @@ pub(crate) enum PumpError {
 
 /// Sends a part of a pack, which must not end past the pack.
 pub(crate) async fn send(
-    tasks: &Tasks,
+    (tasks, uplink): (&Tasks, &Uplink),
     reader: PackReader,
     part: Range<u64>,
     stream: &mut SendStream,
@@ -43,30 +44,32 @@ pub(crate) async fn send(
     let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
     // Ends by itself when this future is dropped: then nobody takes the buffers.
     drop(tasks.blocking(move || read_all(&reader, part, &buffers)));
-    write_filled(stream, &mut filled, stall).await
+    write_filled((stream, uplink), &mut filled, stall).await
 }
 
 /// Sends what comes in buffers.
 pub(crate) async fn write_filled(
-    stream: &mut SendStream,
+    (stream, uplink): (&mut SendStream, &Uplink),
     filled: &mut mpsc::Receiver<Result<Vec<u8>, ReadError>>,
     stall: Duration,
 ) -> Result<(), PumpError> {
     while let Some(buffer) = filled.recv().await {
-        write_all(stream, &buffer.map_err(PumpError::Read)?, stall).await?;
+        write_all((stream, uplink), &buffer.map_err(PumpError::Read)?, stall).await?;
     }
     Ok(())
 }
 
 /// Sends bytes. A slow link is no stall as long as it takes anything.
 pub(crate) async fn write_all(
-    stream: &mut SendStream,
+    (stream, uplink): (&mut SendStream, &Uplink),
     bytes: &[u8],
     stall: Duration,
 ) -> Result<(), PumpError> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        match timeout(stall, stream.write(rest)).await {
+        let part = uplink.part(rest.len());
+        uplink.pass(part).await;
+        match timeout(stall, stream.write(&rest[..part])).await {
             Ok(Ok(bytes)) => rest = &rest[bytes..],
             Ok(Err(error)) => return Err(PumpError::Stream(error.to_string())),
             Err(_) => return Err(PumpError::Stalled),

@@ -12,6 +12,7 @@ use crate::control::{respond, take_request};
 use crate::member::Member;
 use crate::pump;
 use crate::serve_pieces;
+use crate::share::Share;
 use crate::transport::frames;
 use crate::transport::quic::STREAM_ABANDONED;
 use sustain_store::error_chain;
@@ -49,8 +50,8 @@ async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut re
         }
         Request::Commit { manifests } => commit(member, peer, manifests).await,
         request => {
-            let store = member.store.clone();
-            blocking(member, move || look(&store, request)).await
+            let (store, share) = (member.store.clone(), member.share);
+            blocking(member, move || look(&store, share, request)).await
         }
     };
     if let Response::Refused { reason } = &response {
@@ -66,10 +67,13 @@ async fn blocking(member: &Member, work: impl FnOnce() -> Response + Send + 'sta
 }
 
 /// The requests that only read.
-fn look(store: &Store, request: Request) -> Response {
+fn look(store: &Store, share: Share, request: Request) -> Response {
     match request {
         Request::Offer { manifests } => match store.packs_lacking(&manifests) {
-            Ok(packs) => Response::Lacking { packs },
+            Ok(packs) => match share.admit(store, &manifests) {
+                Ok(()) => Response::Lacking { packs },
+                Err(reason) => Response::refused(reason),
+            },
             Err(error) => Response::refused(error_chain(&error)),
         },
         Request::Snapshots { service } => match summaries(store, &service) {
@@ -159,7 +163,8 @@ async fn get_pack(member: &Member, peer: NodeId, id: PackId, part: Range<u64>, s
         let _ = send.set_priority(PART_PRIORITY);
     }
     let part = part.start..part.end.min(reader.len());
-    match pump::send(&member.tasks, reader, part, send, member.stall_timeout()).await {
+    let ways = (&member.tasks, &member.uplink);
+    match pump::send(ways, reader, part, send, member.stall_timeout()).await {
         // Fails only on a stream that is finished already.
         Ok(()) => drop(send.finish()),
         Err(error) => {

@@ -78,7 +78,9 @@ pub(crate) async fn get_groups(
         return;
     }
     for list in lists.into_iter().flatten() {
-        if let Err(error) = pump::write_all(send, list.as_flattened(), member.stall_timeout()).await {
+        if let Err(error) =
+            pump::write_all((send, &member.uplink), list.as_flattened(), member.stall_timeout()).await
+        {
             tracing::debug!(peer = %peer.short(), error = error_chain(&error), "lists of groups were not sent");
             return;
         }
@@ -151,7 +153,7 @@ pub(crate) async fn get_ranges(
     let store = member.store.clone();
     // Ends by itself when this future is dropped: then nobody takes the buffers.
     drop(member.tasks.blocking(move || read(&store, &ranges, &buffers)));
-    match pump::write_filled(send, &mut filled, member.stall_timeout()).await {
+    match pump::write_filled((send, &member.uplink), &mut filled, member.stall_timeout()).await {
         // Fails only on a stream that is finished already.
         Ok(()) => drop(send.finish()),
         Err(error) => {

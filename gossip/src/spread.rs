@@ -46,6 +46,8 @@ enum News {
 struct Queue {
     wanted: Mutex<Wanted>,
     news: Notify,
+    /// Why the peer took nothing when it was last sent something.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Spreading {
@@ -63,6 +65,11 @@ impl Spreading {
     /// Takes note of what a rebase has kept besides what follows its base.
     pub(crate) fn put_held(&self, service: ServiceName, snapshots: Vec<SnapshotId>) {
         self.push(News::Held(service, snapshots));
+    }
+
+    /// Why a peer took nothing when it was last sent something, if it answered that it does not.
+    pub(crate) fn refusal(&self, peer: &NodeId) -> Option<String> {
+        lock(&self.queues.get(peer)?.refusal).clone()
     }
 
     fn push(&self, news: News) {
@@ -149,6 +156,7 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
         match send_snapshot(&member, peer, snapshot).await {
             Ok(()) => {
                 backoff.succeeded();
+                *lock(&queue.refusal) = None;
                 tracing::debug!(%snapshot, peer = %peer.short(), "a snapshot was synced by a peer");
                 let durable = lock(&member.spreading.copies).synced(&service, snapshot, peer);
                 if let Some(durable) = durable {
@@ -159,6 +167,9 @@ pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
                 tracing::debug!(%snapshot, "a snapshot was dropped before it was spread");
             }
             Err(SendError::Request(error)) => {
+                if let RequestError::Refused { reason, .. } = &error {
+                    *lock(&queue.refusal) = Some(reason.clone());
+                }
                 let error = error_chain(&error);
                 tracing::debug!(%snapshot, peer = %peer.short(), error, "a snapshot was not spread");
                 lock(&queue.wanted).put_back(&service, turn);
@@ -263,7 +274,8 @@ async fn send_pack(member: &Member, peer: NodeId, pack: PackId) -> Result<(), Se
     let (mut send, mut receive) =
         exchange.within(member.request_timeout(), exchange.open(member, &request)).await?;
     let whole = 0..reader.len();
-    let pumped = pump::send(&member.tasks, reader, whole, &mut send, member.stall_timeout()).await;
+    let ways = (&member.tasks, &member.uplink);
+    let pumped = pump::send(ways, reader, whole, &mut send, member.stall_timeout()).await;
     let limit = match pumped {
         Ok(()) => {
             // Fails only on a stream that is finished already.

@@ -360,5 +360,6 @@ fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterC
         listen,
         peers: config.nodes.iter().filter(|entry| entry.id != own).map(peer).collect(),
         tuning: Tuning::default(),
+        share: config.share.given(),
     }
 }

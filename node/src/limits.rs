@@ -64,6 +64,12 @@ pub const REBASE_RETRY_SHARE: u32 = 4;
 /// guest stands meanwhile, and its disk then tries anew.
 pub const MEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Intervals after which people are shown that nothing new is durable. A guess.
+pub const DURABLE_LATE_INTERVALS: u32 = 10;
+
+/// The same, at the least. A guess.
+pub const DURABLE_LATE_MIN: Duration = Duration::from_secs(10);
+
 /// Intervals after which people are shown that there was no snapshot: one or two are skipped now and then. A guess.
 pub const SNAPSHOT_LATE_INTERVALS: u32 = 5;
 

@@ -12,7 +12,7 @@ use sustain_store::{Secret, Secrets};
 
 use crate::config::{
     Config, DriverKind, Duration, ForwardConfig, NodeConfig, ScrubConfig, SecretError, ServiceConfig,
-    ServiceType, VmConfig, save_secrets,
+    ServiceType, ShareConfig, VmConfig, save_secrets,
 };
 use crate::logic::Timing;
 
@@ -155,6 +155,7 @@ impl ClusterPlan {
             run: "run".into(),
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
+            share: ShareConfig::default(),
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }

@@ -118,6 +118,7 @@ pub use push::Push;
 pub use push_error::PushError;
 pub use push_request::{PushLineage, PushReport, PushRequest};
 pub use query::{PackReader, ReadError, SnapshotInfo};
+pub use rate::Bucket;
 pub use reader::{ChunkRead, SnapshotReader};
 pub use rebase::{PreparedRebase, RebaseOptions};
 pub use rebase_error::RebaseError;

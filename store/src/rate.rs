@@ -1,22 +1,23 @@
-//! Logic: how long to wait so that no more bytes a second are read than allowed. A bucket that fills with time and is
-//! emptied by reading; it may go below empty, and whoever takes then waits until it is back.
+//! Logic: how long to wait so that no more bytes a second are moved than allowed. A bucket that fills with time and is
+//! emptied by moving them; it may go below empty, and whoever takes then waits until it is back.
 
 use std::time::Duration;
 
-/// Most seconds of the rate that the bucket saves up while nothing is read.
+/// Most seconds of the rate that the bucket saves up while nothing is moved.
 const BURST_SECONDS: u64 = 1;
 
 /// A limit on bytes a second. Times are since any fixed moment, and may stand still, but not run backwards.
 #[derive(Debug, Clone)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     rate_bytes: u64,
-    /// Nanoseconds of reading at the rate that are paid for up to this moment.
+    /// Up to when moving at the rate is paid for.
     paid_until: Duration,
 }
 
 impl Bucket {
     /// A full bucket. A rate of zero counts as one byte a second.
-    pub(crate) fn new(rate_bytes: u64, now: Duration) -> Self {
+    #[must_use]
+    pub fn new(rate_bytes: u64, now: Duration) -> Self {
         Self {
             rate_bytes: rate_bytes.max(1),
             paid_until: now.saturating_sub(Duration::from_secs(BURST_SECONDS)),
@@ -24,7 +25,7 @@ impl Bucket {
     }
 
     /// Takes so many bytes; returns how long to wait before going on.
-    pub(crate) fn take(&mut self, bytes: u64, now: Duration) -> Duration {
+    pub fn take(&mut self, bytes: u64, now: Duration) -> Duration {
         let oldest = now.saturating_sub(Duration::from_secs(BURST_SECONDS));
         let seconds = bytes as f64 / self.rate_bytes as f64;
         // What no clock can hold is as good as for ever.

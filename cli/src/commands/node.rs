@@ -12,6 +12,7 @@ use sustain_store::error_chain;
 use sustain_vmdriver::QemuDriver;
 use tokio::signal::unix::{self, Signal, SignalKind};
 
+use crate::cores;
 use crate::interrupt::signal;
 use crate::output::Output;
 use crate::whereabouts::Choice;
@@ -30,6 +31,10 @@ pub(crate) struct NodeArgs {
 
 pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u8, Failure> {
     let (path, config) = choice.load_config()?;
+    if let Some(cores) = config.share.cores {
+        cores::keep_to(cores)
+            .map_err(|error| Failure::new(1, format!("can't keep to {cores} cores: {error}")))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, format!("can't start the runtime: {error}")))?;
     runtime.block_on(async {

@@ -31,6 +31,11 @@ fn words(status: &NodeStatus) -> String {
     let mut rows = vec![["node", "address", "priority", "state", "neighbour"].map(str::to_owned).to_vec()];
     rows.extend(status.peers.iter().map(peer_row));
     text.push_str(&text::table(&rows));
+    for peer in &status.peers {
+        if let Some(reason) = &peer.refuses {
+            text.push_str(&format!("{} takes no snapshots from here: {reason}\n", peer.name));
+        }
+    }
     // What survives is the newest durable snapshot, not the newest.
     let header = [
         "service",

@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::snapctl;
+use crate::network::Network;
+use crate::support::{PROGRAM, set_environment, snapctl};
 
 const PORT: u16 = 8080;
+
+/// What nodes log; also how their peers stand, each time that it changes.
+const LOGGED: &str = "info,sustain_gossip::prober=debug";
 
 /// Node processes; dropping it kills them.
 pub(crate) struct Cluster {
@@ -20,6 +24,8 @@ pub(crate) struct Cluster {
     second_third: [u8; 2],
     /// What the fourth number of the first node's address is one more than.
     before_first: u8,
+    /// Where the nodes are if not on loopback. It goes after them.
+    network: Option<Network>,
     pub(crate) nodes: Vec<Option<Child>>,
 }
 
@@ -48,18 +54,44 @@ impl Cluster {
         // Room for 15 nodes each, and for 75 clusters of one process.
         let before_first = number / 5 % 15 * 16;
         let folder = tempfile::tempdir_in(parent).unwrap();
-        let cluster = Self { folder, second_third, before_first, nodes: (0..nodes).map(|_| None).collect() };
-        let mut init = snapctl();
-        init.args(["init", "--cluster", "test", "--nodes", &nodes.to_string()]).args(init_arguments);
-        init.arg("--dir").arg(cluster.folder.path());
-        for node in 0..nodes {
-            init.args(["--address", &cluster.address(node).to_string()]);
-        }
-        assert!(init.stdout(Stdio::null()).status().unwrap().success());
+        let none = (0..nodes).map(|_| None).collect();
+        let cluster = Self { folder, second_third, before_first, network: None, nodes: none };
+        cluster.write(init_arguments);
         cluster
     }
 
+    /// Starts this many nodes, each in a network namespace of its own; an error says why that can't be had here.
+    pub(crate) fn start_in_network(nodes: u8) -> Result<Self, String> {
+        let network = Some(Network::new(nodes)?);
+        let folder = tempfile::tempdir().unwrap();
+        let none = (0..nodes).map(|_| None).collect();
+        let mut cluster = Self { folder, second_third: [0; 2], before_first: 0, network, nodes: none };
+        cluster.write(&[]);
+        (0..nodes).for_each(|node| cluster.spawn(node));
+        Ok(cluster)
+    }
+
+    /// Writes the nodes' folders.
+    fn write(&self, init_arguments: &[&str]) {
+        let nodes = self.nodes.len() as u8;
+        let mut init = snapctl();
+        init.args(["init", "--cluster", "test", "--nodes", &nodes.to_string()]).args(init_arguments);
+        init.arg("--dir").arg(self.folder.path());
+        for node in 0..nodes {
+            init.args(["--address", &self.address(node).to_string()]);
+        }
+        assert!(init.stdout(Stdio::null()).status().unwrap().success());
+    }
+
+    /// The network of a cluster that was started in one.
+    pub(crate) fn network(&mut self) -> &mut Network {
+        self.network.as_mut().unwrap()
+    }
+
     pub(crate) fn address(&self, node: u8) -> Ipv4Addr {
+        if let Some(network) = &self.network {
+            return network.address(node);
+        }
         Ipv4Addr::new(127, self.second_third[0], self.second_third[1], self.before_first + node + 1)
     }
 
@@ -74,9 +106,13 @@ impl Cluster {
     pub(crate) fn spawn(&mut self, node: u8) {
         let config = self.config(node.into());
         let log = std::fs::File::create(config.with_file_name("log")).unwrap();
-        let mut command = snapctl();
+        let mut command = match &self.network {
+            Some(network) => network.command(node, PROGRAM.as_ref()),
+            None => snapctl(),
+        };
+        set_environment(&mut command);
         command.args(["node", "--stop-with-stdin", "--config"]).arg(&config);
-        let process = command.stdin(Stdio::piped()).stderr(log).env("SUSTAIN_LOG", "info").spawn().unwrap();
+        let process = command.stdin(Stdio::piped()).stderr(log).env("SUSTAIN_LOG", LOGGED).spawn().unwrap();
         self.nodes[usize::from(node)] = Some(process);
     }
 

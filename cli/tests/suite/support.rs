@@ -8,10 +8,18 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_snapctl");
+
+/// A run of the program under test.
 pub(crate) fn snapctl() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_snapctl"));
-    command.env_remove("SUSTAIN_CONFIG").env("HOME", "/nonexistent").env("SUSTAIN_LOG", "warn");
+    let mut command = Command::new(PROGRAM);
+    set_environment(&mut command);
     command
+}
+
+/// Nothing of this user's settings is to reach the program.
+pub(crate) fn set_environment(command: &mut Command) {
+    command.env_remove("SUSTAIN_CONFIG").env("HOME", "/nonexistent").env("SUSTAIN_LOG", "warn");
 }
 
 /// A store in a folder of its own, and files to push into it.

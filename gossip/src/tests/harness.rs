@@ -296,6 +296,7 @@ pub(super) fn configs(count: usize, tuning: &Tuning) -> Vec<(UdpSocket, ClusterC
         priority: number as u32,
     };
     let config = |number: usize| ClusterConfig {
+        share: crate::Share::default(),
         key: keys[number].clone(),
         cluster: "test".to_owned(),
         listen: sockets[number].local_addr().unwrap(),

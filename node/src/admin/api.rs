@@ -109,6 +109,9 @@ pub struct PeerView {
     pub reachable: bool,
     /// Whether it is a neighbour in the overlay.
     pub neighbour: bool,
+    /// Why it took nothing when this node last sent it a snapshot.
+    #[serde(default)]
+    pub refuses: Option<String>,
 }
 
 /// A node's status.

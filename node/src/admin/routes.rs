@@ -98,6 +98,7 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         priority: peer.peer.priority,
         reachable: peer.reachable,
         neighbour: neighbours.contains(&peer.peer.id),
+        refuses: peer.refuses,
     };
     Ok(Json(NodeStatus {
         cluster: state.config.cluster.clone(),

@@ -101,6 +101,7 @@ fn check(config: &Config) -> Result<(), String> {
                     least heartbeat-ms"
             .to_owned());
     }
+    config.share.check()?;
     for service in &config.services {
         if !config.nodes.iter().any(|node| node.name == service.first_server) {
             let (name, first) = (&service.name, &service.first_server);

@@ -6,6 +6,7 @@ mod load;
 mod scrub;
 mod secret;
 mod service;
+mod share;
 mod units;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use load::{ConfigError, load, parse};
 pub use scrub::ScrubConfig;
 pub use secret::{SecretError, lacks_secret, load_secrets, replace_secrets, save_secrets};
 pub use service::{CommandConfig, DriverKind, ForwardConfig, ServiceConfig, VmConfig};
+pub use share::ShareConfig;
 pub use units::{Bytes, Duration, UnitError};
 
 use crate::logic::Timing;
@@ -49,6 +51,9 @@ pub struct Config {
     /// How the store is scrubbed.
     #[serde(default)]
     pub scrub: ScrubConfig,
+    /// What the node gives to its cluster at most.
+    #[serde(default, skip_serializing_if = "ShareConfig::is_unlimited")]
+    pub share: ShareConfig,
     /// All nodes of the cluster, this one too.
     pub nodes: Vec<NodeConfig>,
     /// The services.

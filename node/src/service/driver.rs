@@ -21,6 +21,7 @@ use super::client::Newest;
 use super::durable::Durable;
 use super::guest_channel::{GuestChannel, LastTimes};
 use super::handle::{Command, Ports, ServiceHandle, Target};
+use super::lag::DurableGrowth;
 use super::trouble::{Trouble, Troubles, over_with};
 use super::vm_thread::{OpenChannel, SnapshotNote, VmNote, VmSettings, VmThread};
 use crate::clock::{self, Monotonic};
@@ -108,6 +109,7 @@ pub(super) struct Driver {
     pub(super) held: Vec<SnapshotSummary>,
     /// The newest durable snapshot as the server last said.
     pub(super) durable: Option<Durable>,
+    pub(super) growth: DurableGrowth,
     pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
     pub(super) troubles: Troubles,
@@ -162,6 +164,7 @@ impl Driver {
             last_times: LastTimes::default(),
             held: Vec::new(),
             durable: None,
+            growth: DurableGrowth::default(),
             listen: parts.listen,
             tolerance: parts.tolerance,
             troubles,
@@ -183,6 +186,7 @@ impl Driver {
                 _ = ticks.tick() => {
                     self.handle(Event::Tick);
                     self.channel_tick();
+                    self.note_lag();
                 }
                 Some(command) = self.inbox.recv() => self.obey(command),
                 Some(note) = self.notes.recv() => self.noted(note),

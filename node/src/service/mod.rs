@@ -13,6 +13,7 @@ mod forward_tests;
 mod generation;
 mod guest_channel;
 mod handle;
+mod lag;
 mod mend;
 mod rebasing;
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub(super) enum Trouble {
     Lost,
     /// A snapshot could not be had from the others.
     Gather,
+    /// Nothing new becomes durable.
+    Lag,
     /// Older snapshots can't be dropped.
     Rebase,
     /// No snapshot can be taken.
