@@ -84,18 +84,16 @@ pub(crate) async fn fetch_packs(
     let outcome = Gathering::new(member.clone(), id, wanted, progress).run(report).await;
     if outcome.as_ref().is_err_and(|error| error.kind() == crate::ErrorKind::NoSpace) {
         // What fills the disk and is of no use.
-        remove_incoming(member, id).await;
+        remove_incoming(member).await;
     }
     outcome
 }
 
 /// Removes what earlier gatherings have left.
-async fn remove_incoming(member: &Member, id: SnapshotId) {
+async fn remove_incoming(member: &Member) {
     let store = member.store.clone();
-    let remove = move || store.remove_incoming().map_err(|error| (error.kind().into(), boxed(error)));
-    if let Err(error) = blocking(member, id, "remove what came", remove).await {
-        tracing::warn!(error = error_chain(&error), "parts of packs stay that nobody needs");
-    }
+    // Where that is interrupted, the next one removes it.
+    let _ = member.tasks.blocking(move || store.remove_incoming()).await;
 }
 
 /// Makes the snapshot one of this store: all its packs are here.
@@ -110,7 +108,7 @@ pub(crate) async fn import(
         store.import(&manifests).map_err(|error| (error.kind().into(), boxed(error)))
     })
     .await?;
-    remove_incoming(member, id).await;
+    remove_incoming(member).await;
     Ok(())
 }
 

@@ -102,7 +102,7 @@ impl IncomingFile {
     pub(crate) fn open(shared: &Arc<Shared>, id: PackId) -> Result<Self, Fault> {
         let (disk, layout) = (&shared.disk, &shared.layout);
         let mut used = shared.incoming.used();
-        if used.claimed.get(&id).is_none_or(Claim::is_over) && used.enter(disk.as_ref(), layout)? {
+        if used.claimed.get(&id).is_none_or(Claim::is_over) && used.enter(disk.as_ref(), layout) {
             used.make_room(disk.as_ref(), layout);
             let path = layout.incoming_pack(&id);
             let file = match disk.open(&path, true) {
@@ -162,21 +162,30 @@ impl IncomingFile {
 }
 
 impl Used {
-    /// Makes the folder this process's. False if another one has it.
-    fn enter(&mut self, disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+    /// Makes the folder this process's. False if another one has it, or it can't be used.
+    fn enter(&mut self, disk: &dyn Disk, layout: &Layout) -> bool {
         if self.lock.is_some() {
-            return Ok(true);
+            return true;
         }
         let folder = layout.incoming();
-        disk.create_folder(&folder).during("create", &folder)?;
-        match disk.lock(&folder) {
-            Ok(lock) => self.lock = Some(lock),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error).during("lock", &folder),
+        let taken = || {
+            disk.create_folder(&folder)?;
+            let lock = disk.lock(&folder)?;
+            Ok::<_, io::Error>((lock, disk.list(&folder)?))
+        };
+        match taken() {
+            Ok((lock, files)) => {
+                self.lock = Some(lock);
+                self.files = files.iter().filter_map(|file| Layout::parse_pack(&file.name)).collect();
+                true
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::warn!(path = %folder.display(), %error, "what comes is lost if its transfer breaks off");
+                }
+                false
+            }
         }
-        let files = disk.list(&folder).during("list", &folder)?;
-        self.files = files.iter().filter_map(|file| Layout::parse_pack(&file.name)).collect();
-        Ok(true)
     }
 
     /// Removes what nobody receives if there are too many files.
@@ -194,44 +203,23 @@ impl Used {
 }
 
 impl Store {
-    /// Removes what came of packs that nobody receives any more, unless another process receives some.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn remove_incoming(&self) -> Result<(), Fault> {
+    /// Removes what came of packs that nobody receives any more, unless another process receives some. What can't be
+    /// removed now is another time.
+    pub fn remove_incoming(&self) {
         let (disk, layout) = (self.shared.disk.as_ref(), &self.shared.layout);
         let mut used = self.shared.incoming.used();
-        if is_there(disk, layout)? && used.enter(disk, layout)? {
+        if disk.list(&layout.incoming()).is_ok_and(|files| !files.is_empty()) && used.enter(disk, layout) {
             used.remove_unclaimed(disk, layout);
         }
-        Ok(())
     }
 }
 
-fn is_there(disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+/// Removes what came of packs that are here by now, and what is no pack's, unless somebody uses the folder. How many
+/// files these were; what can't be removed takes space, and harms nothing.
+pub(crate) fn sweep_incoming(disk: &dyn Disk, layout: &Layout, state: &State) -> usize {
     let folder = layout.incoming();
-    match disk.list(&folder) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Fault::listing(&folder, error)),
-    }
-}
-
-/// Removes what came of packs that are here by now, and what is no pack's, unless somebody uses the folder.
-pub(crate) fn sweep_incoming(disk: &dyn Disk, layout: &Layout, state: &State) -> Result<usize, Fault> {
-    let folder = layout.incoming();
-    if !is_there(disk, layout)? {
-        return Ok(0);
-    }
-    let Ok(_lock) = disk.lock(&folder) else { return Ok(0) };
-    let mut swept = 0;
-    for entry in disk.list(&folder).during("list", &folder)?.into_iter().filter(|entry| !entry.folder) {
-        if Layout::parse_pack(&entry.name).is_some_and(|id| !state.packs.contains_key(&id)) {
-            continue;
-        }
-        let path = folder.join(entry.name);
-        disk.remove(&path).during("remove", &path)?;
-        swept += 1;
-    }
-    Ok(swept)
+    let Ok(_lock) = disk.lock(&folder) else { return 0 };
+    let is_of_use = |name: &str| Layout::parse_pack(name).is_some_and(|id| !state.packs.contains_key(&id));
+    let entries = disk.list(&folder).unwrap_or_default().into_iter().filter(|entry| !entry.folder);
+    entries.filter(|entry| !is_of_use(&entry.name) && disk.remove(&folder.join(&entry.name)).is_ok()).count()
 }

@@ -82,6 +82,49 @@ fn what_came_before_a_node_was_killed_is_not_fetched_again() {
     assert_eq!(files_in(&store.join("incoming")), Vec::<PathBuf>::new());
 }
 
+#[test]
+fn a_gather_that_is_interrupted_ends_at_the_node_too() {
+    let bench = Bench::new();
+    let ram = bench.write("ram", &noise(7, 160 * MIB));
+    let mut cluster = Cluster::planned(3, &[]);
+    (0..2).for_each(|node| cluster.spawn(node));
+    let snapshot = push(&cluster, &ram);
+    wait_for_copies(&cluster, 1..2, &snapshot);
+    cluster.kill(0);
+    let out = bench.path("out");
+    let store = cluster.folder().join("node-3/store");
+    let interrupted = (0..20).any(|_| {
+        let _ = fs::remove_dir_all(&store);
+        cluster.spawn(2);
+        cluster.wait("the empty node", || cluster.status(2));
+        let mut command = snapctl();
+        command.args(["gather", &snapshot, "--to"]).arg(&out).arg("--config").arg(cluster.config(2));
+        let mut gathering = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while gathering.try_wait().unwrap().is_none() && bytes_in(&store.join("incoming")) < 20 << 20 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let pid = rustix::process::Pid::from_child(&gathering);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let ended = gathering.wait().unwrap().code() == Some(130);
+        if ended {
+            // Nothing more comes once the node has noticed.
+            std::thread::sleep(Duration::from_millis(500));
+            let packs = || bytes_in(&store.join("incoming")) + bytes_in(&store.join("packs"));
+            let before = packs();
+            std::thread::sleep(Duration::from_millis(500));
+            assert_eq!(packs(), before);
+            assert!(files_in(&out).is_empty(), "nothing is written");
+            cluster
+                .wait("the gather", || cluster.at(2, &["gather", &snapshot, "--to", out.to_str().unwrap()]));
+            assert!(fs::read(out.join("ram")).unwrap() == fs::read(&ram).unwrap());
+        }
+        cluster.kill(2);
+        let _ = fs::remove_dir_all(&out);
+        ended
+    });
+    assert!(interrupted, "each gather was done before it could be interrupted");
+}
+
 /// The newest snapshot was gathered or none, though an older one could be had.
 #[test]
 fn the_newest_whole_snapshot_is_gathered_and_the_others_are_named() {

@@ -2,8 +2,8 @@
 //! and beside other programs, in one run. `make bench-gather` runs it.
 //!
 //! The nodes are in one network namespace but for one, which is behind a link that can be slowed (tc-tbf(8)); where
-//! that is not permitted, all are on loopback and the slow neighbour is left out. The limit is a plain QUIC stream of the
-//! packs' bytes between two processes, and then what decoding the snapshot into files takes by itself. The other
+//! that is not permitted, all are on loopback and the slow neighbour is left out. The limit is a plain QUIC stream of
+//! the packs' bytes between two processes, and then what decoding the snapshot into files takes by itself. The other
 //! programs send the state's file as it is. Each round has all of them, and of each the best time counts, which other
 //! work on the machine disturbed the least. The last line is one JSON object.
 

@@ -165,7 +165,7 @@ fn what_nobody_receives_any_more_goes() {
     let begin = |to: &Store| to.receive_groups(source.pack, source.list.clone()).unwrap();
     let receiver = begin(&to);
     receiver.write(3, source.group(3)).unwrap();
-    to.remove_incoming().unwrap();
+    to.remove_incoming();
     assert_eq!(incoming(&dir).len(), 1, "it is being received");
     drop(receiver);
     to.remove_unlisted(true).unwrap();
@@ -182,4 +182,19 @@ fn what_nobody_receives_any_more_goes() {
     std::fs::write(stray, b"").unwrap();
     assert!(open(&dir).opened().swept >= 1);
     assert_eq!(incoming(&dir), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn without_the_folder_packs_come_all_the_same() {
+    let (source, dir) = (Source::new(), tempfile::tempdir().unwrap());
+    drop(open(&dir));
+    std::fs::write(dir.path().join("incoming"), b"what?").unwrap();
+    let to = open(&dir);
+    let receiver = to.receive_groups(source.pack, source.list.clone()).unwrap();
+    for number in 0..source.list.count() {
+        assert_eq!(receiver.write(number, source.group(number)).unwrap(), Received::New);
+    }
+    to.keep_received(&[receiver]).unwrap();
+    to.remove_incoming();
+    source.arrives(&to);
 }
