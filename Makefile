@@ -166,6 +166,10 @@ bench-gather: ## Gather 384 MiB from five daemons, beside a QUIC stream, scp, rs
 bench-codes: ## Compare libraries for erasure codes (under a minute)
 	cargo run $(CARGO_FLAGS) --manifest-path gossip/bench-codes/Cargo.toml --target-dir $(TARGET_DIR)/bench-codes
 
+.PHONY: sim
+sim: ## Simulate a thousand clusters of up to 1,000 nodes, a seed each (under 30 minutes; SEED=n replays one)
+	cargo run $(CARGO_FLAGS) -p sustain-gossip --example sim
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew
 	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail

@@ -190,9 +190,9 @@ impl View<'_> {
         (self.lacking(&without, to.to) < self.lacking(&without, held)).then_some(to)
     }
 
-    /// For a node that is in a short neighbourhood where no move of anybody does any good: another fragment with which its
-    /// neighbourhoods lack no more than now. After some such steps there may be a move that helps. `salt` decides between
-    /// equals.
+    /// For a node that is in a short neighbourhood where no move of anybody does any good: another fragment with
+    /// which its neighbourhoods lack no more than now. After some such steps there may be a move that helps. `salt`
+    /// decides between equals.
     #[must_use]
     pub fn sidestep(&self, node: NodeId, salt: u64) -> Option<Move> {
         let held = self.holdings.of(&node)?;

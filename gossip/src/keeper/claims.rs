@@ -163,7 +163,7 @@ impl Claims {
 
     /// How many nodes have said something.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.all.len()
     }
 }

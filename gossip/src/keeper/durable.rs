@@ -1,7 +1,7 @@
 //! Logic: how many losses of nodes a pack survives.
 
-/// How many losses of nodes leave a pack that any `needed` of its fragments rebuild, with so many nodes that hold all of
-/// it, and so many others that hold fragments of different numbers. None if it can't be rebuilt even without a loss.
+/// How many losses of nodes leave a pack that any `needed` of its fragments rebuild, with so many nodes that hold
+/// all of it, and so many others that hold fragments of different numbers. None if it can't be rebuilt even now.
 ///
 /// Whoever wants it lost takes all that hold the whole pack first, and then fragments until one too few is left.
 #[must_use]

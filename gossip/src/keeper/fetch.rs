@@ -29,6 +29,16 @@ const STUCK_MS: u64 = 20_000;
 /// How long whom to ask is not worked out anew, whatever becomes known.
 const SOURCES_MS: u64 = 400;
 
+/// The next request for a part.
+struct Next {
+    /// Whom to ask.
+    source: Source,
+    /// For which range, if that is fixed.
+    range: Option<(u64, u64)>,
+    /// For what in all.
+    missing: Ranges,
+}
+
 impl Keeper {
     /// Asks for whatever may be asked for now.
     pub(super) fn pump(&mut self, random: &mut dyn RngCore) {
@@ -63,10 +73,10 @@ impl Keeper {
         }
         self.consider_rebuild(part);
         while self.jobs.in_flight() < limits::REQUESTS_MAX {
-            let Some((source, message_range, missing)) = self.next_ask(part) else { break };
+            let Some(Next { source, range, missing }) = self.next_ask(part) else { break };
             let flight = Flight {
                 from: source.node,
-                range: message_range,
+                range,
                 deadline_ms: self.now_ms + ANSWER_MS + if source.chooses { 0 } else { BYTES_MS },
             };
             let is_stuck = self.is_stuck(&part);
@@ -80,8 +90,7 @@ impl Keeper {
         self.jobs.get(part).is_some_and(|job| self.now_ms >= job.progress_ms + 3 * ELSEWHERE_MS)
     }
 
-    /// The next request for a part: whom to ask, for which range if that is fixed, and for what in all.
-    fn next_ask(&mut self, part: Part) -> Option<(Source, Option<(u64, u64)>, Ranges)> {
+    fn next_ask(&mut self, part: Part) -> Option<Next> {
         let job = self.jobs.get(&part)?;
         let bytes = job.pack.part_bytes(part.which);
         let mut missing = Ranges::whole(bytes).without(&self.shelf.have(&part));
@@ -126,12 +135,12 @@ impl Keeper {
         let (source, mut wanted) = found?;
         if source.chooses {
             wanted.truncate(limits::ASK_RANGES_MAX);
-            return Some((source, None, wanted));
+            return Some(Next { source, range: None, missing: wanted });
         }
         // Each begins at another place, so that those who fetch the same can give it to each other.
         let start = super::sources::rank(&self.jobs.get(&part)?.pack, &self.me) % bytes.max(1);
         let (from, to) = wanted.take(start, limits::ASK_BYTES_MAX)?;
-        Some((source, Some((from, to)), Ranges::one(from, to)))
+        Some(Next { source, range: Some((from, to)), missing: Ranges::one(from, to) })
     }
 
     /// Requests whose time is over have failed.

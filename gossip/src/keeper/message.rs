@@ -25,7 +25,7 @@ pub enum Message {
         /// The newest catalog of each service.
         catalogs: Vec<(ServiceName, Version)>,
         /// Hashes of the claims; none if this is only about catalogs.
-        buckets: Option<Buckets>,
+        buckets: Option<Box<Buckets>>,
     },
     /// Asks for the catalogs of these services.
     Get {

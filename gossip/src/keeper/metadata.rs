@@ -218,7 +218,7 @@ impl Keeper {
         let catalogs =
             self.catalogs.iter().map(|(service, catalog)| (service.clone(), catalog.version)).collect();
         if let Some(node) = partner {
-            self.send(node, Message::Digest { catalogs, buckets: Some(self.claims.buckets()) });
+            self.send(node, Message::Digest { catalogs, buckets: Some(Box::new(self.claims.buckets())) });
         }
     }
 

@@ -255,7 +255,7 @@ impl Keeper {
 
     fn heard(&mut self, from: NodeId, message: Message, random: &mut dyn RngCore) {
         match message {
-            Message::Digest { catalogs, buckets } => self.heard_digest(from, &catalogs, buckets.as_ref()),
+            Message::Digest { catalogs, buckets } => self.heard_digest(from, &catalogs, buckets.as_deref()),
             Message::Get { services } => self.asked_for(from, &services),
             Message::Catalog(catalog) => self.adopt(catalog, Some(from)),
             Message::Claims { claims, differing } => self.heard_claims(from, &claims, differing),
@@ -333,7 +333,7 @@ impl Keeper {
             requests: self.jobs.in_flight(),
             serving: self.serving.len(),
             waiting: self.serving.waiting(),
-            claims: self.claims.len(),
+            claims: self.claims.known(),
             pending: self.pending_claims.len(),
             reports: self.stewards.values().map(Steward::len).sum(),
             parts: self.shelf.len(),

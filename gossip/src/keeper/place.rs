@@ -122,8 +122,9 @@ impl Keeper {
         self.reclaim();
     }
 
-    /// Where a neighbourhood stays short, because who should move does not know of it or no move helps, some of its nodes
-    /// move all the same, to where it helps or at least does no harm: few, as the wait is long and another one for each.
+    /// Where a neighbourhood stays short, because who should move does not know of it or no move helps, some of its
+    /// nodes move all the same, to where it helps or at least does no harm: few, as the wait is long and another one
+    /// for each.
     fn lose_patience(&mut self, random: &mut dyn RngCore) -> Option<Move> {
         let wait_ms = random.random_range(HOPELESS_MS..4 * HOPELESS_MS);
         let due_ms = *self.hopeless_ms.get_or_insert(self.now_ms + wait_ms);

@@ -71,7 +71,8 @@ impl Roster {
         self.labels.keys().filter(|node| !self.dead.contains_key(*node)).copied()
     }
 
-    /// Has those count no more that have been dead for as long as this. True if anything has changed since the last call.
+    /// Has those count no more that have been dead for as long as this. True if anything has changed since the last
+    /// call.
     pub fn count(&mut self, now_ms: u64, hold_off_ms: u64) -> bool {
         while let Some((since_ms, node)) = self.ending.first().copied() {
             if now_ms < since_ms.saturating_add(hold_off_ms) {

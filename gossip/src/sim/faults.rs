@@ -157,6 +157,7 @@ impl World {
         let size = self.random.random_range(1..=self.nodes.len() / 2);
         let all: Vec<NodeNumber> = self.nodes.keys().copied().collect();
         self.net.island = all.into_iter().choose_multiple(&mut self.random, size).into_iter().collect();
+        self.cut_ms = Some(self.now_ms);
         self.detect_all();
         self.end_after(End::Partition, for_ms);
     }
@@ -172,6 +173,7 @@ impl World {
         match end {
             End::Partition => {
                 self.net.island.clear();
+                self.cut_ms = Some(self.now_ms);
                 self.detect_all();
             }
             End::OneWay(from, to) => {

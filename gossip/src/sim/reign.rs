@@ -81,8 +81,7 @@ impl World {
                     && entry.base.is_none_or(|base| catalog.entries.iter().any(|other| other.id == base))
             };
             let entries: Vec<_> = catalog.entries.iter().filter(|entry| is_here(entry)).cloned().collect();
-            let has_all =
-                catalog.entries.iter().filter(|entry| entry.added <= promised).all(|entry| is_here(entry));
+            let has_all = catalog.entries.iter().filter(|entry| entry.added <= promised).all(is_here);
             let newest = catalog.entries.iter().map(|entry| entry.added).max()?;
             (has_all && newest >= promised && !entries.is_empty()).then_some((newest, *number, entries))
         });

@@ -151,7 +151,10 @@ impl World {
 
     /// Faults end, and whoever is down starts.
     fn heal(&mut self) {
-        self.net.island.clear();
+        if !self.net.island.is_empty() {
+            self.net.island.clear();
+            self.cut_ms = Some(self.now_ms);
+        }
         self.net.one_way.clear();
         self.net.link.loss = self.net.link.loss.min(0.01);
         self.net.link.broken = self.net.link.broken.min(0.01);

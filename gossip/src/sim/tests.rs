@@ -94,3 +94,8 @@ fn who_never_drops_anything_is_found() {
 fn who_is_never_done_with_serving_is_found() {
     is_found(Mutant::NeverDoneServing, "liveness");
 }
+
+#[test]
+fn who_has_no_patience_with_answers_is_found() {
+    is_found(Mutant::Impatient, "alarms");
+}

@@ -35,6 +35,8 @@ pub enum Mutant {
     KeepsNewsToItself,
     /// What a node is asked for is not forgotten when it is done.
     NeverDoneServing,
+    /// SWIM's timeouts are shorter than the time that answers take.
+    Impatient,
     /// What is to be dropped stays on the disk.
     NeverDrops,
     /// A node that starts does not look at what is on its disk.
@@ -149,6 +151,8 @@ pub(super) struct World {
     pub(super) trace: Trace,
     pub(super) faults: usize,
     pub(super) last_fault_ms: u64,
+    /// When a partition last began or ended.
+    pub(super) cut_ms: Option<u64>,
     /// When nodes were lost with their disks.
     pub(super) lost_ms: BTreeMap<NodeNumber, u64>,
     checks: Option<Checks>,
@@ -185,6 +189,7 @@ impl World {
             trace: Trace::new(lines_max),
             faults: 0,
             last_fault_ms: 0,
+            cut_ms: None,
             lost_ms: BTreeMap::new(),
             violations: Vec::new(),
             overlays: Overlays::default(),

@@ -17,7 +17,6 @@ const CALM_MS: u64 = 20_000;
 #[derive(Default)]
 pub(super) struct Alarms {
     disturbed_ms: BTreeMap<NodeNumber, u64>,
-    cut_ms: Option<u64>,
 }
 
 impl Checker for Alarms {
@@ -34,14 +33,13 @@ impl Checker for Alarms {
             Occasion::Stalled(node, until_ms) => {
                 self.disturbed_ms.insert(*node, *until_ms);
             }
-            Occasion::Fault if !world.net.island.is_empty() => self.cut_ms = Some(now_ms),
             Occasion::Told(observer, subject, false) => {
                 let is_calm = |node| {
                     let up = world.nodes.get(node).is_some_and(|node| node.keeper.is_some());
                     up && self.disturbed_ms.get(node).is_none_or(|at_ms| at_ms + CALM_MS < now_ms)
                 };
                 let is_cut =
-                    !world.net.island.is_empty() || self.cut_ms.is_some_and(|at_ms| at_ms + 60_000 > now_ms);
+                    !world.net.island.is_empty() || world.cut_ms.is_some_and(|at_ms| at_ms + 60_000 > now_ms);
                 if is_calm(observer) && is_calm(subject) && !is_cut && world.net.link.loss <= LOSS_MAX {
                     return Err(format!("node {observer} takes node {subject} for dead"));
                 }

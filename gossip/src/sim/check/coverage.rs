@@ -115,5 +115,5 @@ fn fragment_of(
         let share = pack.share(index);
         disk.is_synced(&share) || (share.which != Which::Whole && disk.is_synced(&pack.whole()))
     };
-    packs.iter().all(|pack| has(pack)).then_some(index)
+    packs.iter().all(has).then_some(index)
 }
