@@ -1,10 +1,11 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
 //! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
-//! `copies`, `wanted`, `plan`,
-//! `sources`, `backoff`. *Drivers* (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`]
-//! what the node above implements. Requirement numbers (P1–P41) refer to `docs/paper.md`.
+//! `copies`, `wanted`, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
+//! (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`] what the node above implements.
+//! Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
+pub mod keeper;
 pub mod limits;
 
 mod backoff;
@@ -20,6 +21,7 @@ mod fetch;
 mod forward;
 mod fragments_rule;
 mod gather;
+mod gathering;
 mod handler;
 mod healths;
 mod holdings;
@@ -40,7 +42,9 @@ mod registry;
 mod remote;
 mod roster_file;
 mod serve;
+mod serve_pieces;
 mod share;
+pub mod sim;
 mod sources;
 mod spread;
 mod start;
@@ -50,6 +54,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transfer;
 mod transport;
 mod tuning;
 mod wanted;
