@@ -148,6 +148,20 @@ bench-store: ## Compare the store with restic, borg, rustic and casync (about 10
 bench-million: ## Measure what a million chunks cost in memory, and how long their store takes to open (under a minute)
 	SUSTAIN_STORE_INDEX_TEST_CHUNKS=1000000 cargo test $(CARGO_FLAGS) -p sustain-store --test it index_memory -- --nocapture
 
+# In the target folder, not in memory: what is kept is synced.
+.PHONY: bench-fragments
+bench-fragments: ## Measure cutting packs into fragments, keeping these and building packs (half a minute)
+	cargo build $(CARGO_FLAGS) -p sustain-store --example bench-fragments
+	$(TARGET_DIR)/debug/examples/bench-fragments $(TARGET_DIR)/debug
+
+# In the target folder, so on its disk. As root one of the neighbours is slowed, too.
+.PHONY: bench-gather
+bench-gather: ## Gather 384 MiB from five daemons, beside a QUIC stream, scp, rsync and sendme (2 minutes, and to build sendme)
+	cargo build $(CARGO_FLAGS) -p sustain-cli -p sustain-gossip --bin snapctl --example bench-gather
+	sendme=$$(scripts/bench-gather-peers $(TARGET_DIR)/peers); \
+	$(TARGET_DIR)/debug/examples/bench-gather --snapctl $(TARGET_DIR)/debug/snapctl \
+		--scratch $(TARGET_DIR)/bench-gather --sendme "$$sendme" $(if $(NODES),--nodes $(NODES))
+
 .PHONY: bench-codes
 bench-codes: ## Compare libraries for erasure codes (under a minute)
 	cargo run $(CARGO_FLAGS) --manifest-path gossip/bench-codes/Cargo.toml --target-dir $(TARGET_DIR)/bench-codes

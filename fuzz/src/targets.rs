@@ -6,7 +6,7 @@ use sustain_gossip::membership::{Swim, SwimConfig};
 use sustain_proto::join::{JoinAnswer, JoinRequest, Token};
 use sustain_proto::wire::{Lane, Message, Request, Response};
 use sustain_proto::{
-    FRAME_HEADER_BYTES, FrameHeader, Manifest, NodeId, SnapshotIndex, decode_frame, encode_frame,
+    FRAME_HEADER_BYTES, FrameHeader, Manifest, NodeId, Sheet, SnapshotIndex, decode_frame, encode_frame,
 };
 
 /// A parser and its name, which is that of its folder in the corpus.
@@ -23,7 +23,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     target("pack", sustain_store::fuzzing::pack),
     target("directory", sustain_store::fuzzing::directory),
     target("block", sustain_store::fuzzing::block),
@@ -34,6 +34,8 @@ pub const TARGETS: [Target; 15] = [
     target("checked", sustain_store::fuzzing::checked),
     target("key-file", sustain_store::fuzzing::key_file),
     target("journal", sustain_store::fuzzing::journal),
+    target("segment", sustain_store::fuzzing::segment),
+    target("sheet", sheet),
     target("ext4", sustain_inspect::fuzzing::ext4),
     target("nbd", sustain_vmdriver::fuzzing::nbd),
     target("image-header", sustain_vmdriver::fuzzing::image_header),
@@ -52,6 +54,15 @@ fn index(bytes: &[u8]) {
     let again =
         |(_, encoded): (_, Vec<u8>)| SnapshotIndex::decode(&encoded).is_ok_and(|again| again == index);
     assert!(index.encode().is_ok_and(again));
+}
+
+/// What a peer says of a pack's fragments, and what is computed of it before it is believed.
+fn sheet(bytes: &[u8]) {
+    let Ok(sheet) = Sheet::decode(bytes) else { return };
+    if sheet.check().is_ok() {
+        assert!(sheet.cut.fragment_bytes(sheet.pack.bytes) <= sheet.pack.bytes.max(1));
+        assert!(sheet.encode().is_ok_and(|again| Sheet::decode(&again).is_ok_and(|again| again == sheet)));
+    }
 }
 
 /// A token as people paste it, and what is said when a node joins.

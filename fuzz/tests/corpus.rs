@@ -122,6 +122,8 @@ targets! {
     checked "checked"
     key_file "key-file"
     journal "journal"
+    segment "segment"
+    sheet "sheet"
     ext4 "ext4"
     nbd "nbd"
     image_header "image-header"

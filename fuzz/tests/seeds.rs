@@ -14,12 +14,13 @@ use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
 use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Token, Welcome};
 use sustain_proto::wire::{Ballot, Heartbeat, Lane, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, Details, Fact, NodeId, PinName, RegionName, Removal, ServiceName, Signature, Signed, SnapshotId,
-    SnapshotIndex, Term, TermOrigin, encode_frame,
+    ChunkId, Cut, Details, Fact, FragmentId, NodeId, PackRef, Piece, PieceRange, PinName, RegionName,
+    Removal, ServiceName, Sheet, Signature, Signed, SnapshotId, SnapshotIndex, Term, TermOrigin,
+    encode_frame,
 };
 use sustain_store::{
-    Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, VerifyOptions,
-    fuzzing,
+    Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, StoredSheet,
+    VerifyOptions, fuzzing,
 };
 
 type Seeds = BTreeMap<&'static str, Vec<Vec<u8>>>;
@@ -123,6 +124,7 @@ fn of_messages(seeds: &mut Seeds) {
     }
     let manifests = seeds["manifest"].clone();
     let frames = seeds.entry("frame").or_default();
+    let pieces = [Piece::Pack(pack), Piece::Fragment(FragmentId::from_bytes([3; 32]))];
     for request in [
         Request::Poll { service: service(), lost: Some(term()) },
         Request::Claim { service: service(), term: term(), origin },
@@ -130,6 +132,10 @@ fn of_messages(seeds: &mut Seeds) {
         Request::PutPack { id: pack, bytes: 77 },
         Request::HavePacks { ids: vec![pack; 3] },
         Request::GetPack { id: pack, offset: 5, bytes: 6 },
+        Request::GetGroups { pieces: pieces.to_vec() },
+        Request::GetRanges {
+            ranges: pieces.map(|piece| PieceRange { piece, offset: 65_536, bytes: 7 }).to_vec(),
+        },
     ] {
         frames.push(encode_frame(&request, most).unwrap());
     }
@@ -138,8 +144,25 @@ fn of_messages(seeds: &mut Seeds) {
         Response::Lacking { packs: vec![pack; 2] },
         Response::Snapshots { list: vec![summary; 2] },
         Response::refused("no"),
+        Response::Groups { counts: vec![3, 0] },
+        Response::Ranges { here: vec![true, false] },
     ] {
         frames.push(encode_frame(&response, most).unwrap());
+    }
+}
+
+/// A sheet, and segments with a fragment of one group and one of two.
+fn of_fragments(seeds: &mut Seeds) {
+    for bytes in [9_000_usize, 140_000] {
+        let fragment = vec![3; bytes / 2];
+        let id = FragmentId::of(&fragment);
+        let pack = PackRef { id: sustain_proto::PackId::of(b"pack"), bytes: bytes as u64 };
+        let cut = Cut { needed: 2, total: 3, extent_bytes: 10_000 };
+        let sheet = Sheet { service: service(), pack, cut, fragments: vec![id; 3] };
+        let sheet = StoredSheet::unsigned(sheet).unwrap();
+        let segment = fuzzing::segment_of([7; 16], &sheet, 2, &fragment).unwrap();
+        seeds.entry("segment").or_default().push(segment);
+        seeds.entry("sheet").or_default().push(sheet.bytes);
     }
 }
 
@@ -269,6 +292,7 @@ fn every_target_takes_what_comes_from_real_files() {
     of_a_store(&mut seeds);
     of_messages(&mut seeds);
     of_an_index(&mut seeds);
+    of_fragments(&mut seeds);
     of_clients(&mut seeds);
     of_joining(&mut seeds);
     of_swim(&mut seeds);

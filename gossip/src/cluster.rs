@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::placement::Placement;
 use crate::prober::Reach;
 use crate::registry::{self, Registry};
 use crate::remote::{self, RemoteSnapshot};
+use crate::serve_pieces::Lists;
 use crate::share::Uplink;
 use crate::spread::Spreading;
 use crate::start::{self, Started};
@@ -140,6 +142,8 @@ impl Cluster {
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
             uplink: Uplink::new(&config.share),
             share: config.share,
+            lists: Lists::default(),
+            requests: AtomicU64::new(0),
             started: Instant::now(),
         });
         start_up::launch(&member, events, healths)?;
@@ -245,9 +249,11 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Response, RequestError> {
         match request {
-            Request::PutPack { .. } | Request::GetPack { .. } | Request::Connect { .. } => {
-                Err(RequestError::Raw { what: exchange::name(&request) })
-            }
+            Request::PutPack { .. }
+            | Request::GetPack { .. }
+            | Request::GetGroups { .. }
+            | Request::GetRanges { .. }
+            | Request::Connect { .. } => Err(RequestError::Raw { what: exchange::name(&request) }),
             request => self.until_stopped(self.member.request(to, &request, timeout)).await,
         }
     }

@@ -24,6 +24,8 @@ pub(crate) fn name(request: &Request) -> &'static str {
         Request::GetManifest { .. } => "a request for a manifest",
         Request::HavePacks { .. } => "a question about packs",
         Request::GetPack { .. } => "a request for a pack",
+        Request::GetGroups { .. } => "a request for lists of groups",
+        Request::GetRanges { .. } => "a request for ranges of pieces",
         Request::Connect { .. } => "a connection to a service",
     }
 }
@@ -65,6 +67,7 @@ impl Exchange {
         request.check().map_err(|error| unsendable(Box::new(error)))?;
         let lane = request.lane();
         let connection = member.links.get(self.to, lane).await?;
+        member.count_request();
         let (mut send, receive) =
             connection.open_bi().await.map_err(|error| self.broken(error.to_string()))?;
         match frames::write(&mut send, request, lane.frame_bytes_max()).await {

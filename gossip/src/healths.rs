@@ -77,10 +77,13 @@ pub(crate) async fn run(
 ) {
     publish_neighbours(&member, &circle);
     loop {
-        let wake_ms = circle.wake_ms().map_or(swim.wake_ms(), |wake_ms| wake_ms.min(swim.wake_ms()));
-        let pause = Duration::from_millis(wake_ms.saturating_sub(member.now_ms()));
+        // SWIM wakes every second or two, which is often enough for the circle.
+        let pause = Duration::from_millis(swim.wake_ms().saturating_sub(member.now_ms()));
         let (actions, is_new) = tokio::select! {
-            () = tokio::time::sleep(pause) => (swim.tick(member.now_ms()), circle.tick(member.now_ms())),
+            () = tokio::time::sleep(pause) => {
+                let is_new = circle.tick(member.now_ms(), |node| member.reach.reachable(node));
+                (swim.tick(member.now_ms()), is_new)
+            }
             event = events.recv() => {
                 let Some(event) = event else { return };
                 take(&member, event, &mut swim, &mut circle)

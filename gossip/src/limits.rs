@@ -77,18 +77,42 @@ pub const COUNTED_SNAPSHOTS_MAX: usize = 64;
 /// Packs sent at once to one peer: enough that the next one travels while one is synced.
 pub const PACKS_SENT_AT_ONCE: usize = 3;
 
-/// Packs fetched at once from one peer while gathering: one travels while another is synced. More would
-/// give the first peer that answers everything there is to fetch.
-pub const PACKS_FETCHED_PER_PEER: usize = 2;
+/// Directories of packs fetched at once from all peers together.
+pub const DIRECTORIES_AT_ONCE: usize = 12;
 
-/// Packs fetched at once from all peers together; each holds [`PACK_BUFFERS`] buffers.
-pub const PACKS_FETCHED_AT_ONCE: usize = 12;
+/// Orders under way at one peer while gathering: one arrives, one is on its way, and one waits at the peer.
+pub const ORDERS_PER_PEER: usize = 3;
+
+/// Groups in one order: 4 MiB, which a link of 1 Gbit/s takes 34 ms for.
+pub const GROUPS_PER_ORDER: usize = 64;
+
+/// Groups of the packs whose lists are asked for at once. The peer reads these packs first: 32 MiB.
+pub const GROUPS_LISTED_AT_ONCE: usize = 512;
+
+/// Pieces that are gathered at once: each has a file open.
+pub const PIECES_AT_ONCE: usize = 256;
+
+/// Groups that are checked and written at a time.
+pub const GROUPS_AT_ONCE: usize = 2;
+
+/// How often a peer may send nothing of a piece that it was asked for (refuse, break off, stall) before it is not asked
+/// for it any more.
+pub const PIECE_TRIES_PER_PEER: u32 = 3;
+
+/// Events of a gathering that were not yet looked at.
+pub const GATHER_EVENTS_MAX: usize = 256;
+
+/// Times that it is looked at once what is here of pieces.
+pub const OPENED_AT_ONCE: usize = 2;
+
+/// Times that pieces are synced at once: while some are, others become whole.
+pub const KEPT_AT_ONCE: usize = 2;
+
+/// Values of groups that a node keeps in memory after they were asked for: 8 MiB, the lists of 16 GiB of packs.
+pub const GROUPS_KEPT_MAX: usize = 1 << 18;
 
 /// Peers asked at once what they hold.
 pub const PEERS_ASKED_AT_ONCE: usize = 32;
-
-/// How often one pack may fail on one peer (cut off, stalled) before another gather must ask it again.
-pub const PACK_TRIES_PER_PEER: u32 = 3;
 
 /// How long `shutdown` waits for tasks, and then for peers to hear that this node leaves.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);

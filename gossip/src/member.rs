@@ -1,6 +1,7 @@
 //! What all parts of a running node share.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::peers::Peers;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
 use crate::registry::Registry;
+use crate::serve_pieces::Lists;
 use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
@@ -51,6 +53,8 @@ pub(crate) struct Member {
     pub(crate) bulk_served: Semaphore,
     pub(crate) share: Share,
     pub(crate) uplink: Uplink,
+    pub(crate) lists: Lists,
+    pub(crate) requests: AtomicU64,
     pub(crate) started: Instant,
 }
 
@@ -77,6 +81,17 @@ impl Member {
         let mut order: Vec<NodeId> = self.peers.ids().into_iter().collect();
         order.sort_by_key(|peer| (!self.reach.reachable(peer), !neighbours.contains(peer), *peer));
         order
+    }
+
+    /// Counts a request that is sent.
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were sent since the start.
+    #[cfg(test)]
+    pub(crate) fn requests_sent(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

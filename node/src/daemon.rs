@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Gathers};
 use crate::config::{Config, NodeConfig, ServiceConfig, lacks_secret};
 use crate::descriptors;
 use crate::drivers::{driver_of, spec_of};
@@ -209,7 +209,8 @@ impl Daemon {
         )));
         let watch = node.scrub(&config, &store, &events);
         let cluster = node.cluster.clone();
-        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch };
+        let gathers = Gathers::default();
+        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch, gathers };
         node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
         Ok(node)
     }

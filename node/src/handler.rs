@@ -63,19 +63,20 @@ impl Handler for NodeHandler {
             _ => return Box::pin(async { refused("this is no control request") }),
         };
         let Some(service) = self.services.get(name).cloned() else {
-            if let Request::Poll { service, .. } = request {
-                let store = self.store.clone();
-                let read = self.tasks.spawn_blocking(move || holder::ballot(&store, &service));
-                return Box::pin(async move {
-                    match read.await {
-                        Ok(Ok(ballot)) => Response::Ballot(ballot),
-                        Ok(Err(error)) => refused(&error_chain(&error)),
-                        Err(_) => refused("the node is stopping"),
-                    }
-                });
-            }
             let reason = format!("node knows no service {name}");
-            return Box::pin(async move { refused(&reason) });
+            let Request::Poll { service, .. } = request else {
+                return Box::pin(async move { refused(&reason) });
+            };
+            let store = self.store.clone();
+            let read = self.tasks.spawn_blocking(move || holder::ballot(&store, &service));
+            return Box::pin(async move {
+                match read.await {
+                    Ok(Ok(Some(ballot))) => Response::Ballot(ballot),
+                    Ok(Ok(None)) => refused(&reason),
+                    Ok(Err(error)) => refused(&error_chain(&error)),
+                    Err(_) => refused("the node is stopping"),
+                }
+            });
         };
         Box::pin(async move {
             match request {

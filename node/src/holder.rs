@@ -5,15 +5,16 @@ use sustain_proto::{ServiceName, limits};
 use sustain_store::{ReadError, SnapshotInfo, Store};
 
 /// The ballot of a node that never takes over: what it holds counts, since the newest durable snapshot may be here
-/// alone, and that it answers does, for a majority. Reads the store.
+/// alone, and that it answers does, for a majority. None if nothing is held: then the service was perhaps forgotten in
+/// its configuration, and a refusal tells. Reads the store.
 ///
 /// # Errors
 /// If the store can't be read.
-pub(crate) fn ballot(store: &Store, service: &ServiceName) -> Result<Ballot, ReadError> {
+pub(crate) fn ballot(store: &Store, service: &ServiceName) -> Result<Option<Ballot>, ReadError> {
     let known: Vec<SnapshotSummary> =
         store.snapshots(Some(service))?.iter().map(SnapshotInfo::summary).collect();
     let first = known.len().saturating_sub(limits::CONTROL_SNAPSHOTS_MAX);
-    Ok(Ballot {
+    Ok((!known.is_empty()).then(|| Ballot {
         hears: None,
         term_known: known.iter().map(|summary| summary.term).max(),
         priority: 0,
@@ -21,7 +22,7 @@ pub(crate) fn ballot(store: &Store, service: &ServiceName) -> Result<Ballot, Rea
         able: false,
         failed: Vec::new(),
         snapshots: known[first..].to_vec(),
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -53,14 +54,13 @@ mod tests {
             StoreOptions { key: KeySource::Given([7; 32]), create: true, ..StoreOptions::default() };
         let store = Store::open(&folder.path().join("store"), options).unwrap();
         let (service, node) = ("mail".parse().unwrap(), NodeId::from_bytes([5; 32]));
-        let nothing = ballot(&store, &service).unwrap();
-        assert_eq!((nothing.term_known, nothing.snapshots.len()), (None, 0));
+        assert_eq!(ballot(&store, &service).unwrap(), None);
         let lineage = PushLineage::ContinueNewest { node, nonce: 1 };
         let mut push =
             store.begin_push(PushRequest { service: service.clone(), lineage, time_ms: 0 }).unwrap();
         push.ingest(&RegionName::new("ram").unwrap(), &Zeros).unwrap();
         let pushed = push.commit().unwrap();
-        let held = ballot(&store, &service).unwrap();
+        let held = ballot(&store, &service).unwrap().unwrap();
         assert_eq!(held.snapshots.iter().map(|it| it.id).collect::<Vec<_>>(), [pushed.snapshot]);
         assert_eq!(held.term_known.map(|term| term.node), Some(node));
         assert!(!held.able && !held.eligible && held.hears.is_none());

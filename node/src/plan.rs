@@ -155,8 +155,8 @@ impl ClusterPlan {
             run: "run".into(),
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
-            listen: None,
             share: ShareConfig::default(),
+            listen: None,
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }

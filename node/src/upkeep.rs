@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use sustain_proto::{PinName, ServiceName};
 use sustain_store::{
-    GcReport, Growth, NamedPin, Pace, Progress, ReadError, RebaseError, RebaseOptions, RebasePolicy,
-    RebaseReport, Retention, Store, Trigger, UnlistedReport, limits,
+    FragmentsFreed, GcReport, Growth, NamedPin, Pace, Progress, ReadError, RebaseError, RebaseOptions,
+    RebasePolicy, RebaseReport, Retention, Store, Trigger, UnlistedReport, limits,
 };
 
 use crate::clock;
@@ -86,6 +86,8 @@ pub struct GcOutput {
     pub services: Vec<GcReport>,
     /// Packs that no snapshot lists, unless a daemon may be receiving them.
     pub unlisted: Option<UnlistedReport>,
+    /// Fragments that no manifest lists, unless there are none, or a daemon keeps them.
+    pub fragments: Option<FragmentsFreed>,
     /// Services whose server collects by itself.
     pub left_to_servers: Vec<ServiceName>,
 }
@@ -156,7 +158,7 @@ pub fn collect(
     report.map_err(failed)
 }
 
-/// Collects a store that no daemon receives into: packs that nothing lists, and then each service.
+/// Collects a store that no daemon receives into: packs that nothing lists, each service, and then fragments.
 ///
 /// # Errors
 /// At the first service that can't be collected. Those before it are.
@@ -171,6 +173,9 @@ pub fn gc(store: &Store, call: &GcCall, progress: &dyn Progress) -> Result<GcOut
         let rules = (call.keep.retention(), RebasePolicy::default());
         output.services.push(collect(store, &service, rules, (call.dry_run, Pace::Full), progress)?);
     }
+    // Last: what was listed until now may not be any more.
+    let swept = store.sweep_fragments(call.dry_run);
+    output.fragments = swept.map_err(|error| Failure::of(&error, error.kind()))?;
     Ok(output)
 }
 

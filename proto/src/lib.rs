@@ -11,6 +11,8 @@ mod codec;
 mod fragment;
 mod frame;
 mod grid;
+mod group_hasher;
+mod groups;
 mod hex;
 pub mod human;
 mod ids;
@@ -28,6 +30,10 @@ pub use codec::{CodecError, Format, decode, encode};
 pub use fragment::{Cut, CutError, Piece, Sheet};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame};
 pub use grid::{chunk_bytes_at, chunk_count, is_zero};
+pub use group_hasher::GroupHasher;
+pub use groups::{
+    GROUP_VALUE_BYTES, GroupList, GroupListError, GroupValue, PieceRange, group_count, group_value,
+};
 pub use hex::HexError;
 pub use ids::{ChunkId, ChunkKey, ContentHash, FragmentId, IndexRoot, KeyId, NodeId, PackId, SnapshotId};
 pub use index::SnapshotIndex;

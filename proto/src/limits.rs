@@ -10,8 +10,8 @@ pub const REGION_BYTES_MAX: u64 = 16 << 40;
 /// Most regions that a snapshot may have. A VM has one for memory, one for devices, one per disk.
 pub const REGIONS_MAX: usize = 32;
 
-/// Bytes at which a pack is closed and the next one begun. Packs are the unit of transfer and of
-/// resumption, so this bounds what a broken connection costs; a guess until it is measured.
+/// Bytes at which a pack is closed and the next one begun. A pack that is spread and breaks off is sent anew, so this
+/// bounds what a broken connection costs; a guess until it is measured.
 pub const PACK_BYTES_TARGET: u64 = 16 << 20;
 
 /// Most bytes of a pack: the target, and whatever one record and the directory add to it.
@@ -77,6 +77,22 @@ pub const CONTROL_SNAPSHOTS_MAX: usize = 256;
 /// Most snapshots that a ballot says failed on the voter. When so many different ones fail, the cause is hardly in the
 /// snapshots, and no more are given up. A guess.
 pub const CONTROL_FAILED_MAX: usize = 16;
+
+/// Bytes of a group, the part of a piece that is verified by itself: its value in the list is 0.05 % of it. A power of
+/// two of BLAKE3's chunks.
+pub const GROUP_BYTES: u64 = 64 << 10;
+
+/// Most groups whose values are asked for in one message, as by the pieces' sizes: 1 GiB of pieces, 512 KiB of values.
+pub const MESSAGE_GROUPS_MAX: usize = 1 << 14;
+
+/// Most pieces whose lists of groups are asked for in one message.
+pub const MESSAGE_PIECES_MAX: usize = 256;
+
+/// Most ranges of pieces that are asked for in one message.
+pub const MESSAGE_RANGES_MAX: usize = 256;
+
+/// Most bytes that the ranges of one message have together.
+pub const MESSAGE_RANGE_BYTES_MAX: u64 = 16 << 20;
 
 /// Most bytes of a text (a reason, an address) in a message.
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 1_024;

@@ -8,11 +8,18 @@
 //! Decoding already refuses a list that is over its limit. [`Request::check`] and [`Response::check`] check
 //! all limits: senders call them before, receivers after.
 
+mod service;
+
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Fact, PackId, Record, ServiceName, Signed, SnapshotId, Term, TermOrigin, bounded, limits};
+use crate::{
+    Fact, PackId, Piece, PieceRange, Record, ServiceName, Signed, SnapshotId, Term, TermOrigin, bounded,
+    limits,
+};
+
+pub use service::{Ballot, Heartbeat, SnapshotSummary};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,41 +56,6 @@ impl Lane {
     }
 }
 
-/// A snapshot as peers speak of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SnapshotSummary {
-    /// Its id.
-    pub id: SnapshotId,
-    /// The term in which it was taken.
-    pub term: Term,
-    /// Where that term branched off.
-    pub origin: Option<TermOrigin>,
-    /// Its number along the lineage.
-    pub seq: u64,
-    /// Whether the speaker knows it to be durable.
-    pub durable: bool,
-    /// Whether the speaker holds all of it.
-    pub whole: bool,
-}
-
-/// What the server of a service tells every candidate at intervals (P16). It carries the watermark: what
-/// clients may rely on (P34).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    /// The service.
-    pub service: ServiceName,
-    /// The server's term; its node is the server.
-    pub term: Term,
-    /// Where the term branched off.
-    pub origin: Option<TermOrigin>,
-    /// Number of the newest snapshot taken.
-    pub running_seq: u64,
-    /// The newest durable snapshot and its number.
-    pub durable: Option<(SnapshotId, u64)>,
-    /// Losses that the newest durable snapshot survives.
-    pub level: u32,
-}
-
 /// One-way messages on the control lane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -108,28 +80,6 @@ pub enum Message {
         /// What the sender says of itself, on a new connection: it may have moved, so that nobody can ask it.
         record: Option<Box<Signed<Record>>>,
     },
-}
-
-/// A candidate's answer in an election.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ballot {
-    /// The term of the server that the voter hears, if it hears one. The election is off then.
-    pub hears: Option<Term>,
-    /// The greatest term that the voter knows of, heard or not.
-    pub term_known: Option<Term>,
-    /// The voter's static priority; greater is better (P20).
-    pub priority: u32,
-    /// Whether the voter may and can run the service now. One that has just failed pauses.
-    pub eligible: bool,
-    /// Whether the voter may and can run the service at all.
-    pub able: bool,
-    /// Snapshots with which the voter's VM could not be started, or soon ended, since the service last lived; at most
-    /// [`limits::CONTROL_FAILED_MAX`].
-    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_FAILED_MAX }>")]
-    pub failed: Vec<SnapshotId>,
-    /// The snapshots that the voter knows, newest last, at most [`limits::CONTROL_SNAPSHOTS_MAX`].
-    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_SNAPSHOTS_MAX }>")]
-    pub snapshots: Vec<SnapshotSummary>,
 }
 
 /// What is asked.
@@ -203,6 +153,18 @@ pub enum Request {
         /// the guest's is the same everywhere.
         guest_port: NonZeroU16,
     },
+    /// Bulk: the values of the groups of these pieces, please.
+    GetGroups {
+        /// At most [`limits::MESSAGE_PIECES_MAX`], which have at most [`limits::MESSAGE_GROUPS_MAX`] groups.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PIECES_MAX }>")]
+        pieces: Vec<Piece>,
+    },
+    /// Bulk: these ranges of pieces, raw.
+    GetRanges {
+        /// At most [`limits::MESSAGE_RANGES_MAX`], of at most [`limits::MESSAGE_RANGE_BYTES_MAX`] bytes together.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
+        ranges: Vec<PieceRange>,
+    },
     /// Control: which facts of the roster do you have that are not among these?
     Roster {
         /// Goes into the hashes, so that nobody can prepare facts that look alike.
@@ -240,6 +202,10 @@ impl Request {
                 at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX)?;
                 at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX)
             }
+            Self::GetGroups { pieces } => {
+                at_most("pieces", pieces.len() as u64, limits::MESSAGE_PIECES_MAX as u64)
+            }
+            Self::GetRanges { ranges } => check_ranges(ranges),
             Self::Roster { hashes, .. } => {
                 at_most("facts", hashes.len() as u64, limits::OUTLINE_FACTS_MAX as u64)
             }
@@ -300,6 +266,19 @@ pub enum Response {
         /// At most [`limits::MESSAGE_TEXT_BYTES_MAX`] bytes.
         reason: String,
     },
+    /// To `GetGroups`: the values of all these groups follow, raw,
+    /// [`GROUP_VALUE_BYTES`](crate::GROUP_VALUE_BYTES) each.
+    Groups {
+        /// For each piece that was asked for its number of groups; 0 for one that is not here, or is damaged here.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PIECES_MAX }>")]
+        counts: Vec<u32>,
+    },
+    /// To `GetRanges`: the bytes of those that are here follow, raw, one range after the other.
+    Ranges {
+        /// For each range that was asked for, whether its piece is here and has it.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
+        here: Vec<bool>,
+    },
     /// To `Roster`.
     Facts {
         /// At most [`limits::MESSAGE_FACTS_MAX`]; there may be more.
@@ -341,6 +320,12 @@ impl Response {
             Self::Refused { reason } => {
                 at_most("bytes of a reason", reason.len() as u64, limits::MESSAGE_TEXT_BYTES_MAX as u64)
             }
+            Self::Groups { counts } => {
+                at_most("pieces", counts.len() as u64, limits::MESSAGE_PIECES_MAX as u64)?;
+                let groups = counts.iter().map(|count| u64::from(*count)).sum();
+                at_most("groups", groups, limits::MESSAGE_GROUPS_MAX as u64)
+            }
+            Self::Ranges { here } => at_most("ranges", here.len() as u64, limits::MESSAGE_RANGES_MAX as u64),
             Self::Facts { facts } => at_most("facts", facts.len() as u64, limits::MESSAGE_FACTS_MAX as u64),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
         }
@@ -361,6 +346,16 @@ pub struct WireError {
 
 fn at_most(what: &'static str, found: u64, max: u64) -> Result<(), WireError> {
     if found > max { Err(WireError { what, max, found }) } else { Ok(()) }
+}
+
+fn check_ranges(ranges: &[PieceRange]) -> Result<(), WireError> {
+    at_most("ranges", ranges.len() as u64, limits::MESSAGE_RANGES_MAX as u64)?;
+    let mut total = 0_u64;
+    for range in ranges {
+        at_most("bytes of offset", range.offset, limits::PACK_BYTES_MAX)?;
+        total = total.saturating_add(range.bytes);
+    }
+    at_most("bytes of ranges", total, limits::MESSAGE_RANGE_BYTES_MAX)
 }
 
 fn check_packs(packs: &[PackId]) -> Result<(), WireError> {

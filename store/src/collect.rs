@@ -147,6 +147,9 @@ impl Store {
         if shared.is_uncertain(&shared.state()) {
             return Ok(UnlistedReport { uncertain: true, ..UnlistedReport::default() });
         }
+        if !dry_run {
+            self.remove_incoming();
+        }
         // Whoever gives a pack its name holds it until a snapshot lists the pack.
         let mut commit = shared.begin_commit()?;
         let listed = shared.state().listed_packs();

@@ -130,6 +130,12 @@ pub trait DiskFile: Debug + Send + Sync {
     /// As the system says.
     fn set_bytes(&self, bytes: u64) -> io::Result<()>;
 
+    /// Makes these bytes zeros and their room free, as far as the file system can: one that can't leaves them.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()>;
+
     /// Makes its bytes survive a power cut.
     ///
     /// # Errors
@@ -259,6 +265,17 @@ impl DiskFile for RealFile {
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
+    }
+
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        if bytes == 0 {
+            return Ok(());
+        }
+        match fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            outcome => Ok(outcome?),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

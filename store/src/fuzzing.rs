@@ -12,6 +12,7 @@ use crate::checked::{self, Checked};
 use crate::database;
 use crate::directory::{PackDirectory, directory_context};
 use crate::disk::DiskFile;
+use crate::fragments::{StoredSheet, check_record, example, scan, with_check};
 use crate::key;
 use crate::keys::{Keys, Ring};
 use crate::named_pins;
@@ -60,6 +61,10 @@ impl DiskFile for InMemory<'_> {
     }
 
     fn set_bytes(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn punch(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
@@ -185,6 +190,29 @@ pub fn checked(bytes: &[u8]) {
     if let Ok(again) = encode(checked::FORMAT, &read) {
         assert!(decode::<Checked>(checked::FORMAT, &again).is_ok_and(|twice| twice == read));
     }
+}
+
+/// A segment of fragments: every header, and every record that is whole. Also with a first header that has its check.
+pub fn segment(bytes: &[u8]) {
+    read_segment(bytes);
+    if let Some(bytes) = with_check(bytes) {
+        read_segment(&bytes);
+    }
+}
+
+fn read_segment(bytes: &[u8]) {
+    let (path, file) = (Path::new("segment"), InMemory(bytes));
+    let Ok(scanned) = scan(path, &file) else { return };
+    for record in &scanned.records {
+        assert!(record.end() <= bytes.len() as u64, "a record lies outside its segment");
+        let _ = check_record(path, &file, record);
+    }
+}
+
+/// A segment with one fragment and a mark, as it is written with this salt. None if the sheet does not name it.
+#[must_use]
+pub fn segment_of(salt: [u8; 16], sheet: &StoredSheet, index: u8, fragment: &[u8]) -> Option<Vec<u8>> {
+    example(salt, sheet, index, fragment).ok()
 }
 
 /// The database.

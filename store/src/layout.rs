@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use sustain_proto::{PackId, PinName, ServiceName, SnapshotId};
+use sustain_proto::{FragmentId, PackId, PinName, ServiceName, SnapshotId};
 
 const PACK_SUFFIX: &str = ".pack";
 const REASON_SUFFIX: &str = ".reason";
 const MANIFEST_SUFFIX: &str = ".manifest";
+const SEGMENT_SUFFIX: &str = ".segment";
+const FRAGMENT_SUFFIX: &str = ".fragment";
 
 /// The paths of one store, as one of the processes that have it open sees them.
 #[derive(Debug, Clone)]
@@ -64,6 +66,15 @@ impl Layout {
         self.aside().join(format!("{id}{PACK_SUFFIX}"))
     }
 
+    /// What came so far of packs that are received group by group.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    pub(crate) fn incoming_pack(&self, id: &PackId) -> PathBuf {
+        self.incoming().join(format!("{id}{PACK_SUFFIX}"))
+    }
+
     /// Why a pack was set aside.
     pub(crate) fn aside_reason(&self, id: &PackId) -> PathBuf {
         self.aside().join(format!("{id}{REASON_SUFFIX}"))
@@ -106,6 +117,48 @@ impl Layout {
 
     pub(crate) fn pin(&self, name: &PinName) -> PathBuf {
         self.pins().join(name.as_str())
+    }
+
+    /// Fragments of packs, a folder for each service.
+    pub(crate) fn fragments(&self) -> PathBuf {
+        self.root.join("fragments")
+    }
+
+    pub(crate) fn fragments_of(&self, service: &ServiceName) -> PathBuf {
+        self.fragments().join(service.as_str())
+    }
+
+    /// One of the files that fragments are appended to.
+    pub(crate) fn segment(&self, service: &ServiceName, number: u32) -> PathBuf {
+        self.fragments_of(service).join(format!("{number:08}{SEGMENT_SUFFIX}"))
+    }
+
+    /// Fragments that are on their way in, a file each.
+    pub(crate) fn fragment_parts(&self, service: &ServiceName) -> PathBuf {
+        self.fragments_of(service).join("incoming")
+    }
+
+    pub(crate) fn fragment_part(&self, service: &ServiceName, id: &FragmentId) -> PathBuf {
+        self.fragment_parts(service).join(format!("{id}{FRAGMENT_SUFFIX}"))
+    }
+
+    /// Manifests whose packs need not be here.
+    pub(crate) fn kept_manifests(&self, service: &ServiceName) -> PathBuf {
+        self.fragments_of(service).join("manifests")
+    }
+
+    pub(crate) fn kept_manifest(&self, service: &ServiceName, id: &SnapshotId) -> PathBuf {
+        self.kept_manifests(service).join(format!("{id}{MANIFEST_SUFFIX}"))
+    }
+
+    /// The number of the segment whose file has this name, if it is a segment's.
+    pub(crate) fn parse_segment(name: &str) -> Option<u32> {
+        name.strip_suffix(SEGMENT_SUFFIX)?.parse().ok()
+    }
+
+    /// The fragment of which a file with this name has a part, if it is such a file.
+    pub(crate) fn parse_fragment_part(name: &str) -> Option<FragmentId> {
+        name.strip_suffix(FRAGMENT_SUFFIX)?.parse().ok()
     }
 
     /// The folder of a pack: 256 of them, so that none grows too long to list.
@@ -161,6 +214,11 @@ mod tests {
         assert_eq!(Layout::parse_pack(name), Some(pack));
         assert_eq!(Layout::parse_manifest(name), None);
         assert_eq!(Layout::parse_pack("x.pack"), None);
+        let mail = ServiceName::new("mail").unwrap();
+        let segment = layout.segment(&mail, 7);
+        assert_eq!(segment, Path::new("/s/fragments/mail/00000007.segment"));
+        assert_eq!(Layout::parse_segment("00000007.segment"), Some(7));
+        assert_eq!(Layout::parse_segment("x.segment"), None);
         assert_eq!(Layout::pack_of(&layout.aside_pack(&pack)), Some(pack));
         assert_eq!(Layout::pack_of(Path::new("/")), None);
     }

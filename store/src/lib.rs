@@ -1,7 +1,7 @@
 //! The local store: chunks, packs, base and delta manifests, restore, rebase, verify, and the local half
 //! of replication. Synchronous, no network.
 //!
-//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack,
+//! On disk: `DIR/{key, keys/SERVICE, journal, checked, packs/<2 hex>/<id>.pack, aside/<id>.pack, incoming/<id>.pack,
 //! manifests/<id>.manifest, pins/NAME, processes/, tmp/, reserve}`. Packs and manifests are the truth; the journal
 //! holds only what can be rebuilt from them, and the durable marks. Order of every change: write to `tmp/`, sync,
 //! rename, sync the folder; then one entry of the journal.
@@ -18,6 +18,7 @@ mod catalogue;
 mod change_key;
 mod checked;
 mod chunk_reader;
+mod coding;
 mod collect;
 mod commit;
 mod commit_lock;
@@ -27,12 +28,14 @@ mod entries;
 mod error;
 mod fate;
 mod foreign;
+mod fragments;
 mod gate;
 mod generation;
 mod growth;
 mod holds;
 mod id_table;
 mod import;
+mod incoming;
 mod index_parts;
 mod ingest;
 mod join;
@@ -73,6 +76,7 @@ mod rebase;
 mod rebase_error;
 mod rebase_report;
 mod receive;
+mod receive_groups;
 mod recent;
 mod replace;
 mod reserve;
@@ -100,9 +104,14 @@ mod write_back;
 pub use aside::BadPack;
 pub use change_key::{ChangeKeyError, KeyInfo, ServiceKeys};
 pub use checked::Scrubbed;
+pub use coding::CodingError;
 pub use collect::{Collected, GcReport, NewGeneration, PreparedGc, UnlistedReport};
 pub use error::{ErrorKind, Fault, error_chain};
 pub use foreign::{ForeignDirectory, ForeignError, RecordRun};
+pub use fragments::{
+    Appended, CutReader, FragmentBuilder, FragmentError, FragmentReader, FragmentReceiver, FragmentSink,
+    FragmentUsage, Fragments, FragmentsFreed, HeldFragment, KeptManifest, PackBuilder, StoredSheet,
+};
 pub use holds::Reason;
 pub use import::ImportError;
 pub use key::{ClusterKeys, KeySource};
@@ -122,6 +131,7 @@ pub use rebase::{PreparedRebase, RebaseOptions};
 pub use rebase_error::RebaseError;
 pub use rebase_report::RebaseReport;
 pub use receive::PackReceiver;
+pub use receive_groups::{GroupReceiver, Received};
 pub use restore::{RestoreError, RestoreReport};
 pub use retention::{Dated, Retention, Rule};
 pub use retire::RetireReport;

@@ -92,6 +92,9 @@ pub const WRITE_BACK_EVERY: std::time::Duration = std::time::Duration::from_mill
 /// the directories of a 32 GiB memory of which half is in use.
 pub const DIRECTORY_CACHE_RECORDS_MAX: usize = 1 << 20;
 
+/// Files of packs that come group by group from which on those that nobody receives are removed.
+pub const INCOMING_FILES_MAX: usize = 256;
+
 /// Most packs that were received but that no imported manifest lists yet. Past it the oldest are
 /// dropped and would be fetched again. A base's and a delta's longest lists fit.
 pub const RECEIVED_PACKS_MAX: usize = 2 * sustain_proto::limits::MANIFEST_PACKS_MAX;
@@ -204,3 +207,27 @@ pub const REBASE_LOOKS_MAX: usize = 32;
 /// Decoders with an open pack that a snapshot's reader keeps for the next read: a guess at how many
 /// threads read at once.
 pub const READERS_IDLE_MAX: usize = 16;
+
+/// Codes whose matrices are kept: one for each pair of numbers of fragments. A cluster has one, and another one when it
+/// grows.
+pub const CODES_KEPT: usize = 8;
+
+/// Most bytes of a sheet with what its maker's signature takes.
+pub const STORED_SHEET_BYTES_MAX: usize = sustain_proto::limits::SHEET_BYTES_MAX + 1_024;
+
+/// Bytes of a segment of fragments past which the next one begins. A guess: what is dropped together fills some, and a
+/// hundred thousand fragments are in thousands of files at most.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Most fragments and sheets of a store: each takes some 300 bytes of memory.
+pub const FRAGMENTS_MAX: usize = 1 << 20;
+
+/// Fragments on their way in past which those that nobody receives are given up.
+pub const FRAGMENT_PARTS_MAX: usize = 1_024;
+
+/// Bytes of a pack that are coded at a time, where an extent is not larger: with 24 fragments of which 6 are needed,
+/// five times as much is in memory.
+pub const CODED_BYTES: u64 = 2 << 20;
+
+/// Fragments that one worker makes at a time: their sums are in the processor's registers.
+pub const CODED_TOGETHER: usize = 4;

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
+use crate::coding::Codes;
 use crate::commit_lock::lock_folder;
 use crate::database::{Database, Trust};
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
 use crate::gate::Gates;
+use crate::incoming::{Incoming, sweep_incoming};
 use crate::join::join;
 use crate::key::{KeySource, compare_keys, read_keys};
 use crate::keys::Keys;
@@ -170,6 +172,9 @@ impl Store {
             directories: DirectoryCache::default(),
             blocks: BlockCache::default(),
             recents: Recents::default(),
+            codes: Codes::default(),
+            fragments: Mutex::default(),
+            incoming: Incoming::default(),
             pins: Pins::new(registration),
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),
@@ -202,6 +207,7 @@ fn settle(
     report.swept = sweep_temporaries(disk.as_ref(), layout, &others)?;
     let pins = others.pins(disk.as_ref(), layout);
     let state = reconcile(disk, layout, &mut database, (trust, &pins), report)?;
+    report.swept += sweep_incoming(disk.as_ref(), layout, &state);
     // Last: until then the next opening does it all again.
     for dead in &others.dead {
         let path = layout.process_file(dead);

@@ -229,6 +229,10 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
+    fn punch(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
     fn sync(&self) -> io::Result<()> {
         if self.sealed.load(Ordering::Acquire) {
             Err(io::ErrorKind::ReadOnlyFilesystem.into())

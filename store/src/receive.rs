@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use sustain_proto::limits::PACK_BYTES_MAX;
@@ -10,6 +11,7 @@ use sustain_proto::{PackId, PackRef};
 use crate::commit::Commit;
 use crate::database::{Changes, Contents};
 use crate::directory::PackDirectory;
+use crate::disk::DiskFile;
 use crate::error::DiskContext;
 use crate::pack_file::read_directory;
 use crate::publish::{TemporaryFile, new_name};
@@ -101,7 +103,7 @@ impl PackReceiver {
         if let Some(directory) = directory {
             shared.directories.put(expected.id, Arc::new(directory));
         }
-        register(&shared, &mut commit, expected)?;
+        register(&shared, &mut commit, &[expected])?;
         Ok(expected)
     }
 
@@ -115,13 +117,22 @@ impl PackReceiver {
         if PackId::from_bytes(*self.hasher.finalize().as_bytes()) != id {
             return Err(damaged("its hash is another one".to_owned()));
         }
-        let (path, file) = (self.file.path(), self.file.file());
-        match read_directory(path, file, &self.shared.keys) {
-            Ok(directory) => Ok(Some(directory)),
-            Err(Fault::KeyMissing { .. }) => Ok(None),
-            Err(Fault::Damaged { reason, .. }) => Err(damaged(reason)),
-            Err(other) => Err(other.into()),
-        }
+        check_directory(&self.shared, id, self.file.path(), self.file.file())
+    }
+}
+
+/// The directory of a pack whose bytes are as they should be, if its key is here.
+pub(crate) fn check_directory(
+    shared: &Shared,
+    id: PackId,
+    path: &Path,
+    file: &dyn DiskFile,
+) -> Result<Option<PackDirectory>, ImportError> {
+    match read_directory(path, file, &shared.keys) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Fault::KeyMissing { .. }) => Ok(None),
+        Err(Fault::Damaged { reason, .. }) => Err(ImportError::PackDamaged { id, reason }),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -129,23 +140,28 @@ impl PackReceiver {
 /// where there are too many.
 pub(crate) const IN_DOUBT: u64 = u64::MAX;
 
-/// Notes a received pack; drops the oldest ones if there are too many that nobody has imported.
-fn register(shared: &Shared, commit: &mut Commit<'_>, pack: PackRef) -> Result<(), Fault> {
+/// Notes received packs; drops the oldest ones if there are too many that nobody has imported.
+pub(crate) fn register(shared: &Shared, commit: &mut Commit<'_>, packs: &[PackRef]) -> Result<(), Fault> {
     let state = shared.state();
     let mut changes = Changes { add: Contents::default(), remove: Contents::default() };
-    let listed = state.snapshots.values().any(|s| s.manifest.packs.iter().any(|listed| listed.id == pack.id));
-    if !listed {
-        let turns = state.received.values().filter(|order| **order < IN_DOUBT);
-        let order = turns.max().map_or(1, |last| last.saturating_add(1));
-        changes.add.received.insert(pack.id, order);
-        if state.received.len() >= limits::RECEIVED_PACKS_MAX {
-            let oldest = state.received.iter().min_by_key(|(_, order)| order.wrapping_add(1));
-            changes.remove.received.extend(oldest.map(|(id, order)| (*id, *order)));
+    let listed = state.listed_packs();
+    let turns = state.received.values().filter(|order| **order < IN_DOUBT);
+    let mut order = turns.max().map_or(1, |last| last.saturating_add(1));
+    for pack in packs {
+        changes.add.packs.insert(pack.id, pack.bytes);
+        if !listed.contains(&pack.id) {
+            changes.add.received.insert(pack.id, order);
+            order = order.saturating_add(1);
         }
     }
+    let surplus =
+        (state.received.len() + changes.add.received.len()).saturating_sub(limits::RECEIVED_PACKS_MAX);
+    let mut oldest: Vec<_> = state.received.iter().map(|(id, order)| (order.wrapping_add(1), *id)).collect();
+    oldest.sort_unstable();
+    let goes = oldest.into_iter().take(surplus).map(|(turn, id)| (id, turn.wrapping_sub(1)));
+    changes.remove.received.extend(goes);
     drop(state);
     changes.remove.packs.clone_from(&changes.remove.received);
-    changes.add.packs.insert(pack.id, pack.bytes);
     commit.apply(&changes, Vec::new())?;
     commit.settle_aside();
     for id in changes.remove.received.keys() {

@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use sustain_proto::ServiceName;
 
 use crate::block_cache::BlockCache;
 use crate::catalogue::DirectoryCache;
+use crate::coding::Codes;
 use crate::database::Database;
 use crate::disk::Disk;
 use crate::error::DiskContext;
+use crate::fragments::Inner as FragmentsOpen;
 use crate::gate::Gates;
+use crate::incoming::Incoming;
 use crate::key::write_note;
 use crate::keys::{Keys, Ring};
 use crate::layout::Layout;
@@ -76,6 +79,9 @@ pub(crate) struct Shared {
     pub(crate) directories: DirectoryCache,
     pub(crate) blocks: BlockCache,
     pub(crate) recents: Recents,
+    pub(crate) codes: Codes,
+    pub(crate) fragments: Mutex<Weak<FragmentsOpen>>,
+    pub(crate) incoming: Incoming,
     // Takes the process off the list when the last handle is dropped.
     pub(crate) pins: Pins,
     pub(crate) gates: Arc<Gates>,

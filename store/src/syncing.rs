@@ -103,6 +103,10 @@ mod tests {
             Ok(())
         }
 
+        fn punch(&self, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
         fn sync(&self) -> io::Result<()> {
             self.0.fetch_add(1, Ordering::Relaxed);
             Err(io::ErrorKind::StorageFull.into())

@@ -94,6 +94,8 @@ pub struct VerifyReport {
     pub packs_left_out: u64,
     /// Chunks that were decoded and compared with their ids.
     pub chunks: u64,
+    /// Fragments that were compared with their ids and found good, and sheets alone.
+    pub fragments: u64,
     /// Bytes of files that were read.
     pub bytes: u64,
 }

@@ -11,6 +11,7 @@ use sustain_proto::PackId;
 use crate::aside;
 use crate::block_cache::BlockCache;
 use crate::checked::Checked;
+use crate::fragments::ToVerify;
 use crate::generation::visible;
 use crate::layout::Layout;
 use crate::pins::Pin;
@@ -30,6 +31,7 @@ pub(crate) struct Findings {
     pub(crate) packs: u64,
     pub(crate) packs_sealed: u64,
     pub(crate) chunks: u64,
+    pub(crate) fragments: u64,
     pub(crate) bytes: u64,
 }
 
@@ -157,18 +159,21 @@ impl<'a> Run<'a> {
 
     /// Reads all of it.
     pub(crate) fn check(&mut self) -> Result<(), VerifyError> {
+        let fragments = ToVerify::choose(self.store, self.options)?;
         let packs: u64 = self.order.iter().map(|(_, bytes)| bytes).sum();
+        let all = packs + fragments.as_ref().map_or(0, ToVerify::bytes);
         match self.options.depth {
             Depth::Contents => {
                 let manifests = self.snapshots.iter().map(|snapshot| snapshot.encoded.len() as u64);
-                self.progress.total(packs + manifests.sum::<u64>());
-                self.contents()
+                self.progress.total(all + manifests.sum::<u64>());
+                self.contents()?;
             }
             Depth::Packs | Depth::Sample(_) => {
-                self.progress.total(packs);
-                self.hashes()
+                self.progress.total(all);
+                self.hashes()?;
             }
         }
+        fragments.map_or(Ok(()), |fragments| self.fragments(&fragments))
     }
 
     /// Sets aside what was found to be damaged, writes the notes, and reports.
@@ -194,7 +199,7 @@ impl<'a> Run<'a> {
         let damaged =
             self.snapshots.iter().filter(|s| damaged.contains(&s.id)).map(|s| describe(s)).collect();
         let findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Findings { bad, set_aside, packs, packs_sealed, chunks, bytes } = findings;
+        let Findings { bad, set_aside, packs, packs_sealed, chunks, fragments, bytes } = findings;
         let snapshots = match self.options.depth {
             Depth::Contents => self.snapshots.len() as u64,
             Depth::Packs | Depth::Sample(_) => 0,
@@ -208,6 +213,7 @@ impl<'a> Run<'a> {
             packs_left_out: self.left_out,
             packs_sealed,
             chunks,
+            fragments,
             bytes,
         })
     }
@@ -219,6 +225,21 @@ impl<'a> Run<'a> {
         let path = pack.map_or_else(|| path.to_owned(), |id| layout.pack(&id));
         // The first reason is the closest to the cause.
         lock(&self.findings).bad.entry(path).or_insert_with(|| reason.to_owned());
+    }
+
+    /// Names another thing that is bad in a file.
+    pub(crate) fn blame_also(&self, path: &Path, reason: &str) {
+        let mut findings = lock(&self.findings);
+        let all = findings.bad.entry(path.to_owned()).or_default();
+        if all.len() < limits::ASIDE_REASON_BYTES_MAX {
+            *all += if all.is_empty() { "" } else { "; " };
+            *all += reason;
+        }
+    }
+
+    /// Notes that a fragment was found good.
+    pub(crate) fn good_fragment(&self) {
+        lock(&self.findings).fragments += 1;
     }
 
     /// Damage goes into the report, a failing disk ends the work.

@@ -109,6 +109,18 @@ fn words(value: &Value) -> String {
     if value["unlisted"]["uncertain"].as_bool() == Some(true) {
         text.push_str("files are missing or damaged, so no pack is taken for unneeded (`snapctl verify`)\n");
     }
+    let fragments = &value["fragments"];
+    if let Some(count) = fragments["fragments"].as_u64().filter(|count| *count > 0) {
+        let does = if dry_run { "would go" } else { "gone" };
+        let bytes = text::bytes(fragments["bytes"].as_u64().unwrap_or(0));
+        let count = counted(count, "fragment", "fragments");
+        text.push_str(&format!("{count} that no manifest lists, {bytes}: {does}\n"));
+    }
+    for service in list(&fragments["uncertain"]).filter_map(Value::as_str) {
+        text.push_str(&format!(
+            "{service}: manifests are missing or damaged, so no fragment is taken for unneeded\n"
+        ));
+    }
     for service in list(&value["left_to_servers"]).filter_map(Value::as_str) {
         text.push_str(&format!("{service}: its server collects it\n"));
     }

@@ -125,6 +125,9 @@ fn words(value: &Value) -> String {
         parts.insert(0, counted(number("snapshots"), "snapshot", "snapshots"));
         parts.push(counted(number("chunks"), "chunk", "chunks"));
     }
+    if number("fragments") > 0 {
+        parts.push(counted(number("fragments"), "fragment", "fragments"));
+    }
     text.push_str(&format!(
         "{}, {} read: {}",
         parts.join(", "),

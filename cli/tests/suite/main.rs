@@ -11,6 +11,7 @@ mod command_failover;
 mod concurrency;
 mod daemons;
 mod files;
+mod gathering;
 mod guest_channel;
 mod guest_demo;
 mod guest_disk_failover;

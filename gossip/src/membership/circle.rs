@@ -60,13 +60,19 @@ impl Circle {
         }
     }
 
-    /// Time has passed. True if that changes the circle.
-    pub fn tick(&mut self, now_ms: u64) -> bool {
-        let is_over = |since_ms: &u64| since_ms.saturating_add(self.hold_off_ms) <= now_ms;
-        let over = self.down_since_ms.iter().filter(|(_, since_ms)| is_over(since_ms));
-        let count = self.out.len();
-        self.out.extend(over.map(|(node, _)| *node));
-        self.out.len() > count
+    /// Time has passed. True if that changes the circle. A node that this one reaches is not left out, even if nobody
+    /// calls it alive: it may be of a version that does not take part in that.
+    pub fn tick(&mut self, now_ms: u64, is_reachable: impl Fn(&NodeId) -> bool) -> bool {
+        let mut is_new = false;
+        for (node, since_ms) in &mut self.down_since_ms {
+            if is_reachable(node) {
+                *since_ms = now_ms;
+                is_new |= self.out.remove(node);
+            } else if since_ms.saturating_add(self.hold_off_ms) <= now_ms {
+                is_new |= self.out.insert(*node);
+            }
+        }
+        is_new
     }
 
     /// When `tick` is to be called next, if it is.
@@ -102,6 +108,11 @@ mod tests {
         (0..count).map(|number| (node(number), String::new())).collect()
     }
 
+    /// Nobody can be reached.
+    fn lost(_: &NodeId) -> bool {
+        false
+    }
+
     fn alive(count: u8) -> Circle {
         let mut circle = Circle::new(node(0), members(count), 4, 60_000, 0);
         for number in 1..count {
@@ -120,10 +131,10 @@ mod tests {
         assert!(!circle.changed(gone, Health::Down, 5_000));
         assert!(!circle.changed(gone, Health::Down, 9_000), "it is down since the first time");
         assert_eq!(circle.wake_ms(), Some(65_000));
-        assert!(!circle.tick(64_999));
+        assert!(!circle.tick(64_999, lost));
         assert_eq!(circle.neighbours(), before);
-        assert!(circle.tick(65_000));
-        assert!(!circle.tick(65_001), "once");
+        assert!(circle.tick(65_000, lost));
+        assert!(!circle.tick(65_001, lost), "once");
         assert_eq!(circle.wake_ms(), None);
         assert!(!circle.neighbours().contains(&gone));
         assert_eq!(circle.neighbours().len(), before.len());
@@ -136,10 +147,10 @@ mod tests {
         let mut circle = alive(5);
         circle.changed(node(1), Health::Down, 1_000);
         circle.changed(node(1), Health::Alive, 50_000);
-        assert!(!circle.tick(61_000));
+        assert!(!circle.tick(61_000, lost));
         circle.changed(node(1), Health::Down, 62_000);
-        assert!(!circle.tick(121_999));
-        assert!(circle.tick(122_000));
+        assert!(!circle.tick(121_999, lost));
+        assert!(circle.tick(122_000, lost));
     }
 
     #[test]
@@ -148,11 +159,21 @@ mod tests {
         assert!(circle.set_members(members(6), 1_000));
         assert!(!circle.set_members(members(6), 1_001));
         assert!(circle.inside().contains_key(&node(5)));
-        assert!(circle.tick(61_000));
+        assert!(circle.tick(61_000, lost));
         assert!(!circle.inside().contains_key(&node(5)));
         assert!(circle.set_members(members(4), 62_000));
         assert_eq!(circle.neighbours(), (1..4).map(node).collect());
         assert!(!circle.changed(node(4), Health::Alive, 63_000), "no member any more");
+    }
+
+    #[test]
+    fn who_is_reached_stays_though_nobody_calls_it_alive() {
+        let mut circle = alive(5);
+        circle.changed(node(1), Health::Down, 1_000);
+        assert!(!circle.tick(61_000, |it| *it == node(1)));
+        assert!(!circle.tick(120_999, lost), "it was reached until then");
+        assert!(circle.tick(121_000, lost));
+        assert!(circle.tick(122_000, |it| *it == node(1)), "and is in again");
     }
 
     /// Whoever sees the same members and the same deaths makes the same overlay.
@@ -166,7 +187,7 @@ mod tests {
                     let health = if number % 7 == 3 { Health::Down } else { Health::Alive };
                     circle.changed(node(number), health, 1);
                 }
-                circle.tick(100_000);
+                circle.tick(100_000, lost);
                 circle
             })
             .collect();

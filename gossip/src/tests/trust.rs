@@ -91,9 +91,13 @@ async fn a_known_node_at_anothers_address_is_not_taken_for_it() {
         .zip(0..)
         .map(|((socket, config), number)| TestNode::start(number, socket, config))
         .collect();
-    // The others reach the confused one, whose own address is right; it reaches none of them.
+    // The others reach the confused one, whose own address is right, and tell it where they are.
     nodes[1].wait_reachable(&[nodes[0].id(), nodes[2].id()]).await;
     nodes[2].wait_reachable(&[nodes[0].id(), nodes[1].id()]).await;
-    assert!(nodes[0].cluster.peers().iter().all(|peer| !peer.reachable));
+    nodes[0].wait_reachable(&[nodes[1].id(), nodes[2].id()]).await;
+    for peer in nodes[0].cluster.peers() {
+        let node = nodes.iter().find(|node| node.id() == peer.peer.id).unwrap();
+        assert_eq!(peer.peer.address, node.cluster.local_address());
+    }
     harness::stop(&nodes).await;
 }

@@ -31,10 +31,33 @@ pub struct PushCall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatherCall {
-    /// A full id, the beginning of one, or `SERVICE@latest`, `SERVICE@-1` and so on.
+    /// A full id, the beginning of one, or `SERVICE@-1` and so on; `SERVICE@latest` is the newest that can be had
+    /// whole.
     pub snapshot: String,
     /// The folder, as an absolute path.
     pub to: PathBuf,
+    /// A number by which it is asked for while it goes on, which nobody else has: any random one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<u64>,
+}
+
+/// Which gathering is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatherQuery {
+    /// Its number.
+    pub(super) watch: u64,
+}
+
+/// How far a gathering is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatherProgress {
+    /// `fetch` while packs come from other nodes, `write` while files are written.
+    pub doing: String,
+    /// Bytes of that which are done.
+    pub bytes: u64,
+    /// Bytes of that in all.
+    pub bytes_total: u64,
 }
 
 /// A call that concerns a service.

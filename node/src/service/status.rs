@@ -128,7 +128,7 @@ impl Driver {
         };
         if !self.refusing.is_empty() {
             let names: Vec<String> = self.refusing.iter().map(|peer| self.names.of(peer)).collect();
-            what.push_str(&format!("; asked in vain: {}", names.join(", ")));
+            what.push_str(&format!("; asked in vain (is it in their configurations?): {}", names.join(", ")));
         }
         self.troubles.begin(Trouble::NoServer, what, self.clock.now_ms());
     }

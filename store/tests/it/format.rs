@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sustain_proto::{Manifest, NodeId, PinName, SnapshotKind};
-use sustain_store::{KeySource, PushLineage, PushRequest, Store, StoreOptions, fuzzing};
+use sustain_proto::{Cut, Manifest, NodeId, PackId, PinName, SnapshotKind};
+use sustain_store::{KeySource, Pace, PushLineage, PushRequest, Store, StoreOptions, StoredSheet, fuzzing};
 
 use crate::common::*;
 
@@ -109,6 +109,55 @@ fn pack_example(pack: &[u8]) -> String {
     text
 }
 
+/// What the example's pack is cut into, and the segment that has its last fragment.
+fn segment_example(store: &Store, pack: PackId) -> String {
+    let cut = Cut { needed: 2, total: 3, extent_bytes: 4_096 };
+    let mut fragment = Vec::new();
+    let mut sink = |_: u8, bytes: &[u8]| {
+        fragment.extend_from_slice(bytes);
+        Ok(())
+    };
+    let sheet = store.cut_pack(&service("mail"), pack, cut, &[2], Pace::Full, &mut sink).unwrap();
+    let sheet = StoredSheet::unsigned(sheet).unwrap();
+    let segment = fuzzing::segment_of([9; 16], &sheet, 2, &fragment).unwrap();
+    let mut text = String::new();
+    let mut rest = segment.as_slice();
+    let mut take = |what: &str, count: usize| {
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        dump(&mut text, what, now);
+    };
+    let header = |take: &mut dyn FnMut(&str, usize), kind: &str| {
+        take(&format!("`SUSr`; {kind}"), 5);
+        take("number, fragments needed, fragments in all", 3);
+        take("bytes of an extent, of the sheet", 8);
+        take("bytes of the fragment, of the pack", 16);
+        take("bytes that were synced", 8);
+        take("pack", 32);
+        take("fragment", 32);
+        take("check of the sheet", 16);
+        take("check", 16);
+        take("state: here", 8);
+    };
+    take("`SUSg`, version 1", 8);
+    take("salt", 16);
+    header(&mut take, "a fragment");
+    take("sheet: `SUSF`, version 1", 6);
+    take("service: 4 characters, `mail`", 5);
+    take("pack", 32);
+    take("its bytes: 236", 2);
+    take("2 of 3 fragments, extents of 4,096 bytes", 4);
+    take("3 fragments", 1);
+    take("fragment 0", 32);
+    take("fragment 1", 32);
+    take("fragment 2", 32);
+    take("the fragment", fragment.len());
+    let filling = (segment.len() - fragment.len() - 24 - 2 * 144 - sheet.bytes.len()) % 8;
+    take("zeros, up to a multiple of 8", filling);
+    header(&mut take, "a mark");
+    text
+}
+
 fn place_of(document: &str, name: &str) -> std::ops::Range<usize> {
     let begin = format!("<!-- example: {name} -->\n```\n");
     let start = document.find(&begin).expect("the document has the example's place") + begin.len();
@@ -133,6 +182,7 @@ fn the_examples_of_the_document_are_what_is_written() {
     for (name, example) in [
         ("manifest", manifest_example(&encoded, &manifest)),
         ("pack", format!("{secret}\n{}", pack_example(&pack))),
+        ("segment", segment_example(&store, report.packs[0].id)),
     ] {
         let example = trimmed(&example) + "\n";
         let place = place_of(&document, name);

@@ -243,6 +243,10 @@ impl DiskFile for WithSector {
         self.0.set_bytes(bytes)
     }
 
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.punch(offset, bytes)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.0.sync()
     }

@@ -201,6 +201,11 @@ impl DiskFile for SimulatedFile {
         self.write(Call::Grows, Write::Length(bytes))
     }
 
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = self.bytes()?.min(offset.saturating_add(bytes));
+        self.write(Call::Other, Write::Bytes(offset, vec![0; end.saturating_sub(offset) as usize]))
+    }
+
     fn sync(&self) -> io::Result<()> {
         let (mut machine, outcome) = self.machine.call(Call::Other);
         self.check(&machine)?;
