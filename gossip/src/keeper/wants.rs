@@ -66,6 +66,11 @@ impl Keeper {
             bytes += part_bytes;
             wants.insert(part, want);
         }
+        // What was fetched only to make another part may be wanted for itself from now on: it was not synced then.
+        let is_written = |part: &&Part| self.shelf.is_whole(part) && !self.shelf.is_synced(part);
+        let unsynced: Vec<Part> =
+            wants.keys().filter(|part| !self.wants.contains_key(*part)).filter(is_written).copied().collect();
+        unsynced.into_iter().for_each(|part| self.sync(part));
         self.wants = wants;
         self.short_bytes = short;
         self.packs = self.catalogs.values().fold(BTreeMap::new(), |mut packs, catalog| {

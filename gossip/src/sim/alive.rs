@@ -26,7 +26,7 @@ impl World {
         let (roster, seed, now_ms) = (self.roster(), self.random.random(), self.now_ms);
         let Some(node) = self.nodes.get_mut(&number) else { return };
         let usual = SwimConfig::default();
-        let impatient = SwimConfig { direct_ms: 2, suspect_ms: 10, ..usual };
+        let impatient = SwimConfig { probe_ms: 10, direct_ms: 2, suspect_ms: 5, ..usual };
         let config = if self.mutant == Some(super::world::Mutant::Impatient) { impatient } else { usual };
         node.swim = Some(Swim::new(node.id, &roster, config, now_ms, seed));
         self.plan_tick(number);

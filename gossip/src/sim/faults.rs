@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Some node that runs, no server, and may fail.
-    fn victim(&mut self) -> Option<NodeNumber> {
+    pub(super) fn victim(&mut self) -> Option<NodeNumber> {
         let server = self.server;
         let running = self.nodes.iter().filter(|(number, node)| **number != server && node.keeper.is_some());
         running.map(|(number, _)| *number).choose(&mut self.random)

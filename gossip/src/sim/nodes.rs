@@ -44,11 +44,23 @@ impl World {
         let mut alive: Vec<(NodeId, String)> =
             others.map(|(_, node)| (node.id, node.label.clone())).collect();
         alive.extend(self.nodes.get(&number).map(|node| (node.id, node.label.clone())));
+        self.check(&Occasion::Started(number));
         self.start_quietly(number, &alive);
         self.detect_one(number);
         if number == self.server {
             self.reign();
         }
+    }
+
+    /// A fault of the logic: a node forgets what it has, and fetches it anew.
+    pub(super) fn forget_all(&mut self) {
+        let Some(victim) = self.victim().filter(|_| self.mutant == Some(Mutant::ForgetsItsDisk)) else {
+            return;
+        };
+        let others =
+            self.nodes.iter().filter(|(other, _)| **other == victim || self.is_reachable(victim, **other));
+        let alive: Vec<(NodeId, String)> = others.map(|(_, node)| (node.id, node.label.clone())).collect();
+        self.start_quietly(victim, &alive);
     }
 
     /// A node starts, and nobody hears of it.
@@ -76,7 +88,6 @@ impl World {
         node.keeper = Some(Keeper::new(node.id, config, overlays, now_ms, kept));
         self.note(number, Note::Other("starts"));
         self.start_swim(number);
-        self.check(&Occasion::Started(number));
         self.give(number, Event::Alive { nodes: alive.to_vec() });
     }
 

@@ -140,6 +140,7 @@ impl World {
         // All are there at once: nobody has to hear of each other one by one.
         let alive: Vec<_> = self.nodes.values().map(|node| (node.id, node.label.clone())).collect();
         for number in numbers.iter().copied() {
+            self.check(&Occasion::Started(number));
             self.start_quietly(number, &alive);
             if !claims.is_empty() {
                 let from = alive[0].0;

@@ -36,6 +36,19 @@ fn a_seed_replays_to_the_last_event() {
     }
 }
 
+/// A node moved to a fragment that it had just fetched to make another one: it was here whole, so that it was neither
+/// fetched nor synced, and the move never ended.
+#[test]
+fn a_fragment_that_was_fetched_for_another_one_is_synced_when_it_is_wanted() {
+    nothing_found(717..718, Size::Small);
+}
+
+/// A node that started again knew no catalog, and dropped all parts that it had as if they were not retained.
+#[test]
+fn a_node_that_starts_again_keeps_its_parts() {
+    nothing_found(30..31, Size::Tiny);
+}
+
 /// Whether a fault in the logic is found by a checker, with any of some seeds.
 fn is_found(mutant: Mutant, checker: &str) {
     assert!(names().contains(&checker));

@@ -39,7 +39,7 @@ pub enum Mutant {
     Impatient,
     /// What is to be dropped stays on the disk.
     NeverDrops,
-    /// A node that starts does not look at what is on its disk.
+    /// Nodes forget what is on their disks.
     ForgetsItsDisk,
     /// A part's file is taken for whole when half of it is there.
     TakesHalfForWhole,
@@ -258,6 +258,9 @@ impl World {
             Coming::Snapshot => self.snapshot(),
             Coming::Look => {
                 self.after(1_000, Coming::Look);
+                if self.mutant.is_some() {
+                    self.forget_all();
+                }
                 self.check(&Occasion::Second);
             }
         }

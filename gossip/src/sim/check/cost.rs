@@ -49,9 +49,10 @@ impl Checker for Cost {
                 self.made_ms.extend(new.map(|(pack, _)| (*pack, world.now_ms)));
                 self.seen = world.service.made.len();
             }
-            Occasion::Fault | Occasion::Crashed(_) => {
-                // Whoever was cut off, or down, may have to catch up as a whole island.
-                let nodes = if world.net.is_whole() { 1 } else { world.nodes.len() };
+            Occasion::Started(_) | Occasion::Lost(_) => self.allowed += Self::data(world) * SHARE_MAX,
+            // Whoever was cut off may have to catch up: as many as an island has. Others move once, or change roles.
+            Occasion::Fault => {
+                let nodes = if world.net.island.is_empty() { 1 } else { world.nodes.len() };
                 self.allowed += Self::data(world) * SHARE_MAX * nodes as f64;
             }
             Occasion::Fetched(_, part, bytes) => {

@@ -9,7 +9,7 @@ use crate::sim::world::World;
 
 /// Bytes that a pack costs in any case: small ones are given in one piece, and perhaps twice.
 const SLACK_BYTES: u64 = 64 << 10;
-/// How long nothing may have gone wrong before and after a pack was made.
+/// How long nothing may have gone wrong before and after a pack was made; what is sent of it in that time counts.
 const CALM_MS: u64 = 20_000;
 
 /// **The server sends at most 1.3 times what is new**, counted over all packs around which nothing went wrong, however
@@ -30,7 +30,11 @@ impl Checker for Egress {
     fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
         match occasion {
             Occasion::Served(node, part, bytes) if *node == world.server => {
-                *self.sent.entry(part.pack).or_default() += bytes;
+                // What goes out later is for nodes that came or took another part since.
+                let made_ms = self.made_ms.get(&part.pack).copied().unwrap_or(world.now_ms);
+                if world.now_ms < made_ms + CALM_MS {
+                    *self.sent.entry(part.pack).or_default() += bytes;
+                }
             }
             Occasion::Fault | Occasion::Crashed(_) => self.faults_ms.push(world.now_ms),
             Occasion::Published => {
