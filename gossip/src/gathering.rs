@@ -284,11 +284,14 @@ impl Gathering {
         report.bytes_fetched += bytes;
         let Some((peer, _)) = self.orders.get(&id) else { return };
         *report.peers.entry(*peer).or_insert(0) += bytes;
+        let before = self.plan.came_bytes();
         for group in groups {
             if let Some(piece) = self.plan.came(id, *group, self.now_ms()) {
                 self.whole(piece);
             }
         }
+        // An earlier gathering may have written some of it meanwhile: what counts is what this one had to wait for.
+        self.transfers.progress.advance(self.plan.came_bytes() - before);
     }
 
     /// All of a piece is here.

@@ -207,8 +207,7 @@ impl Transfers {
                         trouble = Some(Event::Wrong(peer, *piece, "a group that is another one"));
                         break;
                     }
-                    Ok(Received::New) => self.progress.advance(bytes.len() as u64),
-                    Ok(Received::Known) => {}
+                    Ok(Received::New | Received::Known) => {}
                     Err(error) => {
                         trouble = Some(Event::store_failure(error));
                         break;

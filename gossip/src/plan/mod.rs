@@ -175,6 +175,7 @@ pub(crate) struct Plan {
     begun: Vec<Piece>,
     /// How many are not kept.
     unfinished: usize,
+    came_bytes: u64,
     peers: BTreeMap<NodeId, PeerState>,
     orders: BTreeMap<OrderId, Placed>,
     orders_ever: OrderId,
@@ -190,6 +191,7 @@ impl Plan {
             limits,
             waiting: pieces.keys().copied().collect(),
             unfinished: pieces.len(),
+            came_bytes: 0,
             pieces,
             begun: Vec::new(),
             peers: BTreeMap::new(),
@@ -245,6 +247,7 @@ impl Plan {
             return None;
         }
         state.left -= 1;
+        self.came_bytes += bytes;
         let whole = state.left == 0;
         if whole {
             state.stage = Stage::Whole;
@@ -253,6 +256,11 @@ impl Plan {
             self.cancel_unneeded();
         }
         whole.then_some(piece)
+    }
+
+    /// Bytes of all groups that came, each counted once.
+    pub(crate) fn came_bytes(&self) -> u64 {
+        self.came_bytes
     }
 
     /// A piece that is whole is kept for good.
