@@ -242,7 +242,11 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_is_noticed_at_its_group(size in 1_usize..5 * GROUP, at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        fn a_flipped_bit_is_noticed_at_its_group(
+            size in 1_usize..5 * GROUP,
+            at in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+        ) {
             let mut bad = noise(size);
             let list = list(&bad).unwrap();
             let at = at.index(size);
@@ -253,7 +257,11 @@ mod tests {
         }
 
         #[test]
-        fn a_list_with_a_flipped_bit_is_refused(groups in 2_usize..9, at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        fn a_list_with_a_flipped_bit_is_refused(
+            groups in 2_usize..9,
+            at in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+        ) {
             let bytes = noise(groups * GROUP - 5);
             let root = *blake3::hash(&bytes).as_bytes();
             let mut list = values(&bytes);

@@ -296,7 +296,8 @@ pub enum Response {
         /// At most [`limits::MESSAGE_TEXT_BYTES_MAX`] bytes.
         reason: String,
     },
-    /// To `GetGroups`: the values of all these groups follow, raw, [`GROUP_VALUE_BYTES`](crate::GROUP_VALUE_BYTES) each.
+    /// To `GetGroups`: the values of all these groups follow, raw,
+    /// [`GROUP_VALUE_BYTES`](crate::GROUP_VALUE_BYTES) each.
     Groups {
         /// For each piece that was asked for its number of groups; 0 for one that is not here, or is damaged here.
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PIECES_MAX }>")]

@@ -1,5 +1,5 @@
-//! Compares the store's erasure code with libraries: what encoding and decoding cost on one core, for extents of several
-//! sizes.
+//! Compares the store's erasure code with libraries: what encoding and decoding cost on one core, for extents of
+//! several sizes.
 //!
 //! An extent is cut into k fragments, to which m − k are added; any k of the m rebuild it. Encoding makes all that
 //! are added. Decoding rebuilds an extent of which half of the k first fragments (rounded down) are gone, from the
