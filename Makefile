@@ -154,9 +154,21 @@ bench-fragments: ## Measure cutting packs into fragments, keeping these and buil
 	cargo build $(CARGO_FLAGS) -p sustain-store --example bench-fragments
 	$(TARGET_DIR)/debug/examples/bench-fragments $(TARGET_DIR)/debug
 
+# In the target folder, so on its disk. As root one of the neighbours is slowed, too.
+.PHONY: bench-gather
+bench-gather: ## Gather 384 MiB from five daemons, beside a QUIC stream, scp, rsync and sendme (2 minutes, and to build sendme)
+	cargo build $(CARGO_FLAGS) -p sustain-cli -p sustain-gossip --bin snapctl --example bench-gather
+	sendme=$$(scripts/bench-gather-peers $(TARGET_DIR)/peers); \
+	$(TARGET_DIR)/debug/examples/bench-gather --snapctl $(TARGET_DIR)/debug/snapctl \
+		--scratch $(TARGET_DIR)/bench-gather --sendme "$$sendme" $(if $(NODES),--nodes $(NODES))
+
 .PHONY: bench-codes
-bench-codes: ## Compare the erasure code with libraries (under a minute)
+bench-codes: ## Compare libraries for erasure codes (under a minute)
 	cargo run $(CARGO_FLAGS) --manifest-path gossip/bench-codes/Cargo.toml --target-dir $(TARGET_DIR)/bench-codes
+
+.PHONY: sim
+sim: ## Simulate a thousand clusters of up to 1,000 nodes, a seed each (under 30 minutes; SEED=n replays one)
+	cargo run $(CARGO_FLAGS) -p sustain-gossip --example sim
 
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew

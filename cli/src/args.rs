@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Init(commands::init::InitArgs),
     Node(commands::node::NodeArgs),
     Status(commands::status::StatusArgs),
+    Invite(commands::invite::InviteArgs),
+    Join(commands::join::JoinArgs),
+    Remove(commands::remove::RemoveArgs),
     Service(commands::service::ServiceArgs),
     Demo(commands::demo::DemoArgs),
     DiskServer(commands::disk_server::DiskServerArgs),
@@ -66,5 +69,5 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   0 done              10 no such store or snapshot   12 node unreachable
   1 failed            11 busy                        13 corrupt or unverifiable data
   2 wrong usage       3 partly done                  14 key missing, or another one
-                      130 interrupted
+                      130 interrupted                15 node removed from its cluster
   Any other code means failure.";

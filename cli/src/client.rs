@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// the log of a hundred thousand snapshots. A guess.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is asked how far a daemon's work is.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
 /// A client of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -59,6 +62,30 @@ impl Client {
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, call: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(call).map_err(|error| Failure::new(1, error.to_string()))?;
         block_on(self.send(Method::POST, path, body))?
+    }
+
+    /// As [`Client::post`], and asks something else at intervals while that goes on. If `seen` fails, the daemon is
+    /// left to itself, and notices.
+    pub(crate) fn post_watched<T: DeserializeOwned, W: DeserializeOwned>(
+        &self,
+        path: &str,
+        call: &impl Serialize,
+        watch: &str,
+        mut seen: impl FnMut(Option<W>) -> Result<(), Failure>,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(call).map_err(|error| Failure::new(1, error.to_string()))?;
+        block_on(async {
+            let mut working = std::pin::pin!(self.send(Method::POST, path, body));
+            loop {
+                tokio::select! {
+                    answer = &mut working => return answer,
+                    () = tokio::time::sleep(WATCH_INTERVAL) => {
+                        // What can't be told now is told later.
+                        seen(self.get_async(watch).await.unwrap_or(None))?;
+                    }
+                }
+            }
+        })?
     }
 
     /// As [`Client::get`], inside a runtime.

@@ -62,6 +62,12 @@ fn run(cli: Cli, output: &Output) -> Result<u8, sustain_node::operations::Failur
         }
         Command::Node(args) => commands::node::run(args, &place, output),
         Command::Status(args) => commands::status::run(args, &place, output),
+        Command::Invite(args) => commands::invite::run(args, &place, output),
+        Command::Join(args) => {
+            place.refuse("join")?;
+            commands::join::run(args, output)
+        }
+        Command::Remove(args) => commands::remove::run(args, &place, output),
         Command::Service(args) => commands::service::run(args, &place, output),
         Command::Demo(args) => {
             place.refuse("demo")?;

@@ -7,4 +7,4 @@ mod mutate;
 mod targets;
 
 pub use mutate::Mutations;
-pub use targets::{TARGETS, Target};
+pub use targets::{TARGETS, Target, swimmers};

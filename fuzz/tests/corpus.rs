@@ -127,4 +127,6 @@ targets! {
     ext4 "ext4"
     nbd "nbd"
     image_header "image-header"
+    join "join"
+    swim "swim"
 }

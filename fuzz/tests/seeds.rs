@@ -10,10 +10,13 @@ use std::path::Path;
 use std::process::Command;
 
 use sustain_fuzz::TARGETS;
+use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
+use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Token, Welcome};
 use sustain_proto::wire::{Ballot, Heartbeat, Lane, Message, Request, Response, SnapshotSummary};
 use sustain_proto::{
-    ChunkId, Cut, FragmentId, NodeId, PackRef, PinName, RegionName, ServiceName, Sheet, SnapshotId,
-    SnapshotIndex, Term, TermOrigin, encode_frame,
+    ChunkId, Cut, Details, Fact, FragmentId, NodeId, PackRef, Piece, PieceRange, PinName, RegionName,
+    Removal, ServiceName, Sheet, Signature, Signed, SnapshotId, SnapshotIndex, Term, TermOrigin,
+    encode_frame,
 };
 use sustain_store::{
     Depth, KeySource, NoProgress, PushLineage, PushRequest, RegionSource, Store, StoreOptions, StoredSheet,
@@ -121,6 +124,7 @@ fn of_messages(seeds: &mut Seeds) {
     }
     let manifests = seeds["manifest"].clone();
     let frames = seeds.entry("frame").or_default();
+    let pieces = [Piece::Pack(pack), Piece::Fragment(FragmentId::from_bytes([3; 32]))];
     for request in [
         Request::Poll { service: service(), lost: Some(term()) },
         Request::Claim { service: service(), term: term(), origin },
@@ -128,6 +132,10 @@ fn of_messages(seeds: &mut Seeds) {
         Request::PutPack { id: pack, bytes: 77 },
         Request::HavePacks { ids: vec![pack; 3] },
         Request::GetPack { id: pack, offset: 5, bytes: 6 },
+        Request::GetGroups { pieces: pieces.to_vec() },
+        Request::GetRanges {
+            ranges: pieces.map(|piece| PieceRange { piece, offset: 65_536, bytes: 7 }).to_vec(),
+        },
     ] {
         frames.push(encode_frame(&request, most).unwrap());
     }
@@ -136,6 +144,8 @@ fn of_messages(seeds: &mut Seeds) {
         Response::Lacking { packs: vec![pack; 2] },
         Response::Snapshots { list: vec![summary; 2] },
         Response::refused("no"),
+        Response::Groups { counts: vec![3, 0] },
+        Response::Ranges { here: vec![true, false] },
     ] {
         frames.push(encode_frame(&response, most).unwrap());
     }
@@ -203,6 +213,60 @@ fn of_clients(seeds: &mut Seeds) {
     seeds.insert("image-header", vec![qcow2, b"vmdk KDMV".to_vec(), vec![0; 112]]);
 }
 
+/// A token, and what is said with it.
+fn of_joining(seeds: &mut Seeds) {
+    let (node, address) = (NodeId::from_bytes([7; 32]), "192.0.2.1:7411".parse().unwrap());
+    let details = Details { name: "attic".to_owned(), address, domain: "up".to_owned(), priority: 5 };
+    let token = Token { inviter: node, addresses: vec![address], secret: [9; 16] };
+    let most = Lane::Control.frame_bytes_max();
+    let removal = Signed { body: Removal { node, by: node }, signature: Signature::from_bytes(&[5; 64]) };
+    let welcome = Welcome {
+        cluster: "home".to_owned(),
+        details: details.clone(),
+        secrets: Some("secret".to_owned()),
+        facts: vec![Fact::Removal(removal)],
+    };
+    let joining = [
+        token.to_text().unwrap().into_bytes(),
+        encode_frame(&JoinRequest { secret: [9; 16], details }, most).unwrap(),
+        encode_frame(&JoinAnswer::Welcome(welcome), most).unwrap(),
+        encode_frame(&JoinAnswer::Refused(JoinRefusal::Used), most).unwrap(),
+    ];
+    seeds.insert("join", joining.to_vec());
+}
+
+/// What one node sends another in the first seconds.
+fn of_swim(seeds: &mut Seeds) {
+    let members = sustain_fuzz::swimmers();
+    let (one, other) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+    let swim = |node, seed| Swim::new(node, &members, SwimConfig::default(), 0, seed);
+    let (mut near, mut far) = (swim(one, 1), swim(other, 2));
+    let mut talk = Vec::new();
+    let mut actions = far.connected(one, 0);
+    for round in 0..40_u64 {
+        let now_ms = round * 200;
+        let mut answers = Vec::new();
+        for action in actions {
+            if let SwimAction::Send { to, datagram } = action {
+                if to == one {
+                    talk.extend(u16::try_from(datagram.len()).unwrap().to_le_bytes());
+                    talk.extend(&datagram);
+                    answers.extend(near.datagram(other, &datagram, now_ms));
+                }
+            }
+        }
+        actions = far.tick(now_ms);
+        for action in answers {
+            if let SwimAction::Send { to, datagram } = action {
+                if to == other {
+                    actions.extend(far.datagram(one, &datagram, now_ms));
+                }
+            }
+        }
+    }
+    seeds.insert("swim", vec![talk]);
+}
+
 /// A file system with a folder and files, as small as they come; its zeros at the end are left out.
 fn of_a_file_system(seeds: &mut Seeds) -> io::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -230,6 +294,8 @@ fn every_target_takes_what_comes_from_real_files() {
     of_an_index(&mut seeds);
     of_fragments(&mut seeds);
     of_clients(&mut seeds);
+    of_joining(&mut seeds);
+    of_swim(&mut seeds);
     let writes = std::env::var_os("SUSTAIN_WRITE_FIXTURE").is_some();
     if let Err(error) = of_a_file_system(&mut seeds) {
         // The one that is committed is taken by the other tests.

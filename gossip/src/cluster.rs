@@ -1,13 +1,13 @@
 //! The handle by which a node takes part in its cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
+use sustain_proto::join::Token;
 use sustain_proto::wire::{Message, Request, Response, SnapshotSummary};
 use sustain_proto::{ChunkId, NodeId, PackRef, RegionName, ServiceName, SnapshotId};
 use sustain_store::Store;
@@ -15,23 +15,30 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::config::{ClusterConfig, Peer};
-use crate::error::{ChunkError, GatherError, RequestError, StartError};
+use crate::error::{ChunkError, GatherError, MembershipError, RequestError, StartError};
 use crate::forward::{self, ForwardStream};
 use crate::gather::{self, GatherReport, SharedProgress};
 use crate::handler::Handler;
+use crate::healths::{HealthEvent, Healths};
+use crate::identity::random;
+use crate::invitations::Invitations;
 use crate::member::Member;
+use crate::membership::{Health, RemovedNode};
+use crate::peers::Peers;
 use crate::placement::Placement;
-use crate::probe::ProbeTable;
-use crate::prober::{self, ProbeEvent, Reach};
+use crate::prober::Reach;
+use crate::registry::{self, Registry};
 use crate::remote::{self, RemoteSnapshot};
+use crate::serve_pieces::Lists;
 use crate::share::Uplink;
-use crate::spread::{self, Spreading};
+use crate::spread::Spreading;
 use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
+use crate::tls::Pinned;
 use crate::transport::accept::{self, Served};
 use crate::transport::links::Links;
 use crate::transport::quic;
-use crate::{control, exchange, limits, overlay};
+use crate::{exchange, join, limits, start_up};
 
 /// How a peer stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,6 +53,10 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// Whether it is a neighbour of this node in the overlay.
     pub neighbour: bool,
+    /// How it stands by what all nodes tell one another.
+    pub health: Health,
+    /// For how long that has been so.
+    pub health_for_ms: u64,
     /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
     pub refuses: Option<String>,
 }
@@ -98,25 +109,26 @@ impl Cluster {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let listen = config.listen;
         let address = socket.local_addr().map_err(|source| StartError::Listen { address: listen, source })?;
-        let endpoint = quic::endpoint(socket, &config)?;
-        let links = Links::new(endpoint.clone(), &config, random()?)?;
-        let ids: BTreeSet<NodeId> = config.peers.iter().map(|peer| peer.id).collect();
+        let roster = start_up::roster(&config, address)?;
+        let invitations = Invitations::load(start_up::beside(&config, "invitations"))?;
+        let pinned = Arc::<Pinned>::default();
+        let endpoint = quic::endpoint(socket, &config, pinned.clone())?;
+        let links = Links::new(endpoint.clone(), &config, random()?);
         let id = config.key.node_id();
-        let mut inboxes = Vec::new();
-        let mut outboxes = BTreeMap::new();
-        for peer in &ids {
-            let (outbox, inbox) = mpsc::channel(limits::OUTBOX_MESSAGES_MAX);
-            outboxes.insert(*peer, outbox);
-            inboxes.push((*peer, inbox));
-        }
         let (probe_events, events) = mpsc::channel(limits::PROBE_EVENTS_MAX);
+        let (health_events, healths) = mpsc::channel(limits::SWIM_EVENTS_MAX);
         let tasks = Tasks::new(runtime);
         let stop = Arc::new(tasks.stop_on_drop());
         let member = Arc::new(Member {
             id,
             cluster: config.cluster,
-            neighbours: overlay::neighbours(id, &ids, config.tuning.neighbours),
-            peers: config.peers.into_iter().map(|peer| (peer.id, peer)).collect(),
+            peers: Peers::default(),
+            near: Mutex::default(),
+            registry: Registry::new(roster, config.roster),
+            healths: Healths::new(health_events),
+            pinned,
+            invitations,
+            joins: Semaphore::new(limits::JOINS_AT_ONCE),
             tuning: config.tuning,
             store,
             handler,
@@ -124,18 +136,20 @@ impl Cluster {
             tasks,
             links,
             served: Served::default(),
-            reach: Reach::new(ids.iter().copied()),
-            outboxes,
+            reach: Reach::default(),
             probe_events,
-            spreading: Spreading::new(ids.iter().copied()),
+            spreading: Spreading::default(),
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
             uplink: Uplink::new(&config.share),
             share: config.share,
+            lists: Lists::default(),
+            requests: AtomicU64::new(0),
             started: Instant::now(),
         });
+        start_up::launch(&member, events, healths)?;
         member.tasks.spawn(accept::run(member.clone(), endpoint));
-        launch(&member, inboxes, events)?;
-        tracing::info!(cluster = member.cluster, node = %id, %address, peers = ids.len(), "joined");
+        let peers = member.peers.ids().len();
+        tracing::info!(cluster = member.cluster, node = %id, %address, peers, "joined");
         Ok(Self { member, address, _stop: stop })
     }
 
@@ -154,25 +168,63 @@ impl Cluster {
     /// How all peers stand, by id.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let now_ms = self.member.now_ms();
-        let status = |peer: &Peer| {
-            let view = self.member.reach.view(&peer.id);
+        let (member, now_ms) = (&self.member, self.member.now_ms());
+        let neighbours = member.neighbours();
+        let status = |peer: Peer| {
+            let view = member.reach.view(&peer.id);
+            let (health, since_ms) = member.healths.view(&peer.id).unwrap_or((Health::Down, 0));
             PeerStatus {
-                peer: peer.clone(),
                 reachable: view.reachable,
                 for_ms: now_ms.saturating_sub(view.since_ms),
                 rtt_ms: view.rtt_ms,
-                neighbour: self.member.neighbours.contains(&peer.id),
-                refuses: self.member.spreading.refusal(&peer.id),
+                neighbour: neighbours.contains(&peer.id),
+                health,
+                health_for_ms: now_ms.saturating_sub(since_ms),
+                refuses: member.spreading.refusal(&peer.id),
+                peer,
             }
         };
-        self.member.peers.values().map(status).collect()
+        member.peers.list().into_iter().map(status).collect()
+    }
+
+    /// Everyone who was removed from the cluster, as far as this node has heard.
+    #[must_use]
+    pub fn removed(&self) -> Vec<(NodeId, RemovedNode)> {
+        self.member.registry.all_removed()
+    }
+
+    /// Makes an invitation, with which one node may join for as long as it is valid. One that is to hold data only
+    /// gets no secret.
+    ///
+    /// # Errors
+    /// If it can't be kept, or too many are open.
+    pub async fn invite(&self, holder: bool, valid_for: Duration) -> Result<Token, MembershipError> {
+        let member = self.member.clone();
+        let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
+        let make = move || {
+            let now_ms = join::wall_ms();
+            let secret = member.invitations.make(holder, now_ms, now_ms.saturating_add(valid_ms));
+            join::open_door(&member);
+            secret
+        };
+        let made = self.member.tasks.blocking(make).await.map_err(|_| MembershipError::Stopped)??;
+        let own = self.member.registry.members().remove(&self.member.id);
+        let address = own.map_or(self.address, |own| own.address);
+        Ok(Token { inviter: self.member.id, addresses: vec![address], secret: made })
+    }
+
+    /// Removes a node from the cluster for ever. It is kept when this returns, and told to the neighbours.
+    ///
+    /// # Errors
+    /// It is no member, or this node itself, or the roster can't be kept.
+    pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
+        registry::remove(&self.member, node).await
     }
 
     /// This node's neighbours in the overlay, reachable or not.
     #[must_use]
     pub fn neighbours(&self) -> Vec<NodeId> {
-        self.member.neighbours.iter().copied().collect()
+        self.member.neighbours().into_iter().collect()
     }
 
     /// Sends a one-way message, without waiting. False if the peer is unknown or not connected, or too
@@ -183,7 +235,7 @@ impl Cluster {
 
     /// Sends a one-way message to every peer. Returns to how many it goes.
     pub fn broadcast(&self, message: &Message) -> usize {
-        self.member.peers.keys().filter(|peer| self.member.send(**peer, message.clone())).count()
+        self.member.peers.ids().into_iter().filter(|peer| self.member.send(*peer, message.clone())).count()
     }
 
     /// Sends a request and waits for its answer. A refusal is an error.
@@ -197,9 +249,11 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Response, RequestError> {
         match request {
-            Request::PutPack { .. } | Request::GetPack { .. } | Request::Connect { .. } => {
-                Err(RequestError::Raw { what: exchange::name(&request) })
-            }
+            Request::PutPack { .. }
+            | Request::GetPack { .. }
+            | Request::GetGroups { .. }
+            | Request::GetRanges { .. }
+            | Request::Connect { .. } => Err(RequestError::Raw { what: exchange::name(&request) }),
             request => self.until_stopped(self.member.request(to, &request, timeout)).await,
         }
     }
@@ -287,6 +341,9 @@ impl Cluster {
     /// Leaves the cluster: tells the peers, ends all tasks, and closes the socket. Work with the disk that
     /// is under way is waited for, for a while. What is asked of the cluster afterwards fails.
     pub async fn shutdown(&self) {
+        // So that the others need not find out. What it sends leaves before the farewell.
+        self.member.healths.tell(HealthEvent::Leaving);
+        tokio::task::yield_now().await;
         let endpoint = self.say_goodbye();
         if let Some(endpoint) = &endpoint {
             endpoint.close(quic::CLOSE_LEAVING, b"leaving");
@@ -335,32 +392,4 @@ impl Cluster {
     ) -> Result<T, RequestError> {
         self.member.tasks.until_stopped(work).await.unwrap_or(Err(RequestError::Stopped))
     }
-}
-
-type Inboxes = Vec<(NodeId, mpsc::Receiver<Message>)>;
-
-/// Starts the tasks of a node, all but the one that takes calls.
-fn launch(
-    member: &Arc<Member>,
-    inboxes: Inboxes,
-    events: mpsc::Receiver<ProbeEvent>,
-) -> Result<(), StartError> {
-    let tuning = &member.tuning;
-    let (interval_ms, timeout_ms) = (tuning.probe_interval_ms, tuning.probe_timeout_ms);
-    let ids = member.peers.keys().copied();
-    let table = ProbeTable::new(interval_ms, timeout_ms, member.now_ms(), random()?, ids);
-    member.tasks.spawn(prober::run(member.clone(), events, table));
-    member.tasks.spawn(spread::direct(member.clone()));
-    for (peer, inbox) in inboxes {
-        member.tasks.spawn(control::keep_connection(member.clone(), peer));
-        member.tasks.spawn(control::send_messages(member.clone(), peer, inbox));
-        member.tasks.spawn(spread::work(member.clone(), peer, random()?));
-    }
-    Ok(())
-}
-
-fn random() -> Result<u64, StartError> {
-    let mut bytes = [0_u8; 8];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Random)?;
-    Ok(u64::from_le_bytes(bytes))
 }

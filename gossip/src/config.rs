@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sustain_proto::NodeId;
+use sustain_proto::{Details, NodeId};
 
 use crate::error::StartError;
 use crate::identity::NodeKey;
@@ -23,6 +24,24 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Its static priority in elections (P20).
     pub priority: u32,
+    /// Its failure domain; empty if it has none.
+    pub domain: String,
+}
+
+impl Peer {
+    /// What is said of a node.
+    #[must_use]
+    pub fn of(id: NodeId, details: &Details) -> Self {
+        let Details { name, address, domain, priority } = details.clone();
+        Self { id, name, address, priority, domain }
+    }
+
+    /// What others are told of it.
+    #[must_use]
+    pub fn details(&self) -> Details {
+        let Self { name, address, domain, priority, .. } = self.clone();
+        Details { name, address, domain, priority }
+    }
 }
 
 /// How a node takes part in its cluster.
@@ -34,8 +53,12 @@ pub struct ClusterConfig {
     pub cluster: String,
     /// Where to listen (UDP); port 0 takes a free one.
     pub listen: SocketAddr,
-    /// All the other nodes.
+    /// What this node says of itself. An address without a port means the one that it listens on.
+    pub own: Details,
+    /// The other nodes that the configuration names. More are known from the roster.
     pub peers: Vec<Peer>,
+    /// Where the roster is kept, and beside it what belongs to it; none if it is not to outlive the process.
+    pub roster: Option<PathBuf>,
     /// Intervals and timeouts.
     pub tuning: Tuning,
     /// What the node gives at most.
@@ -79,7 +102,13 @@ mod tests {
     use super::*;
 
     fn peer(key: &NodeKey, address: &str) -> Peer {
-        Peer { id: key.node_id(), name: "north".to_owned(), address: address.parse().unwrap(), priority: 1 }
+        Peer {
+            id: key.node_id(),
+            name: "north".to_owned(),
+            address: address.parse().unwrap(),
+            priority: 1,
+            domain: String::new(),
+        }
     }
 
     #[test]
@@ -91,7 +120,9 @@ mod tests {
                 key: key.clone(),
                 cluster: "test".to_owned(),
                 listen: "127.0.0.1:0".parse().unwrap(),
+                own: peer(&key, "127.0.0.1:9").details(),
                 peers,
+                roster: None,
                 tuning: Tuning::default(),
                 share: Share::default(),
             }

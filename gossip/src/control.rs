@@ -9,10 +9,11 @@ use sustain_proto::wire::{Lane, Message, Request, Response};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::limits;
+use crate::healths::HealthEvent;
 use crate::member::{Member, left};
 use crate::prober::ProbeEvent;
 use crate::transport::frames::{self, StreamError};
+use crate::{limits, registry};
 
 const FRAME_MAX: usize = Lane::Control.frame_bytes_max();
 
@@ -49,7 +50,10 @@ pub(crate) async fn keep_connection(member: Arc<Member>, peer: NodeId) {
     loop {
         match member.links.get(peer, Lane::Control).await {
             Ok(connection) => {
+                member.healths.tell(HealthEvent::Connected { peer });
+                member.send(peer, member.registry.greeting());
                 take_answers(&member, peer, &connection).await;
+                registry::heed_removal(&member, peer, &connection);
                 if left(&connection) {
                     let gone = ProbeEvent::Left { peer };
                     if member.probe_events.send(gone).await.is_err() {
@@ -88,6 +92,10 @@ pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Conne
                 let (known, connection) = (member.clone(), connection.clone());
                 member.tasks.spawn(async move { take_message(&known, peer, &connection, stream).await });
             }
+            datagram = connection.read_datagram() => {
+                let Ok(datagram) = datagram else { return };
+                member.healths.tell(HealthEvent::Datagram { from: peer, datagram });
+            }
             streams = connection.accept_bi() => {
                 let Ok((send, receive)) = streams else { return };
                 let known = member.clone();
@@ -97,12 +105,16 @@ pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Conne
     }
 }
 
-async fn take_message(member: &Member, peer: NodeId, connection: &Connection, mut stream: RecvStream) {
+async fn take_message(member: &Arc<Member>, peer: NodeId, connection: &Connection, mut stream: RecvStream) {
     let read = frames::read::<Message>(&mut stream, FRAME_MAX);
     match timeout(limits::FRAME_TIMEOUT, read).await {
         Ok(Ok(Message::Probe { nonce })) => send_message(connection, &Message::ProbeReply { nonce }).await,
         // Answers come on the connection on which the probe went.
         Ok(Ok(Message::ProbeReply { .. })) => {}
+        Ok(Ok(Message::Roster { digest, is_reply, record })) => {
+            registry::introduced(member, peer, record).await;
+            registry::heard(member, peer, digest, is_reply).await;
+        }
         Ok(Ok(message)) => member.handler.message(peer, message),
         Ok(Err(error)) => tracing::debug!(peer = %peer.short(), %error, "a message was refused"),
         Err(_) => tracing::debug!(peer = %peer.short(), "a message did not arrive whole"),
@@ -113,7 +125,10 @@ async fn answer(member: &Member, peer: NodeId, mut send: SendStream, mut receive
     let Some(request) = take_request(peer, Lane::Control, &mut send, &mut receive).await else {
         return;
     };
-    let response = member.handler.control(peer, request).await;
+    let response = match request {
+        Request::Roster { nonce, hashes } => member.registry.answer(nonce, hashes),
+        request => member.handler.control(peer, request).await,
+    };
     respond(Lane::Control, &mut send, &response).await;
 }
 

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use sustain_proto::{ChunkId, NodeId, PackId, SnapshotId};
 
+use crate::membership::RosterError;
+use crate::roster_file::RosterFileError;
 use crate::tls::TlsError;
 use crate::tuning::TuningError;
 
@@ -77,6 +79,18 @@ pub enum StartError {
     /// TLS can't be set up.
     #[error("can't set up the node's identity")]
     Tls(#[from] TlsError),
+    /// The roster can't be read.
+    #[error("can't use the node's roster")]
+    RosterFile(#[from] RosterFileError),
+    /// What the node says of itself is refused.
+    #[error("can't make the node's roster")]
+    Roster(#[from] RosterError),
+    /// The node was removed from the cluster.
+    #[error("this node was removed from the cluster by {by}")]
+    Removed {
+        /// The name of the one who did it, or its id.
+        by: String,
+    },
     /// There is no tokio runtime.
     #[error("a cluster must be started inside a tokio runtime")]
     NoRuntime,
@@ -91,8 +105,49 @@ impl StartError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => ErrorKind::Busy,
-            Self::Tuning(_) | Self::Peer { .. } | Self::TooManyPeers { .. } => ErrorKind::Refused,
+            Self::Tuning(_) | Self::Peer { .. } | Self::TooManyPeers { .. } | Self::Removed { .. } => {
+                ErrorKind::Refused
+            }
+            Self::RosterFile(RosterFileError::Damaged { .. }) => ErrorKind::Corrupt,
             _ => ErrorKind::Failed,
+        }
+    }
+}
+
+/// Why the members can't be changed as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MembershipError {
+    /// The roster refuses it.
+    #[error(transparent)]
+    Roster(RosterError),
+    /// It can't be kept.
+    #[error("can't keep what has changed")]
+    File(#[from] RosterFileError),
+    /// A peer can't be begun with.
+    #[error("can't begin with a node")]
+    Start(#[from] StartError),
+    /// There are too many invitations.
+    #[error("{max} invitations are open already; they end when they are used or expire")]
+    TooManyInvitations {
+        /// The limit.
+        max: usize,
+    },
+    /// This node is shutting down.
+    #[error("this node is stopping")]
+    Stopped,
+}
+
+impl MembershipError {
+    /// What sort of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Roster(RosterError::NoMember { .. }) => ErrorKind::NotFound,
+            Self::Roster(_) | Self::TooManyInvitations { .. } => ErrorKind::Refused,
+            Self::Stopped => ErrorKind::Cancelled,
+            Self::Start(error) => error.kind(),
+            Self::File(_) => ErrorKind::Failed,
         }
     }
 }

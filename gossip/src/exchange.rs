@@ -15,6 +15,7 @@ use crate::transport::frames::{self, StreamError};
 pub(crate) fn name(request: &Request) -> &'static str {
     match request {
         Request::Poll { .. } => "a poll",
+        Request::Roster { .. } => "a question about the roster",
         Request::Claim { .. } => "a claim",
         Request::Offer { .. } => "an offer of manifests",
         Request::PutPack { .. } => "a pack",
@@ -66,6 +67,7 @@ impl Exchange {
         request.check().map_err(|error| unsendable(Box::new(error)))?;
         let lane = request.lane();
         let connection = member.links.get(self.to, lane).await?;
+        member.count_request();
         let (mut send, receive) =
             connection.open_bi().await.map_err(|error| self.broken(error.to_string()))?;
         match frames::write(&mut send, request, lane.frame_bytes_max()).await {

@@ -2,32 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use sustain_proto::wire::{Request, Response};
 use sustain_proto::{Manifest, NodeId, PackId, PackRef, SnapshotId};
-use sustain_store::{PackReceiver, Progress};
+use sustain_store::Progress;
 use tokio::task::JoinSet;
 
 use crate::error::{GatherError, RequestError};
-use crate::fetch::{self, Fetched, Outcome};
+use crate::gathering::Gathering;
 use crate::limits;
 use crate::member::Member;
-use crate::plan::{Plan, PlanLimits, Stuck, Verdict};
 use sustain_store::error_chain;
 
 /// What watches a gathering.
 pub type SharedProgress = Arc<dyn Progress + Send + Sync>;
-
-/// How often to ask whether to stop.
-const CANCEL_CHECK: Duration = Duration::from_millis(100);
 
 /// What gathering took.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GatherReport {
     /// Bytes of packs received, those for nothing included.
     pub bytes_fetched: u64,
+    /// Bytes of packs that came in an earlier gathering, which did not come to its end.
+    pub bytes_resumed: u64,
     /// Packs that came from other nodes.
     pub packs_fetched: usize,
     /// Packs that were here before.
@@ -42,8 +39,8 @@ pub struct GatherReport {
     pub snapshots: Vec<SnapshotId>,
 }
 
-/// Gathers a snapshot into this node's store. Dropping the future leaves nothing but packs that came
-/// whole, which the next attempt need not fetch.
+/// Gathers a snapshot into this node's store. Dropping the future leaves what came, which the next attempt need not
+/// fetch.
 pub(crate) async fn gather(
     member: Arc<Member>,
     id: SnapshotId,
@@ -84,7 +81,19 @@ pub(crate) async fn fetch_packs(
     if wanted.is_empty() {
         return Ok(());
     }
-    Gathering::new(member.clone(), id, wanted, progress).run(report).await
+    let outcome = Gathering::new(member.clone(), id, wanted, progress).run(report).await;
+    if outcome.as_ref().is_err_and(|error| error.kind() == crate::ErrorKind::NoSpace) {
+        // What fills the disk and is of no use.
+        remove_incoming(member).await;
+    }
+    outcome
+}
+
+/// Removes what earlier gatherings have left.
+async fn remove_incoming(member: &Member) {
+    let store = member.store.clone();
+    // Where that is interrupted, the next one removes it.
+    let _ = member.tasks.blocking(move || store.remove_incoming()).await;
 }
 
 /// Makes the snapshot one of this store: all its packs are here.
@@ -99,6 +108,7 @@ pub(crate) async fn import(
         store.import(&manifests).map_err(|error| (error.kind().into(), boxed(error)))
     })
     .await?;
+    remove_incoming(member).await;
     Ok(())
 }
 
@@ -165,176 +175,6 @@ async fn manifest(member: &Arc<Member>, id: SnapshotId) -> Result<Vec<u8>, Gathe
             Some(Ok(Ok(_) | Err(RequestError::Refused { .. } | RequestError::Improper { .. }))) => asked += 1,
             Some(Ok(Err(error))) => tracing::debug!(%error, "a peer could not be asked for a manifest"),
             Some(Err(_)) => return Err(GatherError::Cancelled { id }),
-        }
-    }
-}
-
-/// What ended.
-enum Event {
-    /// A peer said which packs it has; none if it gave no answer.
-    Has(NodeId, Option<Vec<PackId>>),
-    /// A transfer ended.
-    Fetched(Fetched),
-}
-
-struct Gathering {
-    member: Arc<Member>,
-    id: SnapshotId,
-    wanted: BTreeMap<PackId, PackRef>,
-    progress: SharedProgress,
-    plan: Plan,
-    running: JoinSet<Event>,
-    to_ask: VecDeque<NodeId>,
-    asking: usize,
-    answers: usize,
-    /// What came of packs that are not whole yet.
-    partial: BTreeMap<PackId, Box<PackReceiver>>,
-    /// How far each pack came at best, so that no byte is reported as progress twice.
-    counted: BTreeMap<PackId, u64>,
-    last_failure: String,
-}
-
-impl Gathering {
-    fn new(
-        member: Arc<Member>,
-        id: SnapshotId,
-        wanted: BTreeMap<PackId, PackRef>,
-        progress: SharedProgress,
-    ) -> Self {
-        let plan_limits = PlanLimits {
-            per_peer: limits::PACKS_FETCHED_PER_PEER,
-            total: limits::PACKS_FETCHED_AT_ONCE,
-            tries: limits::PACK_TRIES_PER_PEER,
-        };
-        Self {
-            plan: Plan::new(plan_limits, wanted.keys().copied()),
-            to_ask: member.asking_order().into(),
-            member,
-            id,
-            wanted,
-            progress,
-            running: JoinSet::new(),
-            asking: 0,
-            answers: 0,
-            partial: BTreeMap::new(),
-            counted: BTreeMap::new(),
-            last_failure: String::new(),
-        }
-    }
-
-    async fn run(mut self, report: &mut GatherReport) -> Result<(), GatherError> {
-        let id = self.id;
-        self.progress.total(self.wanted.values().map(|pack| pack.bytes).sum());
-        let mut check = tokio::time::interval(CANCEL_CHECK);
-        loop {
-            if self.progress.cancelled() || self.member.tasks.stopping() {
-                return Err(GatherError::Cancelled { id });
-            }
-            self.ask();
-            self.fetch();
-            match self.plan.verdict() {
-                Verdict::Finished => return Ok(()),
-                Verdict::Stuck(stuck) if self.asking == 0 => return Err(self.hopeless(stuck)),
-                Verdict::Going | Verdict::Stuck(_) => {}
-            }
-            tokio::select! {
-                _ = check.tick() => {}
-                event = self.running.join_next() => match event {
-                    Some(Ok(Event::Has(peer, packs))) => self.has(peer, packs),
-                    Some(Ok(Event::Fetched(fetched))) => self.fetched(fetched, report)?,
-                    Some(Err(_)) => return Err(GatherError::Cancelled { id }),
-                    None => {}
-                },
-            }
-        }
-    }
-
-    fn ask(&mut self) {
-        while self.asking < limits::PEERS_ASKED_AT_ONCE {
-            let Some(peer) = self.to_ask.pop_front() else { return };
-            let member = self.member.clone();
-            let request = Request::HavePacks { ids: self.wanted.keys().copied().collect() };
-            self.asking += 1;
-            self.running.spawn(async move {
-                match member.request(peer, &request, member.request_timeout()).await {
-                    Ok(Response::Having { packs }) => Event::Has(peer, Some(packs)),
-                    Ok(_) => Event::Has(peer, None),
-                    Err(error) => {
-                        tracing::debug!(%error, "a peer could not be asked for packs");
-                        Event::Has(peer, None)
-                    }
-                }
-            });
-        }
-    }
-
-    fn has(&mut self, peer: NodeId, packs: Option<Vec<PackId>>) {
-        self.asking -= 1;
-        if let Some(packs) = packs {
-            self.answers += 1;
-            self.plan.holds(peer, &packs);
-        }
-    }
-
-    fn fetch(&mut self) {
-        while let Some(next) = self.plan.next() {
-            let Some(pack) = self.wanted.get(&next.pack).copied() else { return };
-            let partial = self.partial.remove(&pack.id).filter(|_| !next.afresh);
-            let counted = self.counted.get(&pack.id).copied().unwrap_or(0);
-            let (member, progress) = (self.member.clone(), self.progress.clone());
-            self.running.spawn(async move {
-                Event::Fetched(fetch::fetch(&member, next.peer, pack, partial, counted, &progress).await)
-            });
-        }
-    }
-
-    fn fetched(&mut self, fetched: Fetched, report: &mut GatherReport) -> Result<(), GatherError> {
-        let Fetched { pack, peer, bytes, counted, outcome } = fetched;
-        report.bytes_fetched += bytes;
-        if bytes > 0 {
-            *report.peers.entry(peer).or_insert(0) += bytes;
-        }
-        self.counted.insert(pack, counted);
-        match outcome {
-            Outcome::Whole => {
-                report.packs_fetched += 1;
-                self.plan.fetched(pack);
-            }
-            Outcome::Broken { partial, reason } => {
-                tracing::debug!(peer = %peer.short(), pack = %pack.short(), reason, "a transfer broke off");
-                report.transfers_broken += 1;
-                self.last_failure = reason;
-                self.plan.failed(pack, bytes > 0);
-                if let Some(partial) = partial {
-                    self.partial.insert(pack, partial);
-                }
-            }
-            Outcome::Wrong { reason } => {
-                tracing::warn!(peer = %peer.short(), pack = %pack.short(), reason, "a pack came wrong");
-                if self.plan.lied(pack) {
-                    report.liars.insert(peer);
-                }
-            }
-            Outcome::Store { kind, source } => {
-                let id = self.id;
-                return Err(GatherError::Store { id, action: "keep a pack", source, kind });
-            }
-        }
-        Ok(())
-    }
-
-    /// Nobody is left who could give what is missing.
-    fn hopeless(&mut self, stuck: Stuck) -> GatherError {
-        let (id, asked) = (self.id, self.answers);
-        if asked == 0 {
-            GatherError::NoPeers { id }
-        } else if !stuck.missing.is_empty() {
-            GatherError::Missing { id, missing: stuck.missing, asked }
-        } else if !stuck.unreachable.is_empty() {
-            let reason = std::mem::take(&mut self.last_failure);
-            GatherError::Unreachable { id, missing: stuck.unreachable, reason }
-        } else {
-            GatherError::Damaged { id, damaged: stuck.damaged }
         }
     }
 }

@@ -7,7 +7,9 @@ use std::pin::Pin;
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 
+use crate::config::Peer;
 use crate::forward::IncomingForward;
+use crate::membership::RemovedNode;
 
 /// A boxed future, so that [`Handler`] can be a trait object.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
@@ -35,6 +37,24 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A peer became reachable, or was lost. Every peer begins as lost. Calls for one peer come in order.
     fn peer_changed(&self, peer: NodeId, reachable: bool);
+
+    /// There are other members now: all of them but this node. What is known of one may be different, too.
+    fn members_changed(&self, peers: Vec<Peer>) {
+        drop(peers);
+    }
+
+    /// This node has other neighbours now.
+    fn neighbours_changed(&self) {}
+
+    /// This node itself was removed from the cluster. No member talks to it any more.
+    fn removed(&self, removed: RemovedNode) {
+        drop(removed);
+    }
+
+    /// The text of the file with the cluster's secrets, for a node that joins; none if there is none here.
+    fn secrets(&self) -> Option<String> {
+        None
+    }
 
     /// A peer's snapshots were synced here, base first.
     fn imported(&self, from: NodeId, snapshots: Vec<SnapshotId>);

@@ -25,6 +25,8 @@ pub type Fragment = u8;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holdings {
     held: BTreeMap<NodeId, Fragment>,
+    /// How many hold each fragment.
+    counts: BTreeMap<Fragment, usize>,
 }
 
 /// What a node does to get a fragment.
@@ -54,12 +56,20 @@ pub struct View<'a> {
 impl Holdings {
     /// Notes what a node holds.
     pub fn set(&mut self, node: NodeId, fragment: Fragment) {
+        self.remove(&node);
         self.held.insert(node, fragment);
+        *self.counts.entry(fragment).or_default() += 1;
     }
 
     /// Forgets a node.
     pub fn remove(&mut self, node: &NodeId) {
-        self.held.remove(node);
+        let Some(fragment) = self.held.remove(node) else { return };
+        if let Some(count) = self.counts.get_mut(&fragment) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&fragment);
+            }
+        }
     }
 
     /// What a node holds.
@@ -69,7 +79,8 @@ impl Holdings {
     }
 
     fn is_held_by_another(&self, node: NodeId, fragment: Fragment) -> bool {
-        self.held.iter().any(|(other, held)| *other != node && *held == fragment)
+        let is_its = self.of(&node) == Some(fragment);
+        self.counts.get(&fragment).copied().unwrap_or(0) > usize::from(is_its)
     }
 }
 
@@ -78,34 +89,46 @@ impl View<'_> {
     /// fragment is a copy, copies are counted. A neighbourhood of few nodes need not have more than it has nodes.
     #[must_use]
     pub fn margin(&self, node: NodeId) -> i64 {
-        let distinct = self.distinct(node, None);
+        let distinct = self.around(node, None).count(self.code);
         distinct as i64 - self.wanted(node) as i64
     }
 
     /// How many losses a node's closed neighbourhood survives for sure; none if it can't rebuild the data even now.
     #[must_use]
     pub fn survives(&self, node: NodeId) -> Option<usize> {
-        self.distinct(node, None).checked_sub(self.code.needed)
+        self.around(node, None).count(self.code).checked_sub(self.code.needed)
     }
 
     fn wanted(&self, node: NodeId) -> usize {
         (self.code.needed + self.tolerance).min(self.overlay.near(&node).len() + 1)
     }
 
-    /// Different fragments in a closed neighbourhood, with one node's replaced.
-    fn distinct(&self, node: NodeId, replaced: Option<(NodeId, Fragment)>) -> usize {
-        let held = |member: NodeId| match replaced {
-            Some((node, fragment)) if node == member => Some(fragment),
-            _ => self.holdings.of(&member),
-        };
-        let held = self.overlay.closed(node).filter_map(held);
-        if self.code.is_whole() { held.count() } else { held.collect::<BTreeSet<_>>().len() }
+    /// What the others in a closed neighbourhood hold, if one of them is left out.
+    fn around(&self, centre: NodeId, except: Option<NodeId>) -> Around {
+        let others = self.overlay.closed(centre).filter(|node| Some(*node) != except);
+        let mut around = Around::default();
+        for fragment in others.filter_map(|node| self.holdings.of(&node)) {
+            around.add(fragment);
+        }
+        around
     }
 
-    /// How many fragments the neighbourhoods of which a node is a part lack, if it held this one.
-    fn lacking(&self, node: NodeId, fragment: Fragment) -> usize {
-        let of = |centre| self.wanted(centre).saturating_sub(self.distinct(centre, Some((node, fragment))));
-        self.overlay.closed(node).map(of).sum()
+    /// What each neighbourhood of which a node is a part lacks without it, and what it has.
+    fn without(&self, node: NodeId) -> Vec<(usize, Around)> {
+        self.overlay
+            .closed(node)
+            .map(|centre| (self.wanted(centre), self.around(centre, Some(node))))
+            .collect()
+    }
+
+    /// How many fragments these neighbourhoods lack if the node that they are without held this one.
+    fn lacking(&self, without: &[(usize, Around)], fragment: Fragment) -> usize {
+        let of = |(wanted, around): &(usize, Around)| {
+            let mut around = *around;
+            around.add(fragment);
+            wanted.saturating_sub(around.count(self.code))
+        };
+        without.iter().map(of).sum()
     }
 
     /// The fragment that a node should take: one with which no neighbourhood is short; of these one that can be copied;
@@ -120,10 +143,11 @@ impl View<'_> {
                 *count += 1;
             }
         }
+        let without = self.without(node);
         let total = Fragment::try_from(self.code.total.max(1) - 1).unwrap_or(Fragment::MAX);
         let ranked = (0..=total).map(|fragment| {
             let is_copy = self.holdings.is_held_by_another(node, fragment);
-            let rank = (self.lacking(node, fragment), !is_copy, counts[usize::from(fragment)]);
+            let rank = (self.lacking(&without, fragment), !is_copy, counts[usize::from(fragment)]);
             (rank, chance(node, fragment), Move { node, to: fragment, is_copy })
         });
         let best = ranked.min_by_key(|(rank, chance, _)| (*rank, *chance));
@@ -148,11 +172,63 @@ impl View<'_> {
         };
         let moves = members.iter().filter(is_twice).map(|node| {
             let to = self.choose(*node);
-            let before = self.holdings.of(node).map_or(0, |held| self.lacking(*node, held));
-            let gain = before.saturating_sub(self.lacking(*node, to.to));
+            let without = self.without(*node);
+            let before = self.holdings.of(node).map_or(0, |held| self.lacking(&without, held));
+            let gain = before.saturating_sub(self.lacking(&without, to.to));
             ((Reverse(gain), !to.is_copy, chance(*node, to.to)), to)
         });
         moves.min_by_key(|(rank, _)| *rank).filter(|((gain, _, _), _)| gain.0 > 0).map(|(_, to)| to)
+    }
+}
+
+impl View<'_> {
+    /// A move of this very node after which its neighbourhoods lack less.
+    #[must_use]
+    pub fn improve(&self, node: NodeId) -> Option<Move> {
+        let held = self.holdings.of(&node)?;
+        let (without, to) = (self.without(node), self.choose(node));
+        (self.lacking(&without, to.to) < self.lacking(&without, held)).then_some(to)
+    }
+
+    /// For a node that is in a short neighbourhood where no move of anybody does any good: another fragment with
+    /// which its neighbourhoods lack no more than now. After some such steps there may be a move that helps. `salt`
+    /// decides between equals.
+    #[must_use]
+    pub fn sidestep(&self, node: NodeId, salt: u64) -> Option<Move> {
+        let held = self.holdings.of(&node)?;
+        let without = self.without(node);
+        let now = self.lacking(&without, held);
+        let total = Fragment::try_from(self.code.total.max(1) - 1).unwrap_or(Fragment::MAX);
+        let fits = |fragment: &Fragment| {
+            let is_copy = self.holdings.is_held_by_another(node, *fragment);
+            *fragment != held && is_copy && self.lacking(&without, *fragment) <= now
+        };
+        let rank =
+            |fragment: &Fragment| chance(node, *fragment) ^ salt.wrapping_mul(u64::from(*fragment) * 2 + 1);
+        let to = (0..=total).filter(fits).min_by_key(rank)?;
+        Some(Move { node, to, is_copy: true })
+    }
+}
+
+/// What is held around a node.
+#[derive(Debug, Clone, Copy, Default)]
+struct Around {
+    different: [u64; 4],
+    copies: usize,
+}
+
+impl Around {
+    fn add(&mut self, fragment: Fragment) {
+        self.different[usize::from(fragment / 64)] |= 1 << (fragment % 64);
+        self.copies += 1;
+    }
+
+    /// How many different fragments; where each is a copy of the whole, how many copies.
+    fn count(&self, code: Code) -> usize {
+        if code.is_whole() {
+            return self.copies;
+        }
+        self.different.iter().map(|bits| bits.count_ones() as usize).sum()
     }
 }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use sustain_proto::{CodecError, Format, NodeId};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, StartError};
 use crate::limits;
 
 const FORMAT: Format =
@@ -193,10 +193,22 @@ impl NodeKey {
         Ok(parameters.self_signed(&pair)?.der().clone())
     }
 
+    /// The secret half, to sign with.
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
     /// A secret for one purpose, the same at each start.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         blake3::derive_key(purpose, &self.secret)
     }
+}
+
+/// A random number from the system.
+pub(crate) fn random() -> Result<u64, StartError> {
+    let mut bytes = [0_u8; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn public_half(secret: &[u8; 32]) -> Option<[u8; 32]> {

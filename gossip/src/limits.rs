@@ -77,18 +77,42 @@ pub const COUNTED_SNAPSHOTS_MAX: usize = 64;
 /// Packs sent at once to one peer: enough that the next one travels while one is synced.
 pub const PACKS_SENT_AT_ONCE: usize = 3;
 
-/// Packs fetched at once from one peer while gathering: one travels while another is synced. More would
-/// give the first peer that answers everything there is to fetch.
-pub const PACKS_FETCHED_PER_PEER: usize = 2;
+/// Directories of packs fetched at once from all peers together.
+pub const DIRECTORIES_AT_ONCE: usize = 12;
 
-/// Packs fetched at once from all peers together; each holds [`PACK_BUFFERS`] buffers.
-pub const PACKS_FETCHED_AT_ONCE: usize = 12;
+/// Orders under way at one peer while gathering: one arrives, one is on its way, and one waits at the peer.
+pub const ORDERS_PER_PEER: usize = 3;
+
+/// Groups in one order: 4 MiB, which a link of 1 Gbit/s takes 34 ms for.
+pub const GROUPS_PER_ORDER: usize = 64;
+
+/// Groups of the packs whose lists are asked for at once. The peer reads these packs first: 32 MiB.
+pub const GROUPS_LISTED_AT_ONCE: usize = 512;
+
+/// Pieces that are gathered at once: each has a file open.
+pub const PIECES_AT_ONCE: usize = 256;
+
+/// Groups that are checked and written at a time.
+pub const GROUPS_AT_ONCE: usize = 2;
+
+/// How often a peer may send nothing of a piece that it was asked for (refuse, break off, stall) before it is not asked
+/// for it any more.
+pub const PIECE_TRIES_PER_PEER: u32 = 3;
+
+/// Events of a gathering that were not yet looked at.
+pub const GATHER_EVENTS_MAX: usize = 256;
+
+/// Times that it is looked at once what is here of pieces.
+pub const OPENED_AT_ONCE: usize = 2;
+
+/// Times that pieces are synced at once: while some are, others become whole.
+pub const KEPT_AT_ONCE: usize = 2;
+
+/// Values of groups that a node keeps in memory after they were asked for: 8 MiB, the lists of 16 GiB of packs.
+pub const GROUPS_KEPT_MAX: usize = 1 << 18;
 
 /// Peers asked at once what they hold.
 pub const PEERS_ASKED_AT_ONCE: usize = 32;
-
-/// How often one pack may fail on one peer (cut off, stalled) before another gather must ask it again.
-pub const PACK_TRIES_PER_PEER: u32 = 3;
 
 /// How long `shutdown` waits for tasks, and then for peers to hear that this node leaves.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -117,3 +141,93 @@ pub const DEMAND_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// Chunks kept that came with one that a guest waited for: 4 MiB.
 pub const CHUNKS_AHEAD_MAX: usize = 64;
+
+/// Buckets in which claims are compared; at most as many as a number has bits.
+pub const CLAIM_BUCKETS: usize = 32;
+
+/// Nodes whose claims are known: more than there may be members, as those that left are forgotten late.
+pub const CLAIMS_MAX: usize = 2 * PEERS_MAX;
+
+/// Claims that wait to be passed on together. More come by comparison.
+pub const CLAIMS_PASSED_MAX: usize = 64;
+
+/// Services whose catalogs are kept.
+pub const SERVICES_KEPT_MAX: usize = 256;
+
+/// Snapshots in a catalog.
+pub const ENTRIES_MAX: usize = 512;
+
+/// Nodes remembered that have a catalog which is not here.
+pub const OFFERS_MAX: usize = 4;
+
+/// Parts that are worked at at once: those after them wait.
+pub const JOBS_ACTIVE: usize = 16;
+
+/// Requests under way at once, to all nodes together.
+pub const REQUESTS_MAX: usize = 16;
+
+/// Requests under way at once to one node.
+pub const REQUESTS_PER_PEER: usize = 2;
+
+/// Requests served at once.
+pub const SERVED_MAX: usize = 16;
+
+/// Bytes of which a piece is verified by itself.
+pub const GROUP_BYTES: u64 = 64 << 10;
+
+/// Bytes asked for and given at a time.
+pub const ASK_BYTES_MAX: u64 = 1 << 20;
+
+/// Ranges in one request.
+pub const ASK_RANGES_MAX: usize = 64;
+
+/// Nodes named to those who are to ask elsewhere.
+pub const HINTS_MAX: usize = 8;
+
+/// Parts for which others wait.
+pub const WAITED_PARTS_MAX: usize = 1_024;
+
+/// Nodes that wait for one part. Who finds no room asks again.
+pub const WAITERS_MAX: usize = 64;
+
+/// Parts that are made of fragments at once.
+pub const REBUILDS_MAX: usize = 2;
+
+/// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Packets of SWIM that were not yet looked at; more are dropped, as the network might.
+pub const SWIM_EVENTS_MAX: usize = 1_024;
+
+/// Between two comparisons of the roster with some peer.
+pub const ROSTER_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Messages of facts that are asked for in a row. The largest roster fits in half as many.
+pub const ROSTER_PULLS_MAX: usize = 128;
+
+/// Most bytes of a file with a roster: as many facts as it may have, of under 400 bytes each.
+pub const ROSTER_FILE_BYTES_MAX: usize = (ROSTER_ADMISSIONS_MAX + 2 * ROSTER_NODES_MAX) * 400;
+
+/// Invitations that are open at once.
+pub const INVITATIONS_MAX: usize = 256;
+
+/// Most bytes of a file with invitations.
+pub const INVITATIONS_FILE_BYTES_MAX: usize = INVITATIONS_MAX * 128;
+
+/// Facts that a node is told when it joins; it hears of the others when it talks to its peers.
+pub const JOIN_FACTS: usize = 140;
+
+/// Most bytes of what a node says to join.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 1_024;
+
+/// Nodes that join at once.
+pub const JOINS_AT_ONCE: usize = 4;
+
+/// How long a node that joins may take for all that it says.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most nodes that a roster names as admitted, members and removed ones together. Removed ones stay for ever.
+pub const ROSTER_NODES_MAX: usize = 2 * PEERS_MAX;
+
+/// Most admissions in a roster. Usually there is one for each node; where an admitting node was removed there are more.
+pub const ROSTER_ADMISSIONS_MAX: usize = 2 * ROSTER_NODES_MAX;

@@ -1,7 +1,8 @@
 //! What all parts of a running node share.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::Connection;
@@ -11,23 +12,34 @@ use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::config::Peer;
 use crate::handler::Handler;
+use crate::healths::Healths;
+use crate::invitations::Invitations;
+use crate::peers::Peers;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
+use crate::registry::Registry;
+use crate::serve_pieces::Lists;
 use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
+use crate::tls::Pinned;
 use crate::transport::accept::Served;
-use crate::transport::links::Links;
+use crate::transport::links::{Links, lock};
 use crate::tuning::Tuning;
 
 /// A node as a member of its cluster.
 pub(crate) struct Member {
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
-    pub(crate) peers: BTreeMap<NodeId, Peer>,
-    pub(crate) neighbours: BTreeSet<NodeId>,
+    pub(crate) peers: Peers,
+    pub(crate) near: Mutex<BTreeSet<NodeId>>,
+    pub(crate) registry: Registry,
+    pub(crate) healths: Healths,
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) invitations: Invitations,
+    /// Room for those that join at once.
+    pub(crate) joins: Semaphore,
     pub(crate) tuning: Tuning,
     pub(crate) store: Store,
     pub(crate) handler: Arc<dyn Handler>,
@@ -36,12 +48,13 @@ pub(crate) struct Member {
     pub(crate) links: Links,
     pub(crate) served: Served,
     pub(crate) reach: Reach,
-    pub(crate) outboxes: BTreeMap<NodeId, mpsc::Sender<Message>>,
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
     pub(crate) bulk_served: Semaphore,
     pub(crate) share: Share,
     pub(crate) uplink: Uplink,
+    pub(crate) lists: Lists,
+    pub(crate) requests: AtomicU64,
     pub(crate) started: Instant,
 }
 
@@ -54,14 +67,31 @@ impl Member {
     /// Queues a message. False if the peer is unknown or not connected, or too many messages wait.
     pub(crate) fn send(&self, to: NodeId, message: Message) -> bool {
         let connected = self.links.live(to, Lane::Control).is_some();
-        connected && self.outboxes.get(&to).is_some_and(|outbox| outbox.try_send(message).is_ok())
+        connected && self.peers.outbox(&to).is_some_and(|outbox| outbox.try_send(message).is_ok())
+    }
+
+    /// This node's neighbours in the overlay, as it is now.
+    pub(crate) fn neighbours(&self) -> BTreeSet<NodeId> {
+        lock(&self.near).clone()
     }
 
     /// The peers in the order in which to ask them for data: neighbours first, lost ones last.
     pub(crate) fn asking_order(&self) -> Vec<NodeId> {
-        let mut order: Vec<NodeId> = self.peers.keys().copied().collect();
-        order.sort_by_key(|peer| (!self.reach.reachable(peer), !self.neighbours.contains(peer), *peer));
+        let neighbours = self.neighbours();
+        let mut order: Vec<NodeId> = self.peers.ids().into_iter().collect();
+        order.sort_by_key(|peer| (!self.reach.reachable(peer), !neighbours.contains(peer), *peer));
         order
+    }
+
+    /// Counts a request that is sent.
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were sent since the start.
+    #[cfg(test)]
+    pub(crate) fn requests_sent(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

@@ -37,30 +37,20 @@ impl Overlay {
             let others = |node: &NodeId| all.iter().copied().filter(|other| other != node).collect();
             return Self { near: all.iter().map(|node| (*node, others(node))).collect() };
         }
-        let mut overlay = Self { near: all.iter().map(|node| (*node, BTreeSet::new())).collect() };
+        let nodes: Vec<Standing<'_>> =
+            all.iter().zip(members.values()).enumerate().map(Standing::of).collect();
+        let mut links = Links { near: vec![Vec::with_capacity(degree); nodes.len()], degree };
         let rings = degree as u64 / 2;
         for ring in 0..rings {
-            overlay.close(&ordered(ring, all.iter().copied(), members), degree);
+            links.close(&ordered(ring, nodes.iter().copied()));
         }
         for ring in rings..rings + SPARE_RINGS {
-            let lacking = overlay.near.iter().filter(|(_, near)| near.len() < degree);
-            let places = ordered(ring, lacking.map(|(node, _)| *node), members);
-            overlay.close(&places, degree);
+            let lacking = nodes.iter().filter(|node| links.near[node.number].len() < degree);
+            let places = ordered(ring, lacking.copied());
+            links.close(&places);
         }
-        overlay
-    }
-
-    /// Has each be the next one's neighbour, and the last the first's.
-    fn close(&mut self, places: &[NodeId], degree: usize) {
-        for (one, other) in places.iter().zip(places.iter().cycle().skip(1)) {
-            let has_room = |node: &NodeId| self.near.get(node).is_some_and(|near| near.len() < degree);
-            if one == other || !has_room(one) || !has_room(other) {
-                continue;
-            }
-            for (node, next) in [(one, other), (other, one)] {
-                self.near.entry(*node).or_default().insert(*next);
-            }
-        }
+        let near = |near: &Vec<usize>| near.iter().map(|other| nodes[*other].node).collect();
+        Self { near: nodes.iter().zip(&links.near).map(|(node, others)| (node.node, near(others))).collect() }
     }
 
     /// A member's neighbours.
@@ -88,32 +78,62 @@ pub fn neighbours(me: NodeId, others: &BTreeSet<NodeId>, degree: usize) -> BTree
     Overlay::new(&members, degree).near(&me).clone()
 }
 
+/// A node as it is put on rings: by its place in the list of all.
+#[derive(Debug, Clone, Copy)]
+struct Standing<'a> {
+    number: usize,
+    node: NodeId,
+    /// None is a domain of one.
+    domain: Option<&'a str>,
+}
+
+impl<'a> Standing<'a> {
+    fn of((number, (node, label)): (usize, (&NodeId, &'a String))) -> Self {
+        Self { number, node: *node, domain: Some(label.as_str()).filter(|label| !label.is_empty()) }
+    }
+}
+
+/// Who is whose neighbour, by their places in the list of all.
+struct Links {
+    near: Vec<Vec<usize>>,
+    degree: usize,
+}
+
+impl Links {
+    /// Has each be the next one's neighbour, and the last the first's.
+    fn close(&mut self, places: &[usize]) {
+        for (one, other) in places.iter().zip(places.iter().cycle().skip(1)) {
+            let has_room = |node: &usize| self.near[*node].len() < self.degree;
+            if one == other || self.near[*one].contains(other) || !has_room(one) || !has_room(other) {
+                continue;
+            }
+            self.near[*one].push(*other);
+            self.near[*other].push(*one);
+        }
+    }
+}
+
 /// The nodes in the order in which they stand on a ring.
-fn ordered(ring: u64, nodes: impl Iterator<Item = NodeId>, members: &Members) -> Vec<NodeId> {
-    let mut places: Vec<([u8; 32], NodeId)> = nodes.map(|node| (place(ring, &node), node)).collect();
-    places.sort_unstable();
-    let domain = |node: &NodeId| members.get(node).map(String::as_str).filter(|label| !label.is_empty());
-    let mut order: Vec<NodeId> = Vec::with_capacity(places.len());
+fn ordered<'a>(ring: u64, nodes: impl Iterator<Item = Standing<'a>>) -> Vec<usize> {
+    let mut hasher = blake3::Hasher::new_derive_key("sustain 2026 overlay ring v1");
+    hasher.update(&ring.to_le_bytes());
+    let mut places: Vec<([u8; 32], Standing<'_>)> = nodes
+        .map(|node| (*hasher.clone().update(node.node.as_bytes()).finalize().as_bytes(), node))
+        .collect();
+    places.sort_unstable_by_key(|(place, _)| *place);
+    let mut order: Vec<usize> = Vec::with_capacity(places.len());
     // Every byte of a place is chance; the last one does not take part in the order.
     for run in places.split_inclusive(|(place, _)| place[31] & CUT_BITS == 0) {
-        let mut waiting: VecDeque<NodeId> = run.iter().map(|(_, node)| *node).collect();
+        let mut waiting: VecDeque<&Standing<'_>> = run.iter().map(|(_, node)| node).collect();
         let mut before = None;
         while !waiting.is_empty() {
-            let next = waiting.iter().position(|node| before.is_none() || domain(node) != before);
+            let next = waiting.iter().position(|node| before.is_none() || node.domain != before);
             let Some(node) = waiting.remove(next.unwrap_or(0)) else { break };
-            before = domain(&node);
-            order.push(node);
+            before = node.domain;
+            order.push(node.number);
         }
     }
     order
-}
-
-/// Where a node stands on a ring.
-fn place(ring: u64, node: &NodeId) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("sustain 2026 overlay ring v1");
-    hasher.update(&ring.to_le_bytes());
-    hasher.update(node.as_bytes());
-    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]

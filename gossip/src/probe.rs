@@ -12,7 +12,7 @@
 //!
 //! Both lists are probed for ever, at the same interval.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sustain_proto::NodeId;
 
@@ -76,6 +76,24 @@ impl ProbeTable {
             (id, state)
         });
         Self { interval_ms, timeout_ms, ticked_ms: now_ms, nonce, peers: states.collect() }
+    }
+
+    /// Who there is now. Those that were reachable and are gone.
+    pub(crate) fn set_peers(&mut self, peers: &BTreeSet<NodeId>, now_ms: u64) -> Vec<NodeId> {
+        for peer in peers {
+            self.peers.entry(*peer).or_insert_with(|| PeerState {
+                reachable: false,
+                since_ms: now_ms,
+                rtt_ms: None,
+                heard_ms: now_ms,
+                probe_ms: now_ms,
+                awaited: VecDeque::new(),
+            });
+        }
+        let gone = self.peers.iter().filter(|(peer, state)| state.reachable && !peers.contains(*peer));
+        let gone = gone.map(|(peer, _)| *peer).collect();
+        self.peers.retain(|peer, _| peers.contains(peer));
+        gone
     }
 
     /// Time has passed: what is due.
@@ -227,6 +245,20 @@ mod tests {
             assert_eq!(lost(&table.tick(now_ms)), []);
         }
         assert_eq!(lost(&table.tick(60_301)), [node(1), node(2)], "but silence after that counts");
+    }
+
+    #[test]
+    fn peers_come_and_go() {
+        let mut table = ProbeTable::new(100, 300, 0, 7, [node(1), node(2)]);
+        for sent in (0..100).step_by(10).flat_map(|now_ms| probes(&table.tick(now_ms))).collect::<Vec<_>>() {
+            table.answered(sent.0, sent.1, 100);
+        }
+        assert_eq!(table.set_peers(&BTreeSet::from([node(2), node(3)]), 100), [node(1)]);
+        assert!(table.peer(&node(1)).is_none());
+        let sent: Vec<NodeId> =
+            (100..200).step_by(10).flat_map(|now_ms| probes(&table.tick(now_ms))).map(|it| it.0).collect();
+        assert!(sent.contains(&node(3)) && !sent.contains(&node(1)), "{sent:?}");
+        assert_eq!(table.set_peers(&BTreeSet::from([node(2)]), 200), [], "it never was reachable");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Drives the node table: sends probes, takes answers, tells who came and went.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sustain_proto::NodeId;
@@ -9,7 +9,8 @@ use sustain_proto::wire::Message;
 use tokio::sync::{mpsc, watch};
 
 use crate::member::Member;
-use crate::probe::{ProbeAction, ProbeTable};
+use crate::probe::{PeerState, ProbeAction, ProbeTable};
+use crate::transport::links::lock;
 
 /// What connections tell the prober.
 #[derive(Debug, Clone, Copy)]
@@ -29,19 +30,30 @@ pub(crate) struct PeerView {
 }
 
 /// How the peers stand, for all who want to know or to wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reach {
-    views: BTreeMap<NodeId, watch::Sender<PeerView>>,
+    views: Mutex<BTreeMap<NodeId, watch::Sender<PeerView>>>,
 }
 
 impl Reach {
-    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        let view = |peer| (peer, watch::Sender::new(PeerView::default()));
-        Self { views: peers.into_iter().map(view).collect() }
+    /// Begins with a peer, as lost.
+    pub(crate) fn add(&self, peer: NodeId) {
+        lock(&self.views).entry(peer).or_insert_with(|| watch::Sender::new(PeerView::default()));
+    }
+
+    /// Forgets a peer. Whoever waits for it waits for ever.
+    pub(crate) fn remove(&self, peer: &NodeId) {
+        lock(&self.views).remove(peer);
     }
 
     pub(crate) fn view(&self, peer: &NodeId) -> PeerView {
-        self.views.get(peer).map_or_else(PeerView::default, |view| *view.borrow())
+        lock(&self.views).get(peer).map_or_else(PeerView::default, |view| *view.borrow())
+    }
+
+    fn publish(&self, peer: &NodeId, now: PeerView) {
+        if let Some(view) = lock(&self.views).get(peer) {
+            view.send_replace(now);
+        }
     }
 
     pub(crate) fn reachable(&self, peer: &NodeId) -> bool {
@@ -50,10 +62,11 @@ impl Reach {
 
     /// Waits until the peer can be reached.
     pub(crate) async fn wait(&self, peer: &NodeId) {
-        match self.views.get(peer) {
-            // It fails only if the sender is gone, and that is `self`.
-            Some(view) => drop(view.subscribe().wait_for(|view| view.reachable).await),
-            None => std::future::pending().await,
+        let view = lock(&self.views).get(peer).map(watch::Sender::subscribe);
+        let Some(mut view) = view else { return std::future::pending().await };
+        if view.wait_for(|view| view.reachable).await.is_err() {
+            // It was forgotten.
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -71,6 +84,11 @@ pub(crate) async fn run(member: Arc<Member>, mut events: mpsc::Receiver<ProbeEve
             event = events.recv() => {
                 let Some(event) = event else { return };
                 take(&member, &mut table, event);
+            }
+            () = member.peers.changed.notified() => {
+                for peer in table.set_peers(&member.peers.ids(), member.now_ms()) {
+                    tell(&member, peer, false);
+                }
             }
         }
     }
@@ -106,18 +124,18 @@ fn take(member: &Member, table: &mut ProbeTable, event: ProbeEvent) {
 
 fn changed(member: &Member, table: &ProbeTable, peer: NodeId) {
     publish(member, table, peer);
-    let reachable = member.reach.reachable(&peer);
+    tell(member, peer, member.reach.reachable(&peer));
+}
+
+fn tell(member: &Member, peer: NodeId, reachable: bool) {
     // The handler knows its name, and tells people.
     tracing::debug!(cluster = member.cluster, peer = %peer.short(), reachable, "a peer has changed");
     member.handler.peer_changed(peer, reachable);
 }
 
 fn publish(member: &Member, table: &ProbeTable, peer: NodeId) {
-    if let (Some(state), Some(view)) = (table.peer(&peer), member.reach.views.get(&peer)) {
-        view.send_replace(PeerView {
-            reachable: state.reachable,
-            since_ms: state.since_ms,
-            rtt_ms: state.rtt_ms,
-        });
+    if let Some(state) = table.peer(&peer) {
+        let &PeerState { reachable, since_ms, rtt_ms, .. } = state;
+        member.reach.publish(&peer, PeerView { reachable, since_ms, rtt_ms });
     }
 }

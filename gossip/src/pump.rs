@@ -44,24 +44,46 @@ pub(crate) async fn send(
     let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
     // Ends by itself when this future is dropped: then nobody takes the buffers.
     drop(tasks.blocking(move || read_all(&reader, part, &buffers)));
+    write_filled((stream, uplink), &mut filled, stall).await
+}
+
+/// Sends what comes in buffers.
+pub(crate) async fn write_filled(
+    (stream, uplink): (&mut SendStream, &Uplink),
+    filled: &mut mpsc::Receiver<Result<Vec<u8>, ReadError>>,
+    stall: Duration,
+) -> Result<(), PumpError> {
     while let Some(buffer) = filled.recv().await {
-        let buffer = buffer.map_err(PumpError::Read)?;
-        let mut rest = &buffer[..];
-        // Written piece by piece: a slow link is no stall as long as it takes anything.
-        while !rest.is_empty() {
-            let part = uplink.part(rest.len());
-            uplink.pass(part).await;
-            match timeout(stall, stream.write(&rest[..part])).await {
-                Ok(Ok(bytes)) => rest = &rest[bytes..],
-                Ok(Err(error)) => return Err(PumpError::Stream(error.to_string())),
-                Err(_) => return Err(PumpError::Stalled),
-            }
+        write_all((stream, uplink), &buffer.map_err(PumpError::Read)?, stall).await?;
+    }
+    Ok(())
+}
+
+/// Sends bytes. A slow link is no stall as long as it takes anything.
+pub(crate) async fn write_all(
+    (stream, uplink): (&mut SendStream, &Uplink),
+    bytes: &[u8],
+    stall: Duration,
+) -> Result<(), PumpError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let part = uplink.part(rest.len());
+        uplink.pass(part).await;
+        match timeout(stall, stream.write(&rest[..part])).await {
+            Ok(Ok(bytes)) => rest = &rest[bytes..],
+            Ok(Err(error)) => return Err(PumpError::Stream(error.to_string())),
+            Err(_) => return Err(PumpError::Stalled),
         }
     }
     Ok(())
 }
 
-fn read_all(reader: &PackReader, part: Range<u64>, buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>) {
+/// Reads a part of a pack into buffers. False if that failed, or nobody takes them any more.
+pub(crate) fn read_all(
+    reader: &PackReader,
+    part: Range<u64>,
+    buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>,
+) -> bool {
     let mut offset = part.start;
     while offset < part.end {
         let left = usize::try_from(part.end - offset).unwrap_or(usize::MAX);
@@ -70,9 +92,10 @@ fn read_all(reader: &PackReader, part: Range<u64>, buffers: &mpsc::Sender<Result
         offset += buffer.len() as u64;
         let failed = read.is_err();
         if buffers.blocking_send(read.map(|()| buffer)).is_err() || failed {
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// Receives so many bytes into a pack. The receiver comes back with what was written, also after a
@@ -87,7 +110,7 @@ pub(crate) async fn receive(
     mut moved: impl FnMut(u64) + Send,
 ) -> (Option<PackReceiver>, Result<(), PumpError>) {
     let (buffers, filled) = mpsc::channel::<Vec<u8>>(limits::PACK_BUFFERS);
-    let writing = tasks.blocking(move || write_all(receiver, filled));
+    let writing = tasks.blocking(move || write_pack(receiver, filled));
     let mut left = bytes;
     let mut outcome = Ok(());
     while left > 0 {
@@ -141,7 +164,7 @@ pub(crate) async fn fill(
     (buffer, end)
 }
 
-fn write_all(
+fn write_pack(
     mut receiver: PackReceiver,
     mut filled: mpsc::Receiver<Vec<u8>>,
 ) -> Result<PackReceiver, ImportError> {

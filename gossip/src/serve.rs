@@ -11,6 +11,7 @@ use sustain_store::{ImportError, ReadError, Store};
 use crate::control::{respond, take_request};
 use crate::member::Member;
 use crate::pump;
+use crate::serve_pieces;
 use crate::share::Share;
 use crate::transport::frames;
 use crate::transport::quic::STREAM_ABANDONED;
@@ -30,7 +31,7 @@ pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Conne
     }
 }
 
-async fn answer(member: &Member, peer: NodeId, mut send: SendStream, mut receive: RecvStream) {
+async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut receive: RecvStream) {
     let Some(request) = take_request(peer, Lane::Bulk, &mut send, &mut receive).await else {
         return;
     };
@@ -40,6 +41,12 @@ async fn answer(member: &Member, peer: NodeId, mut send: SendStream, mut receive
         Request::PutPack { id, bytes } => put_pack(member, id, bytes, &mut receive).await,
         Request::GetPack { id, offset, bytes } => {
             return get_pack(member, peer, id, offset..offset.saturating_add(bytes), &mut send).await;
+        }
+        Request::GetGroups { pieces } => {
+            return serve_pieces::get_groups(member, peer, pieces, &mut send).await;
+        }
+        Request::GetRanges { ranges } => {
+            return serve_pieces::get_ranges(member, peer, ranges, &mut send).await;
         }
         Request::Commit { manifests } => commit(member, peer, manifests).await,
         request => {

@@ -30,7 +30,7 @@ use sustain_store::error_chain;
 pub(crate) struct Spreading {
     inbox: Mutex<VecDeque<News>>,
     news: Notify,
-    queues: BTreeMap<NodeId, Queue>,
+    queues: Mutex<BTreeMap<NodeId, Arc<Queue>>>,
     copies: Mutex<Copies>,
 }
 
@@ -51,9 +51,18 @@ struct Queue {
 }
 
 impl Spreading {
-    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        let queues = peers.into_iter().map(|peer| (peer, Queue::default())).collect();
-        Self { queues, ..Self::default() }
+    /// Begins with a peer.
+    pub(crate) fn add(&self, peer: NodeId) {
+        lock(&self.queues).entry(peer).or_default();
+    }
+
+    /// Forgets a peer.
+    pub(crate) fn remove(&self, peer: &NodeId) {
+        lock(&self.queues).remove(peer);
+    }
+
+    fn queue(&self, peer: &NodeId) -> Option<Arc<Queue>> {
+        lock(&self.queues).get(peer).cloned()
     }
 
     /// Takes note of a snapshot. Where too many wait to be looked at, the oldest is forgotten: those that
@@ -69,7 +78,7 @@ impl Spreading {
 
     /// Why a peer took nothing when it was last sent something, if it answered that it does not.
     pub(crate) fn refusal(&self, peer: &NodeId) -> Option<String> {
-        lock(&self.queues.get(peer)?.refusal).clone()
+        lock(&self.queue(peer)?.refusal).clone()
     }
 
     fn push(&self, news: News) {
@@ -112,8 +121,8 @@ pub(crate) async fn direct(member: Arc<Member>) {
         if let Some(durable) = durable {
             say(&member, durable).await;
         }
-        for peer in member.placement.holders(snapshot, &member.neighbours) {
-            let Some(queue) = member.spreading.queues.get(&peer) else { continue };
+        for peer in member.placement.holders(snapshot, &member.neighbours()) {
+            let Some(queue) = member.spreading.queue(&peer) else { continue };
             if !lock(&queue.wanted).put(&service, snapshot) {
                 tracing::warn!(%snapshot, %service, "too many services are being spread at once");
             }
@@ -125,13 +134,15 @@ pub(crate) async fn direct(member: Arc<Member>) {
 /// Hands what a rebase has kept to the workers of those that are to hold it.
 fn direct_held(member: &Member, service: &ServiceName, snapshots: &[SnapshotId]) {
     let mut of_peer: BTreeMap<NodeId, Vec<SnapshotId>> = BTreeMap::new();
+    let neighbours = member.neighbours();
     for snapshot in snapshots {
-        for peer in member.placement.holders(*snapshot, &member.neighbours) {
+        for peer in member.placement.holders(*snapshot, &neighbours) {
             of_peer.entry(peer).or_default().push(*snapshot);
         }
     }
-    for (peer, queue) in &member.spreading.queues {
-        let held = of_peer.remove(peer).unwrap_or_default();
+    let queues = lock(&member.spreading.queues).clone();
+    for (peer, queue) in queues {
+        let held = of_peer.remove(&peer).unwrap_or_default();
         if !lock(&queue.wanted).put_held(service, &held) {
             tracing::warn!(%service, count = held.len(), "not all that a rebase has kept is spread");
         }
@@ -143,7 +154,7 @@ fn direct_held(member: &Member, service: &ServiceName, snapshots: &[SnapshotId])
 pub(crate) async fn work(member: Arc<Member>, peer: NodeId, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut backoff = Backoff::new(member.tuning.retry_ms_min, member.tuning.retry_ms_max);
-    let Some(queue) = member.spreading.queues.get(&peer) else { return };
+    let Some(queue) = member.spreading.queue(&peer) else { return };
     loop {
         // A peer that comes back is sent what is the newest then, so look into the queue after waiting.
         member.reach.wait(&peer).await;

@@ -142,7 +142,7 @@ async fn directories(
     let mut given = Given::new();
     let mut records = 0;
     loop {
-        while asking.len() < limits::PACKS_FETCHED_AT_ONCE {
+        while asking.len() < limits::DIRECTORIES_AT_ONCE {
             let Some(pack) = waiting.pop_front() else { break };
             let holds = |peer: &NodeId| holders.get(&pack.id).is_some_and(|holders| holders.contains(peer));
             let mut peers = member.asking_order();

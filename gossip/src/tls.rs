@@ -1,11 +1,16 @@
 //! TLS: both sides show a key, and nothing counts but whether that key is pinned.
 //!
+//! Who is pinned changes while the node runs. The keys of removed nodes stay pinned, too, so that these can be told
+//! that they were removed; whoever is let in by TLS is looked up in the list of peers before it may say anything.
+//! While an invitation is open any key passes, for the joining protocol alone.
+//!
 //! Names, dates and issuers in certificates are ignored: a certificate is only the envelope in which TLS
 //! carries the node's public key. TLS 1.3 only; no session is ever resumed and nothing is sent before
 //! the handshake ends, so there is no way in that skips the check of the key.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
@@ -16,9 +21,11 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sustain_proto::NodeId;
+use sustain_proto::join::JOIN_ALPN;
 use sustain_proto::wire::Lane;
 
 use crate::identity::NodeKey;
+use crate::transport::links::lock;
 
 /// The name that TLS wants for the other side. It is not sent and not checked.
 pub(crate) const SERVER_NAME: &str = "sustain";
@@ -49,16 +56,39 @@ pub(crate) fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
     Some(NodeId::from_bytes(key.try_into().ok()?))
 }
 
+/// Whose keys pass.
+#[derive(Debug, Default)]
+pub(crate) struct Pinned {
+    nodes: Mutex<BTreeSet<NodeId>>,
+    strangers: AtomicBool,
+}
+
+impl Pinned {
+    /// These, from now on.
+    pub(crate) fn set(&self, nodes: BTreeSet<NodeId>) {
+        *lock(&self.nodes) = nodes;
+    }
+
+    /// Whether any other key passes, too.
+    pub(crate) fn let_strangers(&self, pass: bool) {
+        self.strangers.store(pass, Ordering::Release);
+    }
+
+    fn passes(&self, node: &NodeId) -> bool {
+        lock(&self.nodes).contains(node) || self.strangers.load(Ordering::Acquire)
+    }
+}
+
 /// Checks that the other side has one of the pinned keys.
 #[derive(Debug)]
 struct Pins {
-    nodes: BTreeSet<NodeId>,
+    pinned: Arc<Pinned>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Pins {
     fn check(&self, certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
-        let known = node_of(certificate).is_some_and(|node| self.nodes.contains(&node));
+        let known = node_of(certificate).is_some_and(|node| self.pinned.passes(&node));
         if known && others.is_empty() {
             Ok(())
         } else {
@@ -154,18 +184,19 @@ impl ClientCertVerifier for Pins {
     }
 }
 
-fn pins(provider: &CryptoProvider, nodes: BTreeSet<NodeId>) -> Arc<Pins> {
-    Arc::new(Pins { nodes, algorithms: provider.signature_verification_algorithms })
+fn pins(provider: &CryptoProvider, pinned: Arc<Pinned>) -> Arc<Pins> {
+    Arc::new(Pins { pinned, algorithms: provider.signature_verification_algorithms })
 }
 
-/// The settings with which calls from these nodes are answered, on every lane.
-pub(crate) fn server(key: &NodeKey, nodes: BTreeSet<NodeId>) -> Result<QuicServerConfig, TlsError> {
+/// The settings with which calls are answered, on every lane and by the joining protocol.
+pub(crate) fn server(key: &NodeKey, pinned: Arc<Pinned>) -> Result<QuicServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(pins(&provider, nodes))
+        .with_client_cert_verifier(pins(&provider, pinned))
         .with_single_cert(vec![key.certificate()?], key.private_der())?;
-    config.alpn_protocols = Lane::ALL.iter().map(|lane| lane.alpn().to_vec()).collect();
+    let lanes = Lane::ALL.iter().map(|lane| lane.alpn());
+    config.alpn_protocols = lanes.chain([JOIN_ALPN]).map(<[u8]>::to_vec).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -175,6 +206,12 @@ pub(crate) fn server(key: &NodeKey, nodes: BTreeSet<NodeId>) -> Result<QuicServe
 /// The settings with which exactly this node is called, on one lane.
 pub(crate) fn client(key: &NodeKey, node: NodeId, lane: Lane) -> Result<QuicClientConfig, TlsError> {
     client_speaking(key, node, lane.alpn())
+}
+
+fn only(node: NodeId) -> Arc<Pinned> {
+    let pinned = Pinned::default();
+    pinned.set(BTreeSet::from([node]));
+    Arc::new(pinned)
 }
 
 /// As [`client`], with any protocol name; tests call with wrong ones.
@@ -187,7 +224,7 @@ pub(crate) fn client_speaking(
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(pins(&provider, BTreeSet::from([node])))
+        .with_custom_certificate_verifier(pins(&provider, only(node)))
         .with_client_auth_cert(vec![key.certificate()?], key.private_der())?;
     config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();

@@ -33,6 +33,8 @@ pub struct Tuning {
     pub sync_timeout_ms: u64,
     /// Neighbours in the overlay.
     pub neighbours: usize,
+    /// How long a node must be dead before the overlay does without it.
+    pub hold_off_ms: u64,
 }
 
 impl Default for Tuning {
@@ -50,6 +52,7 @@ impl Default for Tuning {
             request_timeout_ms: 5_000,
             sync_timeout_ms: 60_000,
             neighbours: limits::NEIGHBOURS_DEFAULT,
+            hold_off_ms: 60_000,
         }
     }
 }

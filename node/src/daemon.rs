@@ -1,7 +1,6 @@
 //! The daemon: reads its keys, opens its store, joins its cluster, drives its services, answers its admin
 //! socket. Everything is bound before anything is started, and stopped in the opposite order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,18 +12,20 @@ use sustain_proto::NodeId;
 use sustain_store::{KeySource, Store, StoreOptions};
 use sustain_vmdriver::VmDriver;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminState};
-use crate::config::{Config, ServiceConfig, lacks_secret};
+use crate::admin::{self, AdminState, Gathers};
+use crate::config::{Config, NodeConfig, ServiceConfig, lacks_secret};
 use crate::descriptors;
 use crate::drivers::{driver_of, spec_of};
 use crate::events::{EventLog, Happening};
 use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
+use crate::names::Names;
+use crate::offer::offer_again;
 use crate::run_folder::RunFolder;
 use crate::scrub::{self, ScrubWatch, Scrubber};
 use crate::service::{self, ClientPort, Commands, Mender, ServiceHandle, ServiceParts, VmSettings};
@@ -80,6 +81,8 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(error) => crate::operations::exit_code(error.kind()),
+            Self::Cluster(sustain_gossip::StartError::Removed { .. }) => 15,
+            Self::Cluster(error) if error.kind() == sustain_gossip::ErrorKind::Corrupt => 13,
             Self::Bind { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse | io::ErrorKind::ResourceBusy => 11,
                 _ => 1,
@@ -95,6 +98,8 @@ pub struct Daemon {
     tasks: TaskTracker,
     cancel: CancellationToken,
     admin_socket: PathBuf,
+    /// By whom the node was removed from the cluster, once it was.
+    removal: watch::Receiver<Option<String>>,
     /// Freed last, when no VM is left in it.
     _run: RunFolder,
 }
@@ -155,21 +160,30 @@ impl Daemon {
         let events = Arc::new(EventLog::default());
         let (handles, ends): (Vec<ServiceHandle>, Vec<Commands>) =
             config.services.iter().map(|service| ServiceHandle::new(service.name.clone())).unzip();
+        let names = Names::default();
+        names.learn(config.nodes.iter().map(|node| (node.id, node.name.clone())));
+        let (neighbours, (removed, removal)) = (Arc::<Notify>::default(), watch::channel(None));
         let handler = NodeHandler {
             services: handles.iter().map(|handle| (handle.name().clone(), handle.clone())).collect(),
-            names: config.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
+            names: names.clone(),
+            neighbours: neighbours.clone(),
+            removed,
+            secret_file: config.secret_file.clone(),
             store: store.clone(),
             events: events.clone(),
             tasks: tasks.clone(),
         };
-        let settings = cluster_config(&config, key, own.address);
+        let settings = cluster_config(&config, key, &own);
         let cluster = Cluster::start(settings, store.clone(), Arc::new(handler), Arc::new(Replicate))?;
         let admin_socket = config.admin_socket.clone();
-        let node = Daemon { cluster, tasks, cancel, admin_socket, _run: run };
+        let peers = cluster.peers();
+        names.learn(peers.iter().map(|status| (status.peer.id, status.peer.name.clone())));
+        let node = Daemon { cluster, tasks, cancel, admin_socket, removal, _run: run };
         let room = descriptors::clients_max(descriptors::raise(), config.services.len());
         let all = config.services.iter().zip(&handles).zip(ends).zip(clients);
         for (((service, handle), ends), listeners) in all {
             let mut parts = node.parts(&config, service, &store, &events, &driver);
+            parts.names = names.clone();
             parts.problem = match lacks_secret(&config, service) {
                 Some(what) => {
                     events
@@ -187,10 +201,16 @@ impl Daemon {
             node.tasks.spawn(descriptors::watch_room(name, watch, events.clone(), cancel));
             node.serve_clients(service, handle, listeners, &places);
         }
-        node.spread_again(&config, &store);
+        node.tasks.spawn(node.cancel.clone().run_until_cancelled_owned(offer_again(
+            node.cluster.clone(),
+            store.clone(),
+            config.services.iter().map(|service| (service.name.clone(), service.tolerance)).collect(),
+            neighbours,
+        )));
         let watch = node.scrub(&config, &store, &events);
         let cluster = node.cluster.clone();
-        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch };
+        let gathers = Gathers::default();
+        let state = AdminState { config, store, cluster, services: handles, events, scrub: watch, gathers };
         node.tasks.spawn(admin::serve(admin, Arc::new(state), node.cancel.clone()));
         Ok(node)
     }
@@ -228,28 +248,14 @@ impl Daemon {
         }
     }
 
-    /// What was pushed before the node last ended may not have reached anybody: the newest snapshot of each
-    /// service is offered again. Peers that have it say so.
-    fn spread_again(&self, config: &Config, store: &Store) {
-        let (cluster, store) = (self.cluster.clone(), store.clone());
-        let tolerances: Vec<_> =
-            config.services.iter().map(|service| (service.name.clone(), service.tolerance)).collect();
-        self.tasks.spawn_blocking(move || match store.snapshots(None) {
-            Ok(list) => {
-                let newest: BTreeMap<_, _> = list.iter().map(|info| (&info.service, info.id)).collect();
-                for (service, snapshot) in newest {
-                    if let Ok(held) = store.held(service) {
-                        cluster.spread_held(service.clone(), held);
-                    }
-                    let planned = tolerances.iter().find(|(name, _)| name == service);
-                    cluster.spread(
-                        snapshot,
-                        planned.map_or(limits::FILES_TOLERANCE, |(_, tolerance)| *tolerance),
-                    );
-                }
-            }
-            Err(error) => tracing::warn!(error = %error_chain(&error), "can't list the store's snapshots"),
-        });
+    /// Returns when the node was removed from the cluster: by whom. It is of no use any more.
+    pub async fn removed(&self) -> String {
+        let mut removal = self.removal.clone();
+        match removal.wait_for(Option::is_some).await {
+            Ok(by) => by.clone().unwrap_or_default(),
+            // The cluster is gone, and nothing more comes from it.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Where the node listens for its peers.
@@ -273,7 +279,7 @@ impl Daemon {
             machine: MachineConfig {
                 service: service.name.clone(),
                 node,
-                peers: config.nodes.iter().map(|entry| entry.id).filter(|id| *id != node).collect(),
+                peers: self.cluster.peers().iter().map(|status| status.peer.id).collect(),
                 priority,
                 eligible: true,
                 first,
@@ -299,7 +305,7 @@ impl Daemon {
             tasks: self.tasks.clone(),
             cancel: self.cancel.clone(),
             seed: rand::random(),
-            names: config.nodes.iter().map(|entry| (entry.id, entry.name.clone())).collect(),
+            names: Names::default(),
             problem: None,
         }
     }
@@ -345,19 +351,15 @@ async fn unable(vm: &VmSettings, events: &EventLog) -> Option<String> {
     Some(what)
 }
 
-fn cluster_config(config: &Config, key: NodeKey, listen: SocketAddr) -> ClusterConfig {
-    let own = key.node_id();
-    let peer = |entry: &crate::config::NodeConfig| Peer {
-        id: entry.id,
-        name: entry.name.clone(),
-        address: entry.address,
-        priority: entry.priority,
-    };
+fn cluster_config(config: &Config, key: NodeKey, own: &NodeConfig) -> ClusterConfig {
+    let others = config.nodes.iter().filter(|entry| entry.id != own.id);
     ClusterConfig {
         key,
         cluster: config.cluster.clone(),
-        listen,
-        peers: config.nodes.iter().filter(|entry| entry.id != own).map(peer).collect(),
+        listen: config.listen.unwrap_or(own.address),
+        own: own.details(),
+        peers: others.map(|entry| Peer::of(entry.id, &entry.details())).collect(),
+        roster: Some(config.roster_file()),
         tuning: Tuning::default(),
         share: config.share.given(),
     }

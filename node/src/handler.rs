@@ -2,23 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use sustain_gossip::{BoxFuture, Handler, IncomingForward};
+use sustain_gossip::membership::RemovedNode;
+use sustain_gossip::{BoxFuture, Handler, IncomingForward, Peer};
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
-use sustain_store::Store;
+use sustain_store::{Store, error_chain};
+use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::config::load_secrets;
 use crate::events::{EventLog, Happening};
 use crate::follow::follow_rebase;
+use crate::holder;
 use crate::logic::Event;
+use crate::names::Names;
 use crate::service::{ServiceHandle, serve_forwarded};
 
 /// The node, as its cluster sees it.
 pub(crate) struct NodeHandler {
     pub(crate) services: BTreeMap<ServiceName, ServiceHandle>,
-    pub(crate) names: BTreeMap<NodeId, String>,
+    pub(crate) names: Names,
+    /// Told when this node has other neighbours, who are to have what it has.
+    pub(crate) neighbours: Arc<Notify>,
+    /// By whom this node was removed.
+    pub(crate) removed: watch::Sender<Option<String>>,
+    /// The file with the cluster's secrets.
+    pub(crate) secret_file: Option<PathBuf>,
     pub(crate) store: Store,
     pub(crate) events: Arc<EventLog>,
     pub(crate) tasks: TaskTracker,
@@ -52,7 +64,19 @@ impl Handler for NodeHandler {
         };
         let Some(service) = self.services.get(name).cloned() else {
             let reason = format!("node knows no service {name}");
-            return Box::pin(async move { refused(&reason) });
+            let Request::Poll { service, .. } = request else {
+                return Box::pin(async move { refused(&reason) });
+            };
+            let store = self.store.clone();
+            let read = self.tasks.spawn_blocking(move || holder::ballot(&store, &service));
+            return Box::pin(async move {
+                match read.await {
+                    Ok(Ok(Some(ballot))) => Response::Ballot(ballot),
+                    Ok(Ok(None)) => refused(&reason),
+                    Ok(Err(error)) => refused(&error_chain(&error)),
+                    Err(_) => refused("the node is stopping"),
+                }
+            });
         };
         Box::pin(async move {
             match request {
@@ -84,10 +108,36 @@ impl Handler for NodeHandler {
     }
 
     fn peer_changed(&self, peer: NodeId, reachable: bool) {
-        let name = self.names.get(&peer).cloned().unwrap_or_else(|| peer.short());
+        let name = self.names.of(&peer);
         self.events.add(Happening::Peer { node: peer, name, reachable });
         for service in self.services.values() {
             service.offer(Event::Peer { node: peer, reachable });
+        }
+    }
+
+    fn members_changed(&self, peers: Vec<Peer>) {
+        self.names.learn(peers.iter().map(|peer| (peer.id, peer.name.clone())));
+        for service in self.services.values() {
+            service.offer(Event::Members(peers.iter().map(|peer| peer.id).collect()));
+        }
+    }
+
+    fn neighbours_changed(&self) {
+        self.neighbours.notify_one();
+    }
+
+    fn removed(&self, removed: RemovedNode) {
+        self.removed.send_replace(Some(self.names.of(&removed.by)));
+    }
+
+    fn secrets(&self) -> Option<String> {
+        let path = self.secret_file.as_deref()?;
+        match load_secrets(path) {
+            Ok(secrets) => Some(secrets.format()),
+            Err(error) => {
+                tracing::error!(error = error_chain(&error), "a node that joins gets no secret");
+                None
+            }
         }
     }
 

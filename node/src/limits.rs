@@ -156,3 +156,9 @@ pub const PUSH_TRIES_MAX: u32 = 5;
 
 /// Most services that a hint names: a line or two.
 pub const SERVICES_NAMED_MAX: usize = 8;
+
+/// Snapshots of a service that are tried, from the newest on, when the newest is to be gathered. A guess.
+pub const GATHER_CANDIDATES_MAX: usize = 16;
+
+/// Gatherings into folders that can be watched at once.
+pub const GATHERS_WATCHED_MAX: usize = 64;

@@ -66,8 +66,25 @@ pub struct GatherOutput {
     pub bytes_out: u64,
     /// Bytes that came from other nodes.
     pub bytes_fetched: u64,
+    /// Bytes that had come before, in a gathering that did not come to its end.
+    pub bytes_resumed: u64,
+    /// Nodes that sent something else than they were asked for.
+    pub liars: Vec<NodeId>,
+    /// Newer snapshots that can't be had whole, the newest first.
+    pub passed_over: Vec<PassedOver>,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// A snapshot that was not gathered though it is newer than the one that was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its number, if it is known.
+    pub seq: Option<u64>,
+    /// Why it can't be had.
+    pub reason: String,
 }
 
 /// Pushes files as a snapshot that continues the service's newest.
@@ -299,7 +316,15 @@ pub fn gather(
         error => Failure::of(&error, error.kind()),
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(GatherOutput { snapshot: report.snapshot, bytes_out: report.bytes_out, bytes_fetched: 0, seconds })
+    Ok(GatherOutput {
+        snapshot: report.snapshot,
+        bytes_out: report.bytes_out,
+        bytes_fetched: 0,
+        bytes_resumed: 0,
+        liars: Vec::new(),
+        passed_over: Vec::new(),
+        seconds,
+    })
 }
 
 #[cfg(test)]

@@ -156,6 +156,7 @@ impl ClusterPlan {
             timing: Timing::default(),
             scrub: ScrubConfig::default(),
             share: ShareConfig::default(),
+            listen: None,
             nodes: nodes.to_vec(),
             services: self.services.iter().map(service).collect(),
         }
@@ -171,6 +172,7 @@ fn planned_node((number, (address, key)): (usize, (&SocketAddr, &NodeKey))) -> N
         address: *address,
         // The first node is the first server, the second one its first successor, and so on.
         priority: u32::try_from(1_000 - number).unwrap_or(0),
+        domain: String::new(),
     }
 }
 

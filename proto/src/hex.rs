@@ -44,3 +44,12 @@ pub(crate) fn decode<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     }
     Ok(bytes)
 }
+
+/// The bytes of a text of hexadecimal digits, at most so many; none if it is no such text.
+pub(crate) fn decode_all(text: &str, bytes_max: usize) -> Option<Vec<u8>> {
+    if text.len() > bytes_max * 2 || text.len() % 2 != 0 || !text.is_ascii() {
+        return None;
+    }
+    let pairs = text.as_bytes().chunks_exact(2).map(std::str::from_utf8);
+    pairs.map(|pair| decode::<1>(pair.ok()?).ok().map(|[byte]| byte)).collect()
+}

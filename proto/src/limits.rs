@@ -10,8 +10,8 @@ pub const REGION_BYTES_MAX: u64 = 16 << 40;
 /// Most regions that a snapshot may have. A VM has one for memory, one for devices, one per disk.
 pub const REGIONS_MAX: usize = 32;
 
-/// Bytes at which a pack is closed and the next one begun. Packs are the unit of transfer and of
-/// resumption, so this bounds what a broken connection costs; a guess until it is measured.
+/// Bytes at which a pack is closed and the next one begun. A pack that is spread and breaks off is sent anew, so this
+/// bounds what a broken connection costs; a guess until it is measured.
 pub const PACK_BYTES_TARGET: u64 = 16 << 20;
 
 /// Most bytes of a pack: the target, and whatever one record and the directory add to it.
@@ -106,3 +106,18 @@ pub const EXTENT_BYTES_MAX: u32 = 4 << 20;
 
 /// Most bytes of an encoded sheet: 255 ids, a service's name, and some numbers.
 pub const SHEET_BYTES_MAX: usize = 9_000;
+
+/// Most bytes of a node's name.
+pub const NODE_NAME_BYTES_MAX: usize = 63;
+
+/// Most bytes of the label of a failure domain.
+pub const DOMAIN_BYTES_MAX: usize = 63;
+
+/// Most bytes of a statement of the roster as it is signed: two ids, a name, an address, a label and some numbers.
+pub const STATEMENT_BYTES_MAX: usize = 512;
+
+/// Most facts of the roster in one message. None has over 400 bytes, so that they fit a control frame.
+pub const MESSAGE_FACTS_MAX: usize = 150;
+
+/// Most facts that an outline of the roster names, 8 bytes each.
+pub const OUTLINE_FACTS_MAX: usize = 8_000;

@@ -8,11 +8,18 @@
 //! Decoding already refuses a list that is over its limit. [`Request::check`] and [`Response::check`] check
 //! all limits: senders call them before, receivers after.
 
+mod service;
+
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PackId, Piece, PieceRange, ServiceName, SnapshotId, Term, TermOrigin, bounded, limits};
+use crate::{
+    Fact, PackId, Piece, PieceRange, Record, ServiceName, Signed, SnapshotId, Term, TermOrigin, bounded,
+    limits,
+};
+
+pub use service::{Ballot, Heartbeat, SnapshotSummary};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,41 +56,6 @@ impl Lane {
     }
 }
 
-/// A snapshot as peers speak of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SnapshotSummary {
-    /// Its id.
-    pub id: SnapshotId,
-    /// The term in which it was taken.
-    pub term: Term,
-    /// Where that term branched off.
-    pub origin: Option<TermOrigin>,
-    /// Its number along the lineage.
-    pub seq: u64,
-    /// Whether the speaker knows it to be durable.
-    pub durable: bool,
-    /// Whether the speaker holds all of it.
-    pub whole: bool,
-}
-
-/// What the server of a service tells every candidate at intervals (P16). It carries the watermark: what
-/// clients may rely on (P34).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    /// The service.
-    pub service: ServiceName,
-    /// The server's term; its node is the server.
-    pub term: Term,
-    /// Where the term branched off.
-    pub origin: Option<TermOrigin>,
-    /// Number of the newest snapshot taken.
-    pub running_seq: u64,
-    /// The newest durable snapshot and its number.
-    pub durable: Option<(SnapshotId, u64)>,
-    /// Losses that the newest durable snapshot survives.
-    pub level: u32,
-}
-
 /// One-way messages on the control lane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -99,28 +71,15 @@ pub enum Message {
     },
     /// The server is alive.
     Heartbeat(Heartbeat),
-}
-
-/// A candidate's answer in an election.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ballot {
-    /// The term of the server that the voter hears, if it hears one. The election is off then.
-    pub hears: Option<Term>,
-    /// The greatest term that the voter knows of, heard or not.
-    pub term_known: Option<Term>,
-    /// The voter's static priority; greater is better (P20).
-    pub priority: u32,
-    /// Whether the voter may and can run the service now. One that has just failed pauses.
-    pub eligible: bool,
-    /// Whether the voter may and can run the service at all.
-    pub able: bool,
-    /// Snapshots with which the voter's VM could not be started, or soon ended, since the service last lived; at most
-    /// [`limits::CONTROL_FAILED_MAX`].
-    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_FAILED_MAX }>")]
-    pub failed: Vec<SnapshotId>,
-    /// The snapshots that the voter knows, newest last, at most [`limits::CONTROL_SNAPSHOTS_MAX`].
-    #[serde(deserialize_with = "bounded::list::<_, _, { limits::CONTROL_SNAPSHOTS_MAX }>")]
-    pub snapshots: Vec<SnapshotSummary>,
+    /// What the sender's roster is, in short. Whoever has another one asks for what it lacks.
+    Roster {
+        /// Of all its facts.
+        digest: [u8; 32],
+        /// Whether it answers another such message; then none answers it.
+        is_reply: bool,
+        /// What the sender says of itself, on a new connection: it may have moved, so that nobody can ask it.
+        record: Option<Box<Signed<Record>>>,
+    },
 }
 
 /// What is asked.
@@ -206,6 +165,14 @@ pub enum Request {
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
         ranges: Vec<PieceRange>,
     },
+    /// Control: which facts of the roster do you have that are not among these?
+    Roster {
+        /// Goes into the hashes, so that nobody can prepare facts that look alike.
+        nonce: u64,
+        /// A short hash of each fact, at most [`limits::OUTLINE_FACTS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::OUTLINE_FACTS_MAX }>")]
+        hashes: Vec<[u8; 8]>,
+    },
 }
 
 impl Request {
@@ -213,7 +180,7 @@ impl Request {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::Poll { .. } | Self::Claim { .. } => Lane::Control,
+            Self::Poll { .. } | Self::Claim { .. } | Self::Roster { .. } => Lane::Control,
             Self::Connect { .. } => Lane::Forward,
             _ => Lane::Bulk,
         }
@@ -239,6 +206,9 @@ impl Request {
                 at_most("pieces", pieces.len() as u64, limits::MESSAGE_PIECES_MAX as u64)
             }
             Self::GetRanges { ranges } => check_ranges(ranges),
+            Self::Roster { hashes, .. } => {
+                at_most("facts", hashes.len() as u64, limits::OUTLINE_FACTS_MAX as u64)
+            }
             Self::Poll { .. }
             | Self::Claim { .. }
             | Self::Snapshots { .. }
@@ -309,6 +279,12 @@ pub enum Response {
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_RANGES_MAX }>")]
         here: Vec<bool>,
     },
+    /// To `Roster`.
+    Facts {
+        /// At most [`limits::MESSAGE_FACTS_MAX`]; there may be more.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_FACTS_MAX }>")]
+        facts: Vec<Fact>,
+    },
 }
 
 impl Response {
@@ -350,6 +326,7 @@ impl Response {
                 at_most("groups", groups, limits::MESSAGE_GROUPS_MAX as u64)
             }
             Self::Ranges { here } => at_most("ranges", here.len() as u64, limits::MESSAGE_RANGES_MAX as u64),
+            Self::Facts { facts } => at_most("facts", facts.len() as u64, limits::MESSAGE_FACTS_MAX as u64),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
         }
     }

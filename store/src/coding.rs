@@ -3,21 +3,17 @@
 //! Reed–Solomon over bytes: each byte of a fragment is a sum of the bytes at the same place of the shards, each times a
 //! factor. The factors of a code are fixed by the numbers of fragments alone; docs/format.md says how.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-mod field;
 mod matrix;
 mod mix;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sustain_proto::Cut;
 
 use crate::limits;
 use matrix::{Matrix, generator, invert, times};
-use mix::Factor;
+use mix::mix;
 
 /// Why fragments can't be made of those that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,8 +60,7 @@ impl Code {
             if let Some(at) = have.iter().position(|have| have == number) {
                 return Ok(Row::Copy(at));
             }
-            let row = times(&row(number)?, &shards);
-            Ok(Row::Mix(row.into_iter().map(Factor::new).collect()))
+            Ok(Row::Mix(times(&row(number)?, &shards)))
         });
         Ok(Recipe { have: have.to_vec(), want: want.to_vec(), rows: rows.collect::<Result<_, _>>()? })
     }
@@ -74,7 +69,7 @@ impl Code {
 #[derive(Debug, Clone)]
 enum Row {
     Copy(usize),
-    Mix(Vec<Factor>),
+    Mix(Vec<u8>),
 }
 
 /// How some fragments are made of others.
@@ -106,25 +101,13 @@ impl Recipe {
             match row {
                 Row::Copy(input) => output.copy_from_slice(inputs[*input]),
                 Row::Mix(factors) => {
-                    rows.push(factors.clone());
+                    rows.push(&**factors);
                     mixed.push(&mut **output);
                 }
             }
         }
-        if !rows.is_empty() {
-            mix_all(&rows, inputs, &mut mixed, 0..bytes);
-        }
+        mix(&rows, inputs, &mut mixed);
         Ok(())
-    }
-}
-
-fn mix_all(rows: &[Vec<Factor>], inputs: &[&[u8]], outputs: &mut [&mut [u8]], mut range: Range<usize>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        range.start = avx2::mix(rows, inputs, outputs, range.clone());
-    }
-    if !range.is_empty() {
-        mix::mix(rows, inputs, outputs, range);
     }
 }
 

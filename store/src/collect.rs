@@ -148,7 +148,7 @@ impl Store {
             return Ok(UnlistedReport { uncertain: true, ..UnlistedReport::default() });
         }
         if !dry_run {
-            self.remove_incoming()?;
+            self.remove_incoming();
         }
         // Whoever gives a pack its name holds it until a snapshot lists the pack.
         let mut commit = shared.begin_commit()?;

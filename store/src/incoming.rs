@@ -4,9 +4,9 @@
 //! One process at a time uses the folder, and keeps it locked; files of others are temporary ones. A file goes when its
 //! pack is here, when somebody has all that he wanted, when there are too many, and with unlisted packs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sustain_proto::PackId;
 
@@ -14,6 +14,7 @@ use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::error::DiskContext;
 use crate::layout::Layout;
 use crate::publish::{TemporaryFile, new_name};
+use crate::receive_groups::GroupReceiver;
 use crate::state::State;
 use crate::store::{Shared, Store};
 use crate::{Fault, limits};
@@ -28,13 +29,40 @@ pub(crate) struct Incoming {
 struct Used {
     /// Held from the first pack on, as long as the store is open.
     lock: Option<Box<dyn DiskLock>>,
-    /// Packs that are being received.
-    claimed: BTreeSet<PackId>,
+    /// Packs that are being received, and by what.
+    claimed: BTreeMap<PackId, Claim>,
+    claims_ever: u64,
     /// Files in the folder.
     files: BTreeSet<PackId>,
 }
 
+/// Who receives a pack. One whose receiver is gone may be taken over: nobody writes to its file any more.
+#[derive(Debug)]
+struct Claim {
+    number: u64,
+    /// None while its file is being opened.
+    receiver: Option<Weak<GroupReceiver>>,
+}
+
+impl Claim {
+    fn is_over(&self) -> bool {
+        self.receiver.as_ref().is_some_and(|receiver| receiver.strong_count() == 0)
+    }
+}
+
 impl Incoming {
+    /// What receives a pack, if something does.
+    pub(crate) fn receiver(&self, id: &PackId) -> Option<Arc<GroupReceiver>> {
+        self.used().claimed.get(id)?.receiver.as_ref()?.upgrade()
+    }
+
+    /// Notes what receives a pack, so that whoever wants it, too, need not begin anew.
+    pub(crate) fn note(&self, id: &PackId, receiver: &Arc<GroupReceiver>) {
+        if let Some(claimed) = self.used().claimed.get_mut(id) {
+            claimed.receiver = Some(Arc::downgrade(receiver));
+        }
+    }
+
     fn used(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,6 +77,8 @@ pub(crate) enum IncomingFile {
         shared: Arc<Shared>,
         /// The pack.
         id: PackId,
+        /// The claim to it.
+        claim: u64,
         /// The open file.
         file: Box<dyn DiskFile>,
     },
@@ -58,8 +88,11 @@ pub(crate) enum IncomingFile {
 
 impl Drop for IncomingFile {
     fn drop(&mut self) {
-        if let Self::Kept { shared, id, .. } = self {
-            shared.incoming.used().claimed.remove(id);
+        if let Self::Kept { shared, id, claim, .. } = self {
+            let mut used = shared.incoming.used();
+            if used.claimed.get(id).is_some_and(|claimed| claimed.number == *claim) {
+                used.claimed.remove(id);
+            }
         }
     }
 }
@@ -69,7 +102,7 @@ impl IncomingFile {
     pub(crate) fn open(shared: &Arc<Shared>, id: PackId) -> Result<Self, Fault> {
         let (disk, layout) = (&shared.disk, &shared.layout);
         let mut used = shared.incoming.used();
-        if !used.claimed.contains(&id) && used.enter(disk.as_ref(), layout)? {
+        if used.claimed.get(&id).is_none_or(Claim::is_over) && used.enter(disk.as_ref(), layout) {
             used.make_room(disk.as_ref(), layout);
             let path = layout.incoming_pack(&id);
             let file = match disk.open(&path, true) {
@@ -77,9 +110,11 @@ impl IncomingFile {
                 outcome => outcome,
             };
             let file = file.during("open", &path)?;
-            used.claimed.insert(id);
+            used.claims_ever += 1;
+            let claim = used.claims_ever;
+            used.claimed.insert(id, Claim { number: claim, receiver: None });
             used.files.insert(id);
-            return Ok(Self::Kept { shared: shared.clone(), id, file });
+            return Ok(Self::Kept { shared: shared.clone(), id, claim, file });
         }
         drop(used);
         let path = layout.temporaries().join(new_name("received")?);
@@ -101,43 +136,56 @@ impl IncomingFile {
     }
 
     /// Gives the file the pack's name. The caller holds the commit lock and syncs the folder.
-    pub(crate) fn rename(mut self, shared: &Shared, id: &PackId) -> Result<(), Fault> {
+    pub(crate) fn rename(&self, shared: &Shared, id: &PackId) -> Result<(), Fault> {
         let to = shared.layout.pack(id);
-        if let Self::Temporary(_) = &self {
-            let Self::Temporary(file) = &mut self else { return Ok(()) };
-            return file.rename_to(&to);
+        match self {
+            Self::Temporary(file) => file.rename_to(&to),
+            Self::Kept { .. } => {
+                shared.disk.rename(&self.path(), &to).during("rename to", &to)?;
+                let mut used = shared.incoming.used();
+                used.files.remove(id);
+                // Whoever wants it from now on begins anew.
+                used.claimed.remove(id);
+                Ok(())
+            }
         }
-        shared.disk.rename(&shared.layout.incoming_pack(id), &to).during("rename to", &to)?;
-        shared.incoming.used().files.remove(id);
-        Ok(())
     }
 
     /// Removes the file: what it holds is of no use.
-    pub(crate) fn remove(self) {
-        if let Self::Kept { shared, id, .. } = &self {
+    pub(crate) fn remove(&self) {
+        if let Self::Kept { shared, id, .. } = self {
             // What stays is removed by the next opening.
-            let _ = shared.disk.remove(&shared.layout.incoming_pack(id));
+            let _ = shared.disk.remove(&self.path());
             shared.incoming.used().files.remove(id);
         }
     }
 }
 
 impl Used {
-    /// Makes the folder this process's. False if another one has it.
-    fn enter(&mut self, disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+    /// Makes the folder this process's. False if another one has it, or it can't be used.
+    fn enter(&mut self, disk: &dyn Disk, layout: &Layout) -> bool {
         if self.lock.is_some() {
-            return Ok(true);
+            return true;
         }
         let folder = layout.incoming();
-        disk.create_folder(&folder).during("create", &folder)?;
-        match disk.lock(&folder) {
-            Ok(lock) => self.lock = Some(lock),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error).during("lock", &folder),
+        let taken = || {
+            disk.create_folder(&folder)?;
+            let lock = disk.lock(&folder)?;
+            Ok::<_, io::Error>((lock, disk.list(&folder)?))
+        };
+        match taken() {
+            Ok((lock, files)) => {
+                self.lock = Some(lock);
+                self.files = files.iter().filter_map(|file| Layout::parse_pack(&file.name)).collect();
+                true
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::warn!(path = %folder.display(), %error, "what comes is lost if its transfer breaks off");
+                }
+                false
+            }
         }
-        let files = disk.list(&folder).during("list", &folder)?;
-        self.files = files.iter().filter_map(|file| Layout::parse_pack(&file.name)).collect();
-        Ok(true)
     }
 
     /// Removes what nobody receives if there are too many files.
@@ -149,49 +197,29 @@ impl Used {
 
     fn remove_unclaimed(&mut self, disk: &dyn Disk, layout: &Layout) {
         let Self { claimed, files, .. } = self;
-        files.retain(|id| claimed.contains(id) || disk.remove(&layout.incoming_pack(id)).is_err());
+        let is_received = |id: &PackId| claimed.get(id).is_some_and(|claim| !claim.is_over());
+        files.retain(|id| is_received(id) || disk.remove(&layout.incoming_pack(id)).is_err());
     }
 }
 
 impl Store {
-    /// Removes what came of packs that nobody receives any more, unless another process receives some.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn remove_incoming(&self) -> Result<(), Fault> {
+    /// Removes what came of packs that nobody receives any more, unless another process receives some. What can't be
+    /// removed now is another time.
+    pub fn remove_incoming(&self) {
         let (disk, layout) = (self.shared.disk.as_ref(), &self.shared.layout);
         let mut used = self.shared.incoming.used();
-        if is_there(disk, layout)? && used.enter(disk, layout)? {
+        if disk.list(&layout.incoming()).is_ok_and(|files| !files.is_empty()) && used.enter(disk, layout) {
             used.remove_unclaimed(disk, layout);
         }
-        Ok(())
     }
 }
 
-fn is_there(disk: &dyn Disk, layout: &Layout) -> Result<bool, Fault> {
+/// Removes what came of packs that are here by now, and what is no pack's, unless somebody uses the folder. How many
+/// files these were; what can't be removed takes space, and harms nothing.
+pub(crate) fn sweep_incoming(disk: &dyn Disk, layout: &Layout, state: &State) -> usize {
     let folder = layout.incoming();
-    match disk.list(&folder) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Fault::listing(&folder, error)),
-    }
-}
-
-/// Removes what came of packs that are here by now, and what is no pack's, unless somebody uses the folder.
-pub(crate) fn sweep_incoming(disk: &dyn Disk, layout: &Layout, state: &State) -> Result<usize, Fault> {
-    let folder = layout.incoming();
-    if !is_there(disk, layout)? {
-        return Ok(0);
-    }
-    let Ok(_lock) = disk.lock(&folder) else { return Ok(0) };
-    let mut swept = 0;
-    for entry in disk.list(&folder).during("list", &folder)?.into_iter().filter(|entry| !entry.folder) {
-        if Layout::parse_pack(&entry.name).is_some_and(|id| !state.packs.contains_key(&id)) {
-            continue;
-        }
-        let path = folder.join(entry.name);
-        disk.remove(&path).during("remove", &path)?;
-        swept += 1;
-    }
-    Ok(swept)
+    let Ok(_lock) = disk.lock(&folder) else { return 0 };
+    let is_of_use = |name: &str| Layout::parse_pack(name).is_some_and(|id| !state.packs.contains_key(&id));
+    let entries = disk.list(&folder).unwrap_or_default().into_iter().filter(|entry| !entry.folder);
+    entries.filter(|entry| !is_of_use(&entry.name) && disk.remove(&folder.join(&entry.name)).is_ok()).count()
 }

@@ -207,7 +207,7 @@ fn settle(
     report.swept = sweep_temporaries(disk.as_ref(), layout, &others)?;
     let pins = others.pins(disk.as_ref(), layout);
     let state = reconcile(disk, layout, &mut database, (trust, &pins), report)?;
-    report.swept += sweep_incoming(disk.as_ref(), layout, &state)?;
+    report.swept += sweep_incoming(disk.as_ref(), layout, &state);
     // Last: until then the next opening does it all again.
     for dead in &others.dead {
         let path = layout.process_file(dead);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sustain_proto::{PackRef, SnapshotId};
 
@@ -29,7 +30,7 @@ pub(crate) struct TemporaryFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Arc<dyn DiskFile>,
-    armed: bool,
+    armed: AtomicBool,
 }
 
 impl TemporaryFile {
@@ -44,7 +45,7 @@ impl TemporaryFile {
             outcome => outcome,
         };
         let file = file.during("create", &path)?;
-        Ok(Self { disk: disk.clone(), path, file: file.into(), armed: true })
+        Ok(Self { disk: disk.clone(), path, file: file.into(), armed: AtomicBool::new(true) })
     }
 
     pub(crate) fn file(&self) -> &dyn DiskFile {
@@ -61,21 +62,21 @@ impl TemporaryFile {
     }
 
     /// Gives the file its final name. The caller syncs the folder.
-    pub(crate) fn rename(mut self, to: &Path) -> Result<(), Fault> {
+    pub(crate) fn rename(self, to: &Path) -> Result<(), Fault> {
         self.rename_to(to)
     }
 
-    /// The same, for an owner that can't give it away.
-    pub(crate) fn rename_to(&mut self, to: &Path) -> Result<(), Fault> {
+    /// The same, for one that is shared.
+    pub(crate) fn rename_to(&self, to: &Path) -> Result<(), Fault> {
         self.disk.rename(&self.path, to).during("rename to", to)?;
-        self.armed = false;
+        self.armed.store(false, Ordering::Release);
         Ok(())
     }
 }
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed.load(Ordering::Acquire) {
             // Opening the store sweeps what stays here.
             let _ = self.disk.remove(&self.path);
         }

@@ -237,6 +237,12 @@ impl Store {
         self.shared.state().packs.contains_key(id)
     }
 
+    /// Bytes of a pack, if it is here.
+    #[must_use]
+    pub fn pack_bytes(&self, id: &PackId) -> Option<u64> {
+        self.shared.state().packs.get(id).copied()
+    }
+
     /// Opens a pack to send it somewhere.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sustain_proto::limits::{GROUP_BYTES, PACK_BYTES_MAX};
 use sustain_proto::{GroupList, GroupValue, PackId, PackRef, group_value};
@@ -24,16 +24,8 @@ pub struct GroupReceiver {
 
 /// How far the groups are.
 struct Groups {
-    states: Vec<GroupState>,
+    here: Vec<bool>,
     left: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GroupState {
-    Lacking,
-    /// Somebody writes it in this moment.
-    Written,
-    Here,
 }
 
 /// What became of a group that was written.
@@ -41,7 +33,7 @@ enum GroupState {
 pub enum Received {
     /// It is here now.
     New,
-    /// It was here before, or another thread writes it.
+    /// It was here before.
     Known,
     /// It is not what the list says.
     Wrong,
@@ -54,17 +46,21 @@ impl fmt::Debug for GroupReceiver {
 }
 
 impl Store {
-    /// Begins to receive a pack whose groups are known, or goes on where somebody has stopped, be it an earlier process.
+    /// Begins to receive a pack whose groups are known, or goes on where somebody has stopped, be it an earlier
+    /// process. Who receives it at the same time gets the same receiver.
     ///
     /// # Errors
     /// If it is larger than packs may be, the list is another piece's, or the disk fails.
-    pub fn receive_groups(&self, pack: PackRef, list: GroupList) -> Result<GroupReceiver, ImportError> {
+    pub fn receive_groups(&self, pack: PackRef, list: GroupList) -> Result<Arc<GroupReceiver>, ImportError> {
         let PackRef { id, bytes } = pack;
         if bytes > PACK_BYTES_MAX || list.bytes() != bytes {
             return Err(ImportError::PackTooLarge { id, bytes, bytes_max: PACK_BYTES_MAX.min(list.bytes()) });
         }
+        if let Some(receiver) = self.shared.incoming.receiver(&id).filter(|receiver| receiver.pack == pack) {
+            return Ok(receiver);
+        }
         let file = IncomingFile::open(&self.shared, id)?;
-        let mut states = vec![GroupState::Lacking; list.count()];
+        let mut states = vec![false; list.count()];
         let here = file.file().bytes().during("measure", &file.path())?;
         let mut buffer = vec![0; GROUP_BYTES as usize];
         for (group, state) in states.iter_mut().enumerate() {
@@ -75,14 +71,20 @@ impl Store {
             let buffer = &mut buffer[..(range.end - range.start) as usize];
             // What can't be read comes again.
             if file.file().read_at(range.start, buffer).is_ok() && list.verify(group, buffer) {
-                *state = GroupState::Here;
+                *state = true;
             }
         }
-        let left = states.iter().filter(|state| **state == GroupState::Lacking).count();
+        let left = states.iter().filter(|state| !**state).count();
         if here > bytes {
             file.file().set_bytes(bytes).during("cut", &file.path())?;
         }
-        Ok(GroupReceiver { pack, list, file, groups: Mutex::new(Groups { states, left }) })
+        let groups = Mutex::new(Groups { here: states, left });
+        let is_kept = matches!(file, IncomingFile::Kept { .. });
+        let receiver = Arc::new(GroupReceiver { pack, list, file, groups });
+        if is_kept {
+            self.shared.incoming.note(&id, &receiver);
+        }
+        Ok(receiver)
     }
 
     /// Gives packs their names, of which all groups are here: checks the directories of those whose keys are here, and
@@ -90,9 +92,9 @@ impl Store {
     ///
     /// # Errors
     /// If a pack is not whole or its directory is damaged, or the disk is full or fails.
-    pub fn keep_received(&self, receivers: Vec<GroupReceiver>) -> Result<(), ImportError> {
+    pub fn keep_received(&self, receivers: &[Arc<GroupReceiver>]) -> Result<(), ImportError> {
         let shared = &self.shared;
-        all_at_once(&receivers, GroupReceiver::sync)?;
+        all_at_once(receivers, |receiver| receiver.sync())?;
         let mut checked = Vec::with_capacity(receivers.len());
         for receiver in receivers {
             match check_directory(shared, receiver.pack.id, &receiver.file.path(), receiver.file.file()) {
@@ -113,12 +115,12 @@ impl Store {
         shared.make_pack_folders(&folders)?;
         let mut packs = Vec::with_capacity(new.len());
         for (receiver, directory) in new {
-            let GroupReceiver { pack, file, .. } = receiver;
+            let GroupReceiver { pack, file, .. } = receiver.as_ref();
             file.rename(shared, &pack.id)?;
             if let Some(directory) = directory {
                 shared.directories.put(pack.id, directory.into());
             }
-            packs.push(pack);
+            packs.push(*pack);
         }
         shared.sync_pack_folders(folders)?;
         Ok(register(shared, &mut commit, &packs)?)
@@ -154,7 +156,7 @@ impl GroupReceiver {
     /// Whether each group is here.
     #[must_use]
     pub fn here(&self) -> Vec<bool> {
-        self.lock().states.iter().map(|state| *state == GroupState::Here).collect()
+        self.lock().here.clone()
     }
 
     /// Bytes of a group; 0 if there is none of this number.
@@ -169,28 +171,21 @@ impl GroupReceiver {
     /// # Errors
     /// If the disk is full or fails.
     pub fn write(&self, group: usize, bytes: &[u8]) -> Result<Received, ImportError> {
-        if self.lock().states.get(group) == Some(&GroupState::Here) {
+        if self.lock().here.get(group) == Some(&true) {
             return Ok(Received::Known);
         }
         if !self.list.verify(group, bytes) {
             return Ok(Received::Wrong);
         }
-        {
-            let mut groups = self.lock();
-            match groups.states.get_mut(group) {
-                Some(state @ GroupState::Lacking) => *state = GroupState::Written,
-                _ => return Ok(Received::Known),
-            }
-        }
+        // Of two threads that write it at once both write the same bytes.
         let written = self.file.file().write_at(self.list.range(group).start, bytes);
-        let mut groups = self.lock();
-        let state = if written.is_ok() { GroupState::Here } else { GroupState::Lacking };
-        if let Some(place) = groups.states.get_mut(group) {
-            *place = state;
-        }
-        groups.left -= usize::from(written.is_ok());
-        drop(groups);
         written.during("write", &self.file.path())?;
+        let mut groups = self.lock();
+        match groups.here.get_mut(group) {
+            Some(here) if !*here => *here = true,
+            _ => return Ok(Received::Known),
+        }
+        groups.left -= 1;
         Ok(Received::New)
     }
 

@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("gossip", &["proto", "store"]),
     ("vmdriver", &["proto", "store"]),
     ("inspect", &["proto", "store"]),
-    ("fuzz", &["proto", "store", "vmdriver", "inspect"]),
+    ("fuzz", &["proto", "store", "gossip", "vmdriver", "inspect"]),
     ("node", &["proto", "store", "gossip", "vmdriver"]),
     ("cli", &["proto", "store", "gossip", "vmdriver", "inspect", "node"]),
 ];

@@ -3,15 +3,11 @@
 use crate::{Finding, Source};
 
 /// Files that may hold unsafe code, each with its reason.
-const ALLOWED: [(&str, &str); 6] = [
+const ALLOWED: [(&str, &str); 5] = [
     ("fuzz/tests/corpus.rs", "an allocator that counts, to see that parsers stay within bounds"),
     ("preload/src/lib.rs", "stands in for a function of the C library, and is called as one"),
     ("preload/src/libc.rs", "declares functions of the C library"),
     ("preload/src/protect.rs", "userfaultfd is system calls without a safe wrapper"),
-    (
-        "store/src/coding/avx2.rs",
-        "the processor's own instructions, six times as fast as what compilers make",
-    ),
     ("vmdriver/src/tracking/pagemap.rs", "PAGEMAP_SCAN is a system call without a safe wrapper"),
 ];
 

@@ -42,10 +42,17 @@ pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u
         let name = config.name.clone();
         let daemon = Daemon::start(config, Arc::new(QemuDriver::default())).await.map_err(|error| failure(&error))?;
         tracing::info!(config = %path.display(), node = %name, address = %daemon.address(), "ready");
+        let mut removed_by = None;
         tokio::select! {
+            by = daemon.removed() => removed_by = Some(by),
             result = signal() => result.map_err(|error| Failure::new(1, format!("can't watch for signals: {error}")))?,
             () = stdin_closed(), if args.stop_with_stdin => {}
             () = hangups.terminal_gone() => {}
+        }
+        if let Some(by) = removed_by {
+            tracing::error!(by, "this node was removed from the cluster: it stops");
+            daemon.stop().await;
+            return Err(removed(format!("this node was removed from the cluster by {by}")));
         }
         tracing::info!("stopping");
         tokio::select! {
@@ -98,9 +105,22 @@ impl Hangups {
     }
 }
 
+/// The exit code of a node that no longer belongs to its cluster.
+const REMOVED: u8 = 15;
+
+fn removed(error: String) -> Failure {
+    Failure::new(REMOVED, error).with_hint(
+        "to have the machine back, join with a new key: `snapctl invite` at a node, `snapctl join` here",
+    )
+}
+
 fn failure(error: &DaemonError) -> Failure {
     let failure = Failure::new(error.exit_code(), error_chain(error));
     match error {
+        DaemonError::Cluster(_) if failure.exit_code == REMOVED => removed(failure.error),
+        DaemonError::Cluster(_) if failure.exit_code == 13 => failure.with_hint(
+            "move that file away: it is made anew from the configuration, and from what other nodes tell",
+        ),
         DaemonError::Bind { .. } => failure.with_hint("is another node running with this configuration?"),
         DaemonError::OtherKey { .. } => {
             failure.with_hint("`name`, `nodes` and `key-file` must belong together")

@@ -1,7 +1,8 @@
 //! `snapctl status`: a node, its peers and its services.
 
 use clap::Args;
-use sustain_node::admin::{NodeStatus, PeerView};
+use sustain_gossip::membership::Health;
+use sustain_node::admin::{NodeStatus, PeerView, RemovedView};
 use sustain_node::operations::Failure;
 use sustain_node::{Problem, ScrubStatus, ServiceStatus};
 use sustain_proto::human::counted;
@@ -28,9 +29,7 @@ fn words(status: &NodeStatus) -> String {
         status.address,
         status.id.short()
     );
-    let mut rows = vec![["node", "address", "priority", "state", "neighbour"].map(str::to_owned).to_vec()];
-    rows.extend(status.peers.iter().map(peer_row));
-    text.push_str(&text::table(&rows));
+    text.push_str(&nodes_words(status));
     for peer in &status.peers {
         if let Some(reason) = &peer.refuses {
             text.push_str(&format!("{} takes no snapshots from here: {reason}\n", peer.name));
@@ -130,15 +129,45 @@ fn warnings(service: &ServiceStatus) -> String {
     text
 }
 
+/// The node table, and who is lost or was removed.
+fn nodes_words(status: &NodeStatus) -> String {
+    let header = ["node", "id", "address", "domain", "priority", "state", "health", "neighbour", "rtt"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    rows.extend(status.peers.iter().map(peer_row));
+    let mut text = text::table(&rows);
+    let since = |ms: u64| text::seconds(ms as f64 / 1_000.0);
+    let lost = status.peers.iter().filter(|peer| !peer.reachable);
+    let lost: Vec<String> = lost.map(|peer| format!("{} (for {})", peer.name, since(peer.for_ms))).collect();
+    if !lost.is_empty() {
+        text.push_str(&format!("lost: {}\n", lost.join(", ")));
+    }
+    let name = |it: &RemovedView| it.name.clone().unwrap_or_else(|| it.id.short());
+    let removed: Vec<String> = status.removed.iter().map(name).collect();
+    if !removed.is_empty() {
+        text.push_str(&format!("removed: {}\n", removed.join(", ")));
+    }
+    text
+}
+
 fn peer_row(peer: &PeerView) -> Vec<String> {
     let state = if peer.reachable { "reachable" } else { "lost" };
     let neighbour = if peer.neighbour { "yes" } else { "no" };
+    let health = match peer.health {
+        Health::Alive => "alive".to_owned(),
+        health => {
+            format!("{} for {}", health.as_str(), text::seconds(peer.health_for_ms as f64 / 1_000.0))
+        }
+    };
     vec![
         peer.name.clone(),
+        peer.id.short(),
         peer.address.clone(),
+        if peer.domain.is_empty() { "-".to_owned() } else { peer.domain.clone() },
         peer.priority.to_string(),
         state.to_owned(),
+        health,
         neighbour.to_owned(),
+        peer.rtt_ms.filter(|_| peer.reachable).map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms")),
     ]
 }
 

@@ -51,6 +51,15 @@ impl World {
         self.cluster.wait("the peers", || self.reached(node).filter(|reached| *reached == peers).map(drop));
     }
 
+    /// Waits until a node takes exactly so many of its peers for alive, by what all nodes say.
+    fn calls_alive(&self, node: usize, peers: usize) {
+        self.cluster.wait("the living", || {
+            let status = self.cluster.status(node)?;
+            let alive = status["peers"].as_array()?.iter().filter(|peer| peer["health"] == "alive").count();
+            (alive == peers).then_some(())
+        });
+    }
+
     /// Pushes noise at a node, as the newest state of a service.
     fn push(&mut self, node: usize, service: &str, bytes: usize) {
         let bytes = noise(self.pushed.len() as u64 + 1, bytes);
@@ -119,9 +128,33 @@ fn halves_of_a_cluster_that_meet_again_have_what_both_took() {
     world.cluster.network().heal();
     let healed = Instant::now();
     (0..6).for_each(|node| world.hears(node, 5));
+    (0..6).for_each(|node| world.calls_alive(node, 5));
     assert!(healed.elapsed() < REUNION, "the halves took {:?} to meet", healed.elapsed());
     (0..6).for_each(|node| world.wait_listed(node));
     world.gather_everything(0..6);
+}
+
+#[test]
+fn who_was_removed_by_one_half_is_out_in_both_once_they_meet() {
+    let Some(mut world) = World::new(5) else { return };
+    world.cluster.network().part(&[&[0, 1], &[2, 3, 4]]);
+    (0..2).for_each(|node| world.hears(node, 1));
+    (2..5).for_each(|node| world.hears(node, 2));
+    // The other half is dead for this one, and the removed node is in it.
+    (0..2).for_each(|node| world.calls_alive(node, 1));
+    assert!(world.cluster.at(0, &["remove", "node-5", "--yes"]).is_some());
+    assert!(world.cluster.status(4).is_some(), "it can't know yet");
+    world.cluster.network().heal();
+    let mut process = world.cluster.nodes[4].take().unwrap();
+    let ended = world.cluster.wait("its end", || process.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(15), "{}", world.cluster.log(4));
+    (0..4).for_each(|node| world.hears(node, 3));
+    for node in 0..4 {
+        world.cluster.wait("the removal", || {
+            let status = world.cluster.status(node)?;
+            (status["removed"][0]["name"] == "node-5" && status["peers"].as_array()?.len() == 3).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -129,6 +162,8 @@ fn a_node_that_does_not_hear_the_server_gets_its_data_from_the_others() {
     let Some(mut world) = World::new(5) else { return };
     world.cluster.network().cut(0, 4);
     world.hears(4, 3);
+    // One that only this node does not hear is no dead one.
+    (0..5).for_each(|node| world.calls_alive(node, 4));
     world.push(0, "files", 400_000);
     world.wait_durable(0);
     world.gather_everything(0..5);

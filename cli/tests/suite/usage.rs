@@ -16,7 +16,8 @@ pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
 fn every_command_explains_itself() {
     let files =
         ["push", "gather", "rebase", "gc", "pin", "pins", "unpin", "log", "verify", "mount", "cat", "diff"];
-    for command in files.into_iter().chain(["init", "key", "node", "status", "service", "demo", "plan"]) {
+    let others = ["init", "key", "node", "status", "invite", "join", "remove", "service", "demo", "plan"];
+    for command in files.into_iter().chain(others) {
         let output = snapctl().args([command, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Usage: snapctl"), "{command}");

@@ -294,12 +294,15 @@ pub(super) fn configs(count: usize, tuning: &Tuning) -> Vec<(UdpSocket, ClusterC
         name: format!("node{number}"),
         address: sockets[number].local_addr().unwrap(),
         priority: number as u32,
+        domain: String::new(),
     };
     let config = |number: usize| ClusterConfig {
         share: crate::Share::default(),
         key: keys[number].clone(),
         cluster: "test".to_owned(),
         listen: sockets[number].local_addr().unwrap(),
+        own: peer(number).details(),
+        roster: None,
         peers: (0..count).filter(|other| *other != number).map(peer).collect(),
         tuning: tuning.clone(),
     };

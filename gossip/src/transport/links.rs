@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint, VarInt};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sustain_proto::NodeId;
@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::config::ClusterConfig;
 use crate::error::{RequestError, StartError};
+use crate::identity::NodeKey;
 use crate::tls;
 use crate::transport::quic;
+use crate::tuning::Tuning;
 
 /// Locks a mutex whose holder can't leave it half changed, even by a panic.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -31,6 +33,14 @@ struct Link {
     state: Mutex<LinkState>,
 }
 
+impl Link {
+    fn close(&self, code: VarInt, reason: &[u8]) {
+        if let Some((connection, _)) = lock(&self.state).current.take() {
+            connection.close(code, reason);
+        }
+    }
+}
+
 struct LinkState {
     current: Option<(Connection, Instant)>,
     backoff: Backoff,
@@ -41,50 +51,72 @@ struct LinkState {
 /// All dialled connections.
 pub(crate) struct Links {
     endpoint: Mutex<Option<Endpoint>>,
-    links: BTreeMap<(NodeId, Lane), Link>,
+    links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
+    key: NodeKey,
+    tuning: Tuning,
     random: Mutex<StdRng>,
-    dial_timeout: Duration,
-    steady: Duration,
 }
 
 impl Links {
-    pub(crate) fn new(endpoint: Endpoint, config: &ClusterConfig, seed: u64) -> Result<Self, StartError> {
-        let tuning = &config.tuning;
-        let mut links = BTreeMap::new();
-        for peer in &config.peers {
-            for lane in Lane::ALL {
-                let state = LinkState {
-                    current: None,
-                    backoff: Backoff::new(tuning.retry_ms_min, tuning.retry_ms_max),
-                    pause: None,
-                };
-                let link = Link {
-                    address: peer.address,
-                    config: quic::client_config(&config.key, peer.id, lane, tuning)?,
-                    dialling: tokio::sync::Mutex::new(()),
-                    state: Mutex::new(state),
-                };
-                links.insert((peer.id, lane), link);
+    pub(crate) fn new(endpoint: Endpoint, config: &ClusterConfig, seed: u64) -> Self {
+        Self {
+            endpoint: Mutex::new(Some(endpoint)),
+            links: Mutex::default(),
+            key: config.key.clone(),
+            tuning: config.tuning.clone(),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+        }
+    }
+
+    /// Where a peer is, from now on. Connections to where it was before are closed.
+    ///
+    /// # Errors
+    /// If TLS can't be set up.
+    pub(crate) fn set(&self, peer: NodeId, address: SocketAddr) -> Result<(), StartError> {
+        for lane in Lane::ALL {
+            let state = LinkState {
+                current: None,
+                backoff: Backoff::new(self.tuning.retry_ms_min, self.tuning.retry_ms_max),
+                pause: None,
+            };
+            let link = Link {
+                address,
+                config: quic::client_config(&self.key, peer, lane, &self.tuning)?,
+                dialling: tokio::sync::Mutex::new(()),
+                state: Mutex::new(state),
+            };
+            let old = lock(&self.links).insert((peer, lane), Arc::new(link));
+            if let Some(old) = old {
+                old.close(quic::CLOSE_REPLACED, b"it has another address");
             }
         }
-        Ok(Self {
-            endpoint: Mutex::new(Some(endpoint)),
-            links,
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
-            dial_timeout: Duration::from_millis(tuning.dial_timeout_ms),
-            steady: Duration::from_millis(tuning.retry_ms_max),
-        })
+        Ok(())
+    }
+
+    /// Forgets a peer, and closes what connections there are.
+    pub(crate) fn remove(&self, peer: NodeId, code: VarInt, reason: &[u8]) {
+        for lane in Lane::ALL {
+            let old = lock(&self.links).remove(&(peer, lane));
+            if let Some(old) = old {
+                old.close(code, reason);
+            }
+        }
+    }
+
+    fn link(&self, peer: NodeId, lane: Lane) -> Option<Arc<Link>> {
+        lock(&self.links).get(&(peer, lane)).cloned()
     }
 
     /// The connection if there is one, without dialling.
     pub(crate) fn live(&self, peer: NodeId, lane: Lane) -> Option<Connection> {
-        let state = lock(&self.links.get(&(peer, lane))?.state);
+        let link = self.link(peer, lane)?;
+        let state = lock(&link.state);
         state.current.as_ref().map(|(connection, _)| connection).filter(|it| alive(it)).cloned()
     }
 
     /// The connection, dialled if there is none. After failures this fails at once until a pause is over.
     pub(crate) async fn get(&self, peer: NodeId, lane: Lane) -> Result<Connection, RequestError> {
-        let link = self.links.get(&(peer, lane)).ok_or(RequestError::UnknownNode { node: peer })?;
+        let link = &self.link(peer, lane).ok_or(RequestError::UnknownNode { node: peer })?;
         if let Some(connection) = self.ready(peer, link)? {
             return Ok(connection);
         }
@@ -97,6 +129,10 @@ impl Links {
         match self.dial(&endpoint, link).await {
             Ok(connection) => {
                 lock(&link.state).current = Some((connection.clone(), Instant::now()));
+                if self.link(peer, lane).is_none_or(|now| !Arc::ptr_eq(&now, link)) {
+                    // It was removed, or has moved, while it was dialled.
+                    link.close(quic::CLOSE_REPLACED, b"not where it was");
+                }
                 Ok(connection)
             }
             Err(reason) => Err(self.failed(peer, &mut lock(&link.state), reason)),
@@ -105,14 +141,14 @@ impl Links {
 
     /// How long the next attempt has to wait.
     pub(crate) fn pause(&self, peer: NodeId, lane: Lane) -> Duration {
-        let pause = self.links.get(&(peer, lane)).and_then(|link| lock(&link.state).pause.clone());
+        let pause = self.link(peer, lane).and_then(|link| lock(&link.state).pause.clone());
         pause.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(Instant::now()))
     }
 
     /// The peer has answered: attempts on all its lanes begin anew.
     pub(crate) fn answered(&self, peer: NodeId) {
         for lane in Lane::ALL {
-            if let Some(link) = self.links.get(&(peer, lane)) {
+            if let Some(link) = self.link(peer, lane) {
                 let mut state = lock(&link.state);
                 state.backoff.succeeded();
                 state.pause = None;
@@ -124,10 +160,8 @@ impl Links {
     /// forgets them.
     pub(crate) fn leave(&self) -> Option<Endpoint> {
         let endpoint = lock(&self.endpoint).take();
-        for link in self.links.values() {
-            if let Some((connection, _)) = lock(&link.state).current.take() {
-                connection.close(quic::CLOSE_LEAVING, b"leaving");
-            }
+        for link in lock(&self.links).values() {
+            link.close(quic::CLOSE_LEAVING, b"leaving");
         }
         endpoint
     }
@@ -141,7 +175,7 @@ impl Links {
             };
             // A peer that refuses this node does so after the connection seems to stand: without a pause
             // here it would be dialled again at once, for ever.
-            if since.elapsed() < self.steady {
+            if since.elapsed() < Duration::from_millis(self.tuning.retry_ms_max) {
                 return Err(self.failed(peer, &mut state, reason.to_string()));
             }
             state.backoff.succeeded();
@@ -164,7 +198,7 @@ impl Links {
         let connecting = endpoint
             .connect_with(link.config.clone(), link.address, tls::SERVER_NAME)
             .map_err(|error| error.to_string())?;
-        match tokio::time::timeout(self.dial_timeout, connecting).await {
+        match tokio::time::timeout(Duration::from_millis(self.tuning.dial_timeout_ms), connecting).await {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer from {}", link.address)),
         }

@@ -1,6 +1,5 @@
 //! The QUIC endpoint and its settings.
 
-use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use ring::rand::{SecureRandom, SystemRandom};
 use sustain_proto::NodeId;
+use sustain_proto::join::JOIN_ALPN;
 use sustain_proto::wire::Lane;
 
 use crate::error::StartError;
@@ -23,11 +23,17 @@ pub(crate) const CLOSE_LEAVING: VarInt = VarInt::from_u32(1);
 pub(crate) const CLOSE_REPLACED: VarInt = VarInt::from_u32(2);
 /// Close code: a stranger, or a lane that doesn't exist.
 pub(crate) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
+/// Close code: the caller was removed from the cluster. The reason is the removal, as a fact of the roster.
+pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(5);
 /// Stream code: the sender or receiver gave up.
 pub(crate) const STREAM_ABANDONED: VarInt = VarInt::from_u32(4);
 
 /// Makes the endpoint on a bound socket.
-pub(crate) fn endpoint(socket: UdpSocket, config: &ClusterConfig) -> Result<Endpoint, StartError> {
+pub(crate) fn endpoint(
+    socket: UdpSocket,
+    config: &ClusterConfig,
+    pinned: Arc<tls::Pinned>,
+) -> Result<Endpoint, StartError> {
     let address = socket.local_addr().unwrap_or(config.listen);
     let listen = |source| StartError::Listen { address, source };
     let runtime = quinn::default_runtime().ok_or(StartError::NoRuntime)?;
@@ -35,8 +41,7 @@ pub(crate) fn endpoint(socket: UdpSocket, config: &ClusterConfig) -> Result<Endp
     // that the connections which they still hold are dead.
     let reset_key = config.key.derive("sustain 2026 quic stateless reset v1");
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key);
-    let peers: BTreeSet<NodeId> = config.peers.iter().map(|peer| peer.id).collect();
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&config.key, peers)?));
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&config.key, pinned)?));
     server
         .transport_config(Arc::new(served_transport(&config.tuning)))
         .max_incoming(limits::HANDSHAKES_MAX)
@@ -59,6 +64,22 @@ pub(crate) fn client_config(
     let mut config = ClientConfig::new(Arc::new(tls::client(key, peer, lane)?));
     config.transport_config(Arc::new(dialled_transport(lane, tuning)));
     Ok(config)
+}
+
+/// Settings for calling a node that doesn't know this one yet.
+pub(crate) fn join_config(
+    key: &NodeKey,
+    inviter: NodeId,
+    tuning: &Tuning,
+) -> Result<ClientConfig, tls::TlsError> {
+    let mut config = ClientConfig::new(Arc::new(tls::client_speaking(key, inviter, JOIN_ALPN)?));
+    config.transport_config(Arc::new(dialled_transport(Lane::Bulk, tuning)));
+    Ok(config)
+}
+
+/// Lets a caller ask one thing, and wait for the answer.
+pub(crate) fn admit_one(connection: &quinn::Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(1));
 }
 
 fn dialled_transport(lane: Lane, tuning: &Tuning) -> TransportConfig {
@@ -111,6 +132,8 @@ fn common_transport(tuning: &Tuning) -> TransportConfig {
         .initial_rtt(Duration::from_millis(tuning.rtt_guess_ms))
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
         .send_window(u64::from(limits::DATA_WINDOW_BYTES))
-        .datagram_receive_buffer_size(None);
+        // SWIM's packets, on the control lane: what is not taken in time is dropped.
+        .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES);
     transport
 }

@@ -1,9 +1,11 @@
 //! Requests and answers of the admin API.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
+use sustain_gossip::membership::Health;
 use sustain_proto::{NodeId, ServiceName};
 
 use crate::log::Listed;
@@ -29,10 +31,33 @@ pub struct PushCall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatherCall {
-    /// A full id, the beginning of one, or `SERVICE@latest`, `SERVICE@-1` and so on.
+    /// A full id, the beginning of one, or `SERVICE@-1` and so on; `SERVICE@latest` is the newest that can be had
+    /// whole.
     pub snapshot: String,
     /// The folder, as an absolute path.
     pub to: PathBuf,
+    /// A number by which it is asked for while it goes on, which nobody else has: any random one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<u64>,
+}
+
+/// Which gathering is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatherQuery {
+    /// Its number.
+    pub(super) watch: u64,
+}
+
+/// How far a gathering is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatherProgress {
+    /// `fetch` while packs come from other nodes, `write` while files are written.
+    pub doing: String,
+    /// Bytes of that which are done.
+    pub bytes: u64,
+    /// Bytes of that in all.
+    pub bytes_total: u64,
 }
 
 /// A call that concerns a service.
@@ -86,9 +111,79 @@ pub struct PeerView {
     pub reachable: bool,
     /// Whether it is a neighbour in the overlay.
     pub neighbour: bool,
+    /// Its failure domain; empty if it has none.
+    #[serde(default)]
+    pub domain: String,
+    /// How it stands by what all nodes tell one another.
+    pub health: Health,
+    /// For how long that has been so.
+    pub health_for_ms: u64,
+    /// For how long it has been reachable, or lost.
+    pub for_ms: u64,
+    /// From the last answered probe to its answer.
+    pub rtt_ms: Option<u64>,
     /// Why it took nothing when this node last sent it a snapshot.
     #[serde(default)]
     pub refuses: Option<String>,
+}
+
+/// A node that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedView {
+    /// Its id.
+    pub id: NodeId,
+    /// What it was called, where that is known.
+    pub name: Option<String>,
+    /// Who removed it.
+    pub by: NodeId,
+}
+
+/// An invitation is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteCall {
+    /// For a node that is to hold data only, and gets no secret.
+    pub holder: bool,
+    /// How long it is valid.
+    pub valid_ms: u64,
+}
+
+/// An invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// What the new node needs to join.
+    pub token: String,
+    /// When it expires, by this node's clock.
+    pub expires_ms: u64,
+    /// For a node that is to hold data only.
+    pub holder: bool,
+    /// Where the new node calls.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A node is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveCall {
+    /// Its name, or the beginning of its id.
+    pub node: String,
+    /// Also if it is a server, or the last other node.
+    #[serde(default)]
+    pub force: bool,
+    /// Only says which one it is.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A node that was removed, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it listened.
+    pub address: String,
 }
 
 /// A node's status.
@@ -102,12 +197,18 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// Where it listens.
     pub address: String,
+    /// Its failure domain; empty if it has none.
+    #[serde(default)]
+    pub domain: String,
     /// Version of the software.
     pub version: String,
     /// Process id of the daemon.
     pub pid: u32,
     /// The other nodes.
     pub peers: Vec<PeerView>,
+    /// Nodes that were removed, as far as this one has heard.
+    #[serde(default)]
+    pub removed: Vec<RemovedView>,
     /// The services.
     pub services: Vec<ServiceStatus>,
     /// How the scrubbing of its store stands.

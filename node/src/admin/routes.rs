@@ -10,20 +10,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use sustain_gossip::Cluster;
-use sustain_proto::{ServiceName, SnapshotId};
+use sustain_proto::ServiceName;
 use sustain_store::{NoProgress, Pace, ServiceKeys, Store, VerifyReport};
 
-use super::api::{EventsQuery, GatherCall, LogEntry, NodeStatus, PeerView, PushCall, ServiceCall};
-use super::upkeep;
+use super::api::{EventsQuery, LogEntry, NodeStatus, PeerView, PushCall, RemovedView, ServiceCall};
+use super::gather::{self, Gathers};
+use super::{membership, upkeep};
 use crate::config::Config;
 use crate::events::{EventLog, NodeEvent};
 use crate::limits;
 use crate::log::{self, Listed};
-use crate::operations::{self, Failure, GatherOutput, PushFiles, PushOutput};
+use crate::operations::{self, Failure, PushFiles, PushOutput};
 use crate::scrub::ScrubWatch;
 use crate::service::ServiceHandle;
 use crate::verify::{self, VerifyCall};
-use sustain_store::error_chain;
 
 /// What the routes work on.
 pub(crate) struct AdminState {
@@ -33,6 +33,7 @@ pub(crate) struct AdminState {
     pub(crate) services: Vec<ServiceHandle>,
     pub(crate) events: Arc<EventLog>,
     pub(crate) scrub: Arc<ScrubWatch>,
+    pub(crate) gathers: Gathers,
 }
 
 pub(super) type Shared = State<Arc<AdminState>>;
@@ -44,13 +45,15 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/push", post(push))
-        .route("/v1/gather", post(gather))
+        .route("/v1/gather", post(gather::gather).get(gather::progress))
         .route("/v1/rebase", post(upkeep::rebase))
         .route("/v1/gc", post(upkeep::gc))
         .route("/v1/pin", post(upkeep::pin))
         .route("/v1/unpin", post(upkeep::unpin))
         .route("/v1/pins", get(upkeep::pins))
         .route("/v1/keys", get(keys))
+        .route("/v1/invite", post(membership::invite))
+        .route("/v1/remove", post(membership::remove))
         .route("/v1/log", get(log))
         .route("/v1/verify", post(verify))
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
@@ -73,7 +76,7 @@ pub(super) fn body<T>(parsed: Result<Json<T>, JsonRejection>) -> Result<T, Failu
     parsed.map(|Json(call)| call).map_err(|error| Failure::new(2, error.body_text()))
 }
 
-fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
+pub(super) fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
     parsed.map(|Query(call)| call).map_err(|error| Failure::new(2, error.body_text()))
 }
 
@@ -89,16 +92,22 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
     for service in &state.services {
         services.extend(service.status().await);
     }
-    let neighbours = state.cluster.neighbours();
     let view = |peer: sustain_gossip::PeerStatus| PeerView {
         name: peer.peer.name,
         id: peer.peer.id,
         address: peer.peer.address.to_string(),
         priority: peer.peer.priority,
         reachable: peer.reachable,
-        neighbour: neighbours.contains(&peer.peer.id),
+        neighbour: peer.neighbour,
+        domain: peer.peer.domain,
+        health: peer.health,
+        health_for_ms: peer.health_for_ms,
+        for_ms: peer.for_ms,
+        rtt_ms: peer.rtt_ms,
         refuses: peer.refuses,
     };
+    let removed = state.cluster.removed().into_iter();
+    let removed = removed.map(|(id, it)| RemovedView { id, name: it.name, by: it.by });
     Ok(Json(NodeStatus {
         cluster: state.config.cluster.clone(),
         name: state.config.name.clone(),
@@ -106,7 +115,9 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         address: state.cluster.local_address().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        domain: state.config.own().map(|own| own.domain.clone()).unwrap_or_default(),
         peers: state.cluster.peers().into_iter().map(view).collect(),
+        removed: removed.collect(),
         services,
         scrub: state.scrub.status(state.config.scrub.enabled, &state.store),
     }))
@@ -153,45 +164,6 @@ async fn push(State(state): Shared, call: Result<Json<PushCall>, JsonRejection>)
     .await?;
     state.cluster.spread(output.report.snapshot, limits::FILES_TOLERANCE);
     Ok(Json(output))
-}
-
-async fn gather(State(state): Shared, call: Result<Json<GatherCall>, JsonRejection>) -> Answer<GatherOutput> {
-    let call = body(call)?;
-    if !call.to.is_absolute() {
-        return Err(Failure::new(2, format!("{} is no absolute path", call.to.display())));
-    }
-    let started = std::time::Instant::now();
-    let snapshot = find(&state, &call.snapshot).await?;
-    let fetched = state.cluster.gather(snapshot, Arc::new(NoProgress)).await.map_err(|error| {
-        let exit_code = match error.kind() {
-            sustain_gossip::ErrorKind::NotFound => 10,
-            sustain_gossip::ErrorKind::Unreachable => 12,
-            sustain_gossip::ErrorKind::Corrupt => 13,
-            _ => 1,
-        };
-        Failure::new(exit_code, error_chain(&error))
-            .with_hint("`snapctl status` shows which nodes can be reached")
-    })?;
-    let store = state.store.clone();
-    let gather = move || {
-        // A rebase may have renamed it meanwhile.
-        operations::with_snapshot(&store, &snapshot.to_string(), |snapshot| {
-            operations::gather(&store, snapshot, &call.to, &NoProgress)
-        })
-    };
-    let mut output = blocking(gather).await?;
-    output.bytes_fetched = fetched.bytes_fetched;
-    output.seconds = started.elapsed().as_secs_f64();
-    Ok(Json(output))
-}
-
-/// A snapshot in the own store, or a full id that other nodes may know.
-async fn find(state: &AdminState, selector: &str) -> Result<SnapshotId, Failure> {
-    let (store, selector) = (state.store.clone(), selector.to_owned());
-    blocking(move || {
-        operations::resolve(&store, &selector).or_else(|failure| selector.parse().map_err(|_| failure))
-    })
-    .await
 }
 
 async fn log(

@@ -89,6 +89,9 @@ fn check(config: &Config) -> Result<(), String> {
     if config.own().is_none() {
         return Err(format!("`name` is `{}`, but no entry of `nodes` has that name", config.name));
     }
+    for node in &config.nodes {
+        node.details().check().map_err(|error| format!("node `{}`: {error}", node.name))?;
+    }
     unique("name", config.nodes.iter().map(|node: &NodeConfig| node.name.as_str()))?;
     unique("id", config.nodes.iter().map(|node| node.id))?;
     unique("address", config.nodes.iter().map(|node| node.address))?;

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sustain_proto::NodeId;
+use sustain_proto::{Details, NodeId};
 
 pub use edit::{EditError, add_service, give_secret, remove_service, save};
 pub use kind::{ServiceType, TypeError};
@@ -45,6 +45,9 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Folder for what lives no longer than the process: sockets, console logs.
     pub run: PathBuf,
+    /// Where to listen (UDP), if not at this node's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Waits and intervals.
     #[serde(default)]
     pub timing: Timing,
@@ -54,7 +57,7 @@ pub struct Config {
     /// What the node gives to its cluster at most.
     #[serde(default, skip_serializing_if = "ShareConfig::is_unlimited")]
     pub share: ShareConfig,
-    /// All nodes of the cluster, this one too.
+    /// Nodes of the cluster, this one among them. Others are known from the roster.
     pub nodes: Vec<NodeConfig>,
     /// The services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -73,6 +76,18 @@ pub struct NodeConfig {
     pub address: SocketAddr,
     /// Its priority in elections; greater is better (P20).
     pub priority: u32,
+    /// Its failure domain: nodes that one event may take together, such as a site or a power line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+}
+
+impl NodeConfig {
+    /// What the cluster is told of it.
+    #[must_use]
+    pub fn details(&self) -> Details {
+        let Self { name, address, priority, domain, .. } = self.clone();
+        Details { name, address, domain, priority }
+    }
 }
 
 impl Config {
@@ -80,5 +95,11 @@ impl Config {
     #[must_use]
     pub fn own(&self) -> Option<&NodeConfig> {
         self.nodes.iter().find(|node| node.name == self.name)
+    }
+
+    /// The file with the roster: who belongs to the cluster, as far as this node has heard. It is beside the key.
+    #[must_use]
+    pub fn roster_file(&self) -> PathBuf {
+        self.key_file.with_extension("roster")
     }
 }

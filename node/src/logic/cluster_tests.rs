@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rand::Rng;
+use rand::{Rng, SeedableRng};
 
 use super::simulated_cluster::{Cluster, Delivery, NODES, Node, id};
 use super::*;
@@ -335,4 +335,58 @@ fn a_node_without_the_newest_snapshots_key_holds_and_is_never_elected() {
     cluster.handle(1, Event::Readable(true));
     cluster.run(90_000);
     assert_eq!(cluster.only_server(), 1);
+}
+
+/// With two of five gone for good the rest is no majority for a cold start until the members say so.
+#[test]
+fn who_was_removed_counts_for_no_majority() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(8_000);
+    (0..NODES).for_each(|node| cluster.kill(node));
+    cluster.start(3);
+    cluster.start(4);
+    // Well below the time after which a lonely node serves all the same.
+    cluster.run(20_000);
+    assert_eq!(cluster.servers(), BTreeSet::new(), "two of five do not know the newest state");
+    for node in [3, 4] {
+        let others = [3, 4].into_iter().filter(|other| *other != node).map(id).collect();
+        cluster.send(node, 1, Delivery::Event(Event::Members(others)));
+    }
+    cluster.run(5_000);
+    cluster.only_server();
+}
+
+/// An election that waits for a node that is removed meanwhile goes on without it.
+#[test]
+fn an_election_does_not_wait_for_one_that_was_removed() {
+    let timing = Timing::default();
+    let config = MachineConfig {
+        service: "mail".parse().unwrap(),
+        node: id(0),
+        peers: [id(1), id(2)].into(),
+        priority: 1,
+        eligible: true,
+        first: true,
+        timing,
+    };
+    let mut machine = Machine::new(config, Box::new(StaticPriority), 0);
+    let mut random = rand::rngs::StdRng::seed_from_u64(1);
+    for node in [1, 2] {
+        machine.handle(1, Event::Peer { node: id(node), reachable: true }, &mut random);
+    }
+    machine.handle(2, Event::Tick, &mut random);
+    assert_eq!(machine.role(), Role::Electing);
+    let ballot = sustain_proto::wire::Ballot {
+        hears: None,
+        term_known: None,
+        priority: 0,
+        eligible: true,
+        able: true,
+        failed: Vec::new(),
+        snapshots: Vec::new(),
+    };
+    machine.handle(3, Event::Ballot { from: id(1), round: 1, ballot: Some(ballot) }, &mut random);
+    assert_eq!(machine.role(), Role::Electing, "another one is awaited");
+    machine.handle(4, Event::Members([id(1)].into()), &mut random);
+    assert_eq!(machine.role(), Role::Restoring, "it begins the service");
 }

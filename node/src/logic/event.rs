@@ -1,5 +1,7 @@
 //! What a service's state machine is told.
 
+use std::collections::BTreeSet;
+
 use sustain_proto::wire::{Ballot, Heartbeat, SnapshotSummary};
 use sustain_proto::{NodeId, SnapshotId, Term, TermOrigin};
 
@@ -17,6 +19,8 @@ pub enum Event {
         /// Whether it answers.
         reachable: bool,
     },
+    /// These are all the other members of the cluster now: joined, and not removed.
+    Members(BTreeSet<NodeId>),
     /// A peer asks who would stand, since it misses this term's server.
     Polled {
         /// The peer.

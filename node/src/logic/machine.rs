@@ -36,7 +36,7 @@ pub struct MachineConfig {
     pub service: ServiceName,
     /// This node.
     pub node: NodeId,
-    /// All other nodes (P41).
+    /// All other members at the start (P41); [`Event::Members`] tells of changes.
     pub peers: BTreeSet<NodeId>,
     /// This node's static priority (P20).
     pub priority: u32,
@@ -116,6 +116,7 @@ impl Machine {
             Event::Tick => self.tick(now_ms, random),
             Event::Heartbeat(heartbeat) => self.heartbeat(now_ms, heartbeat),
             Event::Peer { node, reachable } => self.peer(now_ms, node, reachable),
+            Event::Members(peers) => self.members(now_ms, peers, random),
             Event::Polled { from, lost } => self.polled(now_ms, from, lost),
             Event::Ballot { from, round, ballot } => self.ballot_arrived(now_ms, from, round, ballot, random),
             Event::Claimed { term, origin } => self.met(now_ms, term, origin),
@@ -255,12 +256,30 @@ impl Machine {
             self.reachable.remove(&node);
             self.bound_level();
         }
-        // Everybody who could know of a server can be asked: no need to listen any longer.
+        self.listen_no_longer(now_ms);
+    }
+
+    /// Everybody who could know of a server can be asked: no need to listen any longer.
+    fn listen_no_longer(&mut self, now_ms: u64) {
         if self.starting && self.reachable == self.config.peers {
             self.starting = false;
             if let State::Candidate { patient_until_ms } = &mut self.state {
                 *patient_until_ms = now_ms;
             }
+        }
+    }
+
+    /// Who is gone counts no longer: not for majorities, and not in an election that is under way.
+    fn members(&mut self, now_ms: u64, peers: BTreeSet<NodeId>, random: &mut dyn RngCore) {
+        self.reachable.retain(|node| peers.contains(node));
+        self.config.peers = peers;
+        self.bound_level();
+        self.listen_no_longer(now_ms);
+        let State::Electing { awaited, ballots, .. } = &mut self.state else { return };
+        awaited.retain(|node| self.config.peers.contains(node));
+        ballots.retain(|node, _| self.config.peers.contains(node));
+        if awaited.is_empty() {
+            self.count(now_ms, random);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The task that drives a service's state machine: it turns the machine's actions into I/O, and I/O into
 //! events. It is the only one that touches the machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use crate::clock::{self, Monotonic};
 use crate::events::{EventLog, Happening};
 use crate::limits;
 use crate::logic::{Event, Machine, MachineConfig, StaticPriority, Timing};
+use crate::names::Names;
 use sustain_store::error_chain;
 
 /// What a service's task is made of.
@@ -41,7 +42,7 @@ pub(crate) struct ServiceParts {
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
     pub(crate) seed: u64,
-    pub(crate) names: BTreeMap<NodeId, String>,
+    pub(crate) names: Names,
     /// Why this machine can't run the service, if so.
     pub(crate) problem: Option<String>,
 }
@@ -113,7 +114,7 @@ pub(super) struct Driver {
     pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
     pub(super) troubles: Troubles,
-    pub(super) names: BTreeMap<NodeId, String>,
+    pub(super) names: Names,
     /// Peers that refused to be asked.
     pub(super) refusing: BTreeSet<NodeId>,
     pub(super) events: Arc<EventLog>,
@@ -218,8 +219,15 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Event(event) => {
-                if let Event::Ballot { from, ballot: Some(_), .. } = &event {
-                    self.refusing.remove(from);
+                match &event {
+                    Event::Ballot { from, ballot: Some(_), .. } => {
+                        self.refusing.remove(from);
+                    }
+                    Event::Members(peers) => {
+                        self.peers = peers.iter().copied().collect();
+                        self.refusing.retain(|peer| peers.contains(peer));
+                    }
+                    _ => {}
                 }
                 let heartbeat = match &event {
                     Event::Heartbeat(heartbeat) => Some(heartbeat.clone()),

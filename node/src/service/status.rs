@@ -127,8 +127,7 @@ impl Driver {
             Obstacle::NobodyStands => "no server: no node that answers can run the service now".to_owned(),
         };
         if !self.refusing.is_empty() {
-            let name = |peer| self.names.get(peer).cloned().unwrap_or_else(|| NodeId::short(peer));
-            let names: Vec<String> = self.refusing.iter().map(name).collect();
+            let names: Vec<String> = self.refusing.iter().map(|peer| self.names.of(peer)).collect();
             what.push_str(&format!("; asked in vain (is it in their configurations?): {}", names.join(", ")));
         }
         self.troubles.begin(Trouble::NoServer, what, self.clock.now_ms());

@@ -5,9 +5,9 @@ use std::num::NonZeroU16;
 
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{
-    ChunkId, ChunkKey, ContentHash, FRAME_HEADER_BYTES, Held, IndexRoot, KeyId, Manifest, NodeId, PackId,
-    PackRef, Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin,
-    encode_frame,
+    Admission, ChunkId, ChunkKey, ContentHash, Details, FRAME_HEADER_BYTES, Held, IndexRoot, KeyId, Manifest,
+    NodeId, PackId, PackRef, Record, Region, RegionName, Removal, ServiceName, SnapshotId, SnapshotIndex,
+    SnapshotKind, Statement, Term, TermOrigin, encode_frame,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -175,8 +175,9 @@ fn kinds_of_messages() {
         Request::HavePacks { ids: Vec::new() },
         Request::GetPack { id: pack, offset: 0, bytes: 1 },
         Request::Connect { service: service.clone(), guest_port: NonZeroU16::MIN },
+        Request::Roster { nonce: 1, hashes: Vec::new() },
     ];
-    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
     let (eligible, able, failed) = (true, true, Vec::new());
@@ -193,8 +194,9 @@ fn kinds_of_messages() {
         Response::Pack { bytes: 0 },
         Response::Connected,
         Response::Refused { reason: String::new() },
+        Response::Facts { facts: Vec::new() },
     ];
-    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 
     let durable = None;
     let heartbeat = sustain_proto::wire::Heartbeat {
@@ -205,9 +207,36 @@ fn kinds_of_messages() {
         durable,
         level: 0,
     };
-    let messages =
-        [Message::Probe { nonce: 1 }, Message::ProbeReply { nonce: 1 }, Message::Heartbeat(heartbeat)];
-    assert_eq!(kinds(&messages), [0, 1, 2]);
+    let messages = [
+        Message::Probe { nonce: 1 },
+        Message::ProbeReply { nonce: 1 },
+        Message::Heartbeat(heartbeat),
+        Message::Roster { digest: [0; 32], is_reply: false, record: None },
+    ];
+    assert_eq!(kinds(&messages), [0, 1, 2, 3]);
+}
+
+/// What is signed: if it changes, no roster that is kept anywhere is believed any more.
+#[test]
+fn statements_of_the_roster() {
+    let (node, by) = (NodeId::from_bytes([0x11; 32]), NodeId::from_bytes([0x22; 32]));
+    let details = Details {
+        name: "attic".to_owned(),
+        address: "192.0.2.1:7411".parse().unwrap(),
+        domain: "up".to_owned(),
+        priority: 1_000,
+    };
+    // The name, IPv4 and the address, the port, the domain, the priority.
+    let said = concat!("05", "6174746963", "00", "c0000201", "f339", "02", "7570", "e807");
+    let record = Record { node, version: 300, details: details.clone() };
+    assert_eq!(hex(&record.signed_bytes().unwrap()), "535552720100".to_owned() + &id("11") + "ac02" + said);
+    let admission = Admission { node, by, details };
+    assert_eq!(
+        hex(&admission.signed_bytes().unwrap()),
+        "535552610100".to_owned() + &id("11") + &id("22") + said
+    );
+    let removal = Removal { node, by };
+    assert_eq!(hex(&removal.signed_bytes().unwrap()), "535552780100".to_owned() + &id("11") + &id("22"));
 }
 
 /// Ids are named by what they hash and under which context; changing either orphans every store.

@@ -1,6 +1,6 @@
 //! Logic: which combination of a pack's shards each fragment is, and of which fragments a shard.
 
-use super::field::{inverse, multiply, power};
+use reed_solomon_erasure::galois_8::{div, exp, mul};
 
 /// Rows of coefficients.
 pub(super) type Matrix = Vec<Vec<u8>>;
@@ -8,7 +8,7 @@ pub(super) type Matrix = Vec<Vec<u8>>;
 /// The matrix of a code: row i makes fragment i of the `needed` shards. The first rows copy the shards, and any
 /// `needed` rows are independent: it is a Vandermonde matrix, multiplied so that its top becomes the identity.
 pub(super) fn generator(needed: u8, total: u8) -> Matrix {
-    let row = |number: u8| (0..needed).map(|column| power(number, column)).collect();
+    let row = |number: u8| (0..needed).map(|column| exp(number, column.into())).collect();
     let all: Matrix = (0..total).map(row).collect();
     // Never absent: its rows are different powers.
     let top = invert(all[..usize::from(needed)].to_vec()).unwrap_or_default();
@@ -20,7 +20,7 @@ pub(super) fn times(row: &[u8], matrix: &[Vec<u8>]) -> Vec<u8> {
     let mut product = vec![0; matrix.first().map_or(0, Vec::len)];
     for (factor, row) in row.iter().zip(matrix) {
         for (sum, element) in product.iter_mut().zip(row) {
-            *sum ^= multiply(*factor, *element);
+            *sum ^= mul(*factor, *element);
         }
     }
     product
@@ -35,9 +35,9 @@ pub(super) fn invert(mut matrix: Matrix) -> Option<Matrix> {
         let found = (pivot..size).find(|row| matrix[*row][pivot] != 0)?;
         matrix.swap(pivot, found);
         result.swap(pivot, found);
-        let factor = inverse(matrix[pivot][pivot]);
+        let factor = div(1, matrix[pivot][pivot]);
         for element in matrix[pivot].iter_mut().chain(result[pivot].iter_mut()) {
-            *element = multiply(*element, factor);
+            *element = mul(*element, factor);
         }
         let (own, own_result) = (matrix[pivot].clone(), result[pivot].clone());
         for row in (0..size).filter(|row| *row != pivot) {
@@ -53,7 +53,7 @@ pub(super) fn invert(mut matrix: Matrix) -> Option<Matrix> {
 
 fn subtract(from: &mut [u8], row: &[u8], factor: u8) {
     for (element, other) in from.iter_mut().zip(row) {
-        *element ^= multiply(*other, factor);
+        *element ^= mul(*other, factor);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Packs that come group by group, in any order, with interruptions, and not always true.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sustain_proto::limits::GROUP_BYTES;
 use sustain_proto::{GroupList, PackId, PackRef, SnapshotId, group_value};
@@ -93,7 +94,7 @@ fn groups_come_in_any_order_from_several_threads() {
     });
     assert_eq!(news.into_inner(), source.list.count(), "each counts once");
     assert!(receiver.is_whole());
-    to.keep_received(vec![receiver]).unwrap();
+    to.keep_received(&[receiver]).unwrap();
     source.arrives(&to);
     assert_eq!(incoming(&dir), Vec::<PathBuf>::new());
 }
@@ -121,7 +122,7 @@ fn what_came_is_there_after_the_end_of_the_process_but_for_what_was_damaged() {
         let expected = if here.contains(&number) { Received::Known } else { Received::New };
         assert_eq!(receiver.write(number, source.group(number)).unwrap(), expected);
     }
-    to.keep_received(vec![receiver]).unwrap();
+    to.keep_received(&[receiver]).unwrap();
     source.arrives(&to);
 }
 
@@ -134,7 +135,7 @@ fn wrong_groups_are_not_written_and_what_is_not_whole_is_not_kept() {
     assert_eq!(receiver.write(0, &source.group(0)[1..]).unwrap(), Received::Wrong);
     assert_eq!(receiver.write(source.list.count(), &[]).unwrap(), Received::Wrong);
     assert!(receiver.here().iter().all(|here| !here));
-    assert_eq!(to.keep_received(vec![receiver]).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(to.keep_received(&[receiver]).unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(!to.has_pack(&source.pack.id));
     let large = PackRef { bytes: source.pack.bytes + 1, ..source.pack };
     assert!(to.receive_groups(large, source.list).is_err(), "the list is not that of so many bytes");
@@ -146,11 +147,12 @@ fn two_processes_may_receive_the_same_pack() {
     let stores = [open(&dir), open(&dir)];
     let receive = |store: &Store| store.receive_groups(source.pack, source.list.clone()).unwrap();
     let receivers = [receive(&stores[0]), receive(&stores[0]), receive(&stores[1])];
-    assert_eq!(incoming(&dir).len(), 1, "the others have files of their own");
+    assert!(Arc::ptr_eq(&receivers[0], &receivers[1]), "in one process there is one");
+    assert_eq!(incoming(&dir).len(), 1, "the other process has a file of its own");
     for (number, receiver) in receivers.into_iter().enumerate() {
         (0..source.list.count())
             .for_each(|n| assert_ne!(receiver.write(n, source.group(n)).unwrap(), Received::Wrong));
-        stores[number / 2].keep_received(vec![receiver]).unwrap();
+        stores[number / 2].keep_received(&[receiver]).unwrap();
     }
     source.arrives(&stores[0]);
     assert_eq!(incoming(&dir), Vec::<PathBuf>::new());
@@ -163,7 +165,7 @@ fn what_nobody_receives_any_more_goes() {
     let begin = |to: &Store| to.receive_groups(source.pack, source.list.clone()).unwrap();
     let receiver = begin(&to);
     receiver.write(3, source.group(3)).unwrap();
-    to.remove_incoming().unwrap();
+    to.remove_incoming();
     assert_eq!(incoming(&dir).len(), 1, "it is being received");
     drop(receiver);
     to.remove_unlisted(true).unwrap();
@@ -180,4 +182,19 @@ fn what_nobody_receives_any_more_goes() {
     std::fs::write(stray, b"").unwrap();
     assert!(open(&dir).opened().swept >= 1);
     assert_eq!(incoming(&dir), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn without_the_folder_packs_come_all_the_same() {
+    let (source, dir) = (Source::new(), tempfile::tempdir().unwrap());
+    drop(open(&dir));
+    std::fs::write(dir.path().join("incoming"), b"what?").unwrap();
+    let to = open(&dir);
+    let receiver = to.receive_groups(source.pack, source.list.clone()).unwrap();
+    for number in 0..source.list.count() {
+        assert_eq!(receiver.write(number, source.group(number)).unwrap(), Received::New);
+    }
+    to.keep_received(&[receiver]).unwrap();
+    to.remove_incoming();
+    source.arrives(&to);
 }

@@ -139,7 +139,7 @@ fn receive_groups(store: &Store, id: PackId, bytes: &[u8]) -> Result<(), Failed>
             receiver.write(number, group).map_err(failed)?;
         }
         if receiver.is_whole() {
-            return store.keep_received(vec![receiver]).map_err(failed);
+            return store.keep_received(&[receiver]).map_err(failed);
         }
     }
     unreachable!("all groups were written");

@@ -1,0 +1,191 @@
+//! Logic: what a node is to hold of what is retained, and what becomes of what it is to hold no more.
+//!
+//! A part that goes because its pack is no longer retained goes at once. One that goes because its node holds another
+//! one instead goes only when the server has said that it counts on it no more.
+
+use std::collections::BTreeMap;
+
+use sustain_proto::{PackId, ServiceName};
+
+use super::Keeper;
+use super::catalog::Catalog;
+use super::event::Action;
+use super::part::{Pack, Part, Which};
+
+/// A part that a node is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) pack: Pack,
+}
+
+/// A part that is held no more as soon as the server has counted this report of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shed {
+    pub(super) service: ServiceName,
+    pub(super) report: u64,
+}
+
+impl Keeper {
+    /// What this node is to hold of a service's packs, in the order in which they were added.
+    fn wants_of(&self, catalog: &Catalog) -> Vec<(Part, Want)> {
+        let mut wants = Vec::new();
+        let is_whole = catalog.is_whole_holder(&self.me);
+        let is_encoder = catalog.encoders.contains(&self.me);
+        let spread_to = self.spread_to(&catalog.service);
+        for pack in catalog.packs() {
+            let want = Want { pack };
+            if is_whole || (is_encoder && pack.added > spread_to) {
+                wants.push((pack.whole(), want));
+            }
+            if !is_whole {
+                let indices = [self.claim.index, self.claim.moving].into_iter().flatten();
+                wants.extend(indices.map(|index| (pack.share(index), want)));
+            }
+        }
+        wants
+    }
+
+    /// Works out anew what is wanted; begins and ends what follows from that.
+    pub(super) fn renew_wants(&mut self) {
+        self.are_wants_stale = false;
+        self.is_busy = true;
+        let mut all: Vec<(Part, Want)> =
+            self.catalogs.values().flat_map(|catalog| self.wants_of(catalog)).collect();
+        // In the order of age over all services, so that a cap leaves out what is newest.
+        all.sort_by_key(|(part, want)| (want.pack.added, *part));
+        let (mut wants, mut bytes, mut short) = (BTreeMap::new(), 0_u64, 0_u64);
+        for (part, want) in all {
+            let part_bytes = want.pack.part_bytes(part.which);
+            if wants.contains_key(&part) {
+                continue;
+            }
+            if bytes.saturating_add(part_bytes) > self.config.storage_bytes_max {
+                short = short.saturating_add(part_bytes);
+                continue;
+            }
+            bytes += part_bytes;
+            wants.insert(part, want);
+        }
+        self.wants = wants;
+        self.short_bytes = short;
+        self.packs = self.catalogs.values().fold(BTreeMap::new(), |mut packs, catalog| {
+            let listed = catalog.packs().into_iter();
+            packs.extend(listed.map(|pack| (pack.id, (pack, catalog.service.clone()))));
+            packs
+        });
+        let (packs, now_ms) = (&self.packs, self.now_ms);
+        self.serving.forget_unknown(now_ms, |pack| packs.contains_key(pack));
+        self.let_go();
+        self.begin_wanted();
+    }
+
+    /// Ends jobs and drops parts that are wanted no more.
+    fn let_go(&mut self) {
+        let jobs: Vec<Part> = self.jobs.all().map(|job| job.part).collect();
+        for part in jobs {
+            let made_into = self.jobs.get(&part).and_then(|job| job.made_into);
+            let is_wanted = made_into.map_or(self.is_wanted(&part), |into| self.is_wanted(&into));
+            if !is_wanted {
+                self.jobs.end(&part);
+                self.forget_waiters(&part);
+            }
+        }
+        let here: Vec<Part> = self.shelf.parts().copied().collect();
+        for part in here {
+            let is_for_another = self.jobs.get(&part).is_some() || self.is_used_to_make(&part);
+            if self.is_wanted(&part) {
+                self.shed.remove(&part);
+            } else if self.packs.get(&part.pack).is_none_or(|(pack, _)| self.is_server_of(pack)) {
+                self.drop_part(&part);
+            } else if !self.shelf.is_synced(&part) {
+                if !is_for_another {
+                    self.drop_part(&part);
+                }
+            } else if !self.shed.contains_key(&part) {
+                self.shed_later(part);
+            }
+        }
+    }
+
+    /// Whether a part that is being made takes this one.
+    pub(super) fn is_used_to_make(&self, part: &Part) -> bool {
+        let Which::Fragment(index) = part.which else { return false };
+        let of_pack = self.jobs.all().filter(|job| job.part.pack == part.pack);
+        of_pack.into_iter().any(|job| job.rebuild.as_ref().is_some_and(|chosen| chosen.contains(&index)))
+    }
+
+    fn begin_wanted(&mut self) {
+        let missing: Vec<(Part, Want)> = self
+            .wants
+            .iter()
+            .filter(|(part, _)| !self.shelf.is_whole(part))
+            .map(|(part, want)| (*part, *want))
+            .collect();
+        for (part, want) in missing {
+            let whole = want.pack.whole();
+            if part.which != Which::Whole && self.shelf.is_whole(&whole) {
+                self.make_of_whole(part, want);
+            } else if part.which == Which::Whole || !self.wants.contains_key(&whole) {
+                self.jobs.begin(self.now_ms, want.pack, part, None);
+            } else if self.jobs.get(&part).is_some() {
+                // It will be made of the whole pack, which is wanted, too.
+                self.jobs.end(&part);
+            }
+        }
+    }
+
+    fn make_of_whole(&mut self, part: Part, want: Want) {
+        self.jobs.begin(self.now_ms, want.pack, part, None);
+        if let Some(job) = self.jobs.get_mut(&part).filter(|job| !job.is_making) {
+            job.is_making = true;
+            self.out.push(Action::Make { part, from: vec![want.pack.whole()] });
+        }
+    }
+
+    /// A part is here whole: it is synced if it is to stay.
+    pub(super) fn arrived(&mut self, part: Part) {
+        self.end_rebuild(&part);
+        let Some(job) = self.jobs.end(&part) else { return self.sync(part) };
+        if let Some(into) = job.made_into {
+            self.make_if_ready(into);
+        }
+        if self.is_wanted(&part) {
+            self.sync(part);
+        }
+        if part.which == Which::Whole && job.pack.cut.is_some() {
+            self.begin_wanted();
+        }
+    }
+
+    fn sync(&mut self, part: Part) {
+        self.out.push(Action::Sync { part });
+    }
+
+    pub(super) fn is_wanted(&self, part: &Part) -> bool {
+        self.wants.contains_key(part)
+    }
+
+    pub(super) fn drop_part(&mut self, part: &Part) {
+        self.shed.remove(part);
+        self.forget_waiters(part);
+        if self.shelf.remove(part) {
+            self.out.push(Action::Drop { part: *part });
+        }
+    }
+
+    /// A pack that is retained.
+    #[must_use]
+    pub fn pack(&self, id: &PackId) -> Option<Pack> {
+        self.packs.get(id).map(|(pack, _)| *pack)
+    }
+
+    /// The catalog that lists a pack.
+    pub(super) fn catalog_of(&self, pack: &Pack) -> Option<&Catalog> {
+        let (_, service) = self.packs.get(&pack.id)?;
+        self.catalogs.get(service).map(|catalog| &**catalog)
+    }
+
+    pub(super) fn is_server_of(&self, pack: &Pack) -> bool {
+        self.catalog_of(pack).is_some_and(|catalog| catalog.server == self.me)
+    }
+}

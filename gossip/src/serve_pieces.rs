@@ -1,0 +1,191 @@
+//! Answers peers that gather: lists of groups, and ranges of pieces.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use quinn::SendStream;
+use sustain_proto::wire::{Lane, Response};
+use sustain_proto::{GroupList, GroupValue, NodeId, PackId, Piece, PieceRange, group_count};
+use sustain_store::{ReadError, Store, error_chain};
+use tokio::sync::mpsc;
+
+use crate::control::respond;
+use crate::limits;
+use crate::member::Member;
+use crate::pump::{self, PumpError};
+use crate::transport::frames;
+use crate::transport::links::lock;
+use crate::transport::quic::STREAM_ABANDONED;
+
+pub(crate) type Values = Arc<Vec<GroupValue>>;
+
+/// Lists of groups that were asked for lately: making one takes reading all of the piece.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    lists: BTreeMap<Piece, Values>,
+    /// In the order in which they were made.
+    order: VecDeque<Piece>,
+    groups: usize,
+}
+
+impl Lists {
+    fn get(&self, piece: &Piece) -> Option<Values> {
+        lock(&self.kept).lists.get(piece).cloned()
+    }
+
+    pub(crate) fn put(&self, piece: Piece, values: Values) {
+        let mut kept = lock(&self.kept);
+        kept.groups += values.len();
+        match kept.lists.insert(piece, values) {
+            Some(before) => kept.groups -= before.len(),
+            None => kept.order.push_back(piece),
+        }
+        while kept.groups > limits::GROUPS_KEPT_MAX {
+            let Some(oldest) = kept.order.pop_front() else { break };
+            let gone = kept.lists.remove(&oldest);
+            kept.groups -= gone.map_or(0, |gone| gone.len());
+        }
+    }
+}
+
+/// Bytes of a piece, if it is here.
+fn piece_bytes(store: &Store, piece: &Piece) -> Option<u64> {
+    match piece {
+        Piece::Pack(id) => store.pack_bytes(id),
+        Piece::Fragment(_) => None,
+    }
+}
+
+pub(crate) async fn get_groups(
+    member: &Arc<Member>,
+    peer: NodeId,
+    pieces: Vec<Piece>,
+    send: &mut SendStream,
+) {
+    let known = member.clone();
+    let Ok(lists) = member.tasks.blocking(move || make_lists(&known, &pieces)).await else { return };
+    let lists = match lists {
+        Ok(lists) => lists,
+        Err(reason) => return respond(Lane::Bulk, send, &Response::refused(reason)).await,
+    };
+    let counts = lists.iter().map(|list| list.as_ref().map_or(0, |list| list.len() as u32)).collect();
+    if !header(member, &Response::Groups { counts }, send).await {
+        return;
+    }
+    for list in lists.into_iter().flatten() {
+        if let Err(error) =
+            pump::write_all((&mut *send, &member.uplink), list.as_flattened(), member.stall_timeout()).await
+        {
+            tracing::debug!(peer = %peer.short(), error = error_chain(&error), "lists of groups were not sent");
+            return;
+        }
+    }
+    // Fails only on a stream that is finished already.
+    let _ = send.finish();
+}
+
+/// The lists of these pieces; none for one that is not here, or is damaged here. What is too much is refused before
+/// anything is read.
+fn make_lists(member: &Member, pieces: &[Piece]) -> Result<Vec<Option<Values>>, String> {
+    let bytes = |piece: &Piece| piece_bytes(&member.store, piece);
+    let groups: usize = pieces.iter().filter_map(bytes).map(group_count).sum();
+    if groups > sustain_proto::limits::MESSAGE_GROUPS_MAX {
+        return Err(format!("the pieces have {groups} groups together"));
+    }
+    Ok(pieces.iter().map(|piece| bytes(piece).and_then(|bytes| list(member, *piece, bytes))).collect())
+}
+
+fn list(member: &Member, piece: Piece, bytes: u64) -> Option<Values> {
+    if let Some(values) = member.lists.get(&piece) {
+        return Some(values);
+    }
+    let Piece::Pack(id) = piece else { return None };
+    let values = match member.store.pack_groups(id) {
+        Ok(values) => values,
+        Err(error) => {
+            tracing::debug!(pack = %id.short(), error = error_chain(&error), "a pack could not be read for a peer");
+            return None;
+        }
+    };
+    if group_count(bytes) > 1 && GroupList::check(*piece.root(), bytes, values.clone()).is_err() {
+        set_aside(&member.store, id);
+        return None;
+    }
+    let values = Arc::new(values);
+    member.lists.put(piece, values.clone());
+    Some(values)
+}
+
+/// A pack whose list is another one's is damaged here: it is to be had again from others.
+fn set_aside(store: &Store, id: PackId) {
+    if let Err(error) = store.set_aside_if_damaged(id) {
+        tracing::warn!(pack = %id, error = error_chain(&error), "a damaged pack can't be set aside");
+    }
+}
+
+pub(crate) async fn get_ranges(
+    member: &Member,
+    peer: NodeId,
+    ranges: Vec<PieceRange>,
+    send: &mut SendStream,
+) {
+    let store = member.store.clone();
+    let looked = member.tasks.blocking(move || {
+        let is_here = |range: &PieceRange| {
+            let bytes = piece_bytes(&store, &range.piece);
+            bytes.is_some_and(|bytes| range.offset.saturating_add(range.bytes) <= bytes)
+        };
+        let here: Vec<bool> = ranges.iter().map(is_here).collect();
+        (ranges, here)
+    });
+    let Ok((mut ranges, here)) = looked.await else { return };
+    let mut is_here = here.iter();
+    ranges.retain(|_| is_here.next().copied().unwrap_or(false));
+    if !header(member, &Response::Ranges { here }, send).await {
+        return;
+    }
+    let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
+    let store = member.store.clone();
+    // Ends by itself when this future is dropped: then nobody takes the buffers.
+    drop(member.tasks.blocking(move || read(&store, &ranges, &buffers)));
+    match pump::write_filled((&mut *send, &member.uplink), &mut filled, member.stall_timeout()).await {
+        // Fails only on a stream that is finished already.
+        Ok(()) => drop(send.finish()),
+        Err(error) => {
+            // A peer that has it from elsewhere takes no more.
+            tracing::debug!(peer = %peer.short(), error = error_chain(&error), "ranges were not sent");
+            if !matches!(error, PumpError::Stream(_)) {
+                // What was sent must not look whole. Fails only on a closed stream.
+                let _ = send.reset(STREAM_ABANDONED);
+            }
+        }
+    }
+}
+
+fn read(store: &Store, ranges: &[PieceRange], buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>) {
+    for range in ranges {
+        let Piece::Pack(id) = range.piece else { return };
+        let end = range.offset.saturating_add(range.bytes);
+        let done = match store.read_pack(id) {
+            Ok(reader) => pump::read_all(&reader, range.offset..end, buffers),
+            Err(error) => {
+                let _ = buffers.blocking_send(Err(error));
+                false
+            }
+        };
+        if !done {
+            return;
+        }
+    }
+}
+
+/// Writes an answer that raw bytes follow.
+async fn header(member: &Member, response: &Response, send: &mut SendStream) -> bool {
+    let write = frames::write(send, response, Lane::Bulk.frame_bytes_max());
+    matches!(tokio::time::timeout(member.request_timeout(), write).await, Ok(Ok(())))
+}

@@ -1,0 +1,59 @@
+//! Logic: what the server says that a snapshot survives, it survives.
+
+use std::collections::BTreeSet;
+
+use super::{Checker, Occasion};
+use crate::sim::NodeNumber;
+use crate::sim::world::World;
+
+/// **A snapshot of which the server says that it survives f losses can be rebuilt after the loss of any f nodes.** It
+/// is counted on the disks, by what is synced: as many nodes as f are taken away, those whose loss does most harm, the
+/// server besides. Nodes that crashed keep their disks. Nodes that lie, and those that were lost with their disks while
+/// the server can't know it yet, are among the f.
+pub(super) struct Durability;
+
+impl Checker for Durability {
+    fn name(&self) -> &'static str {
+        "durability"
+    }
+
+    fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
+        match occasion {
+            Occasion::Level(added) => check(world, |other| other == *added),
+            Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Healed => check(world, |_| true),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check(world: &World, concerns: impl Fn(u64) -> bool) -> Result<(), String> {
+    let server = world.nodes.get(&world.server);
+    let Some(keeper) = server.and_then(|node| node.keeper.as_ref()) else { return Ok(()) };
+    let Some(catalog) =
+        keeper.catalog(&world.service_name).filter(|catalog| catalog.server == keeper.claim().node)
+    else {
+        return Ok(());
+    };
+    let liars = world.nodes.values().filter(|node| node.is_liar).count();
+    // Not known to be lost: the server has not been told.
+    let told = server.map(|node| &node.told_dead);
+    let unknown = world.lost_ms.keys().filter(|node| told.is_some_and(|told| !told.contains(*node))).count();
+    let except: BTreeSet<NodeNumber> = BTreeSet::from([world.server]);
+    for entry in catalog.entries.iter().filter(|entry| concerns(entry.added)) {
+        let Some(Some(level)) = world.levels.get(&entry.added).copied() else { continue };
+        let Some(losses) = level.checked_sub(liars + unknown) else { continue };
+        for pack in catalog.needed_by(entry).values() {
+            let deadly =
+                world.disks.holders(&pack.id).map_or(0, |holders| holders.losses(pack.needed(), &except));
+            if deadly <= losses {
+                return Err(format!(
+                    "number {} is said to survive {level} losses ({liars} liars, {unknown} lost unnoticed); \
+                     {deadly} more make an end of pack {}",
+                    entry.added,
+                    pack.id.short(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

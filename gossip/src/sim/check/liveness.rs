@@ -1,0 +1,47 @@
+//! Logic: when faults have ended, everything comes right.
+
+use super::{Checker, Occasion};
+use crate::sim::world::World;
+
+/// **Some time after the last fault every node has synced all that it is to hold and nothing else, all know the same
+/// catalog, and every snapshot is durable.**
+pub(super) struct Liveness;
+
+impl Checker for Liveness {
+    fn name(&self) -> &'static str {
+        "liveness"
+    }
+
+    fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
+        if *occasion != Occasion::Healed {
+            return Ok(());
+        }
+        let server = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
+        let Some(server) = server else { return Err("no server runs".to_owned()) };
+        let catalog = server.catalog(&world.service_name);
+        for (number, node) in &world.nodes {
+            let Some(keeper) = node.keeper.as_ref() else {
+                return Err(format!("node {number} does not run"));
+            };
+            if keeper.catalog(&world.service_name) != catalog {
+                return Err(format!("node {number} knows another catalog than the server"));
+            }
+            let lacking = keeper.unfinished();
+            if !lacking.is_empty() {
+                return Err(format!("node {number} has not finished: {lacking}"));
+            }
+        }
+        let Some(catalog) = catalog else { return Err("nothing is published".to_owned()) };
+        let others = world.nodes.len() - 1;
+        let liars = world.nodes.values().filter(|node| node.is_liar).count();
+        for entry in &catalog.entries {
+            let needed = catalog.needed_by(entry).values().map(|pack| pack.needed()).max().unwrap_or(1);
+            let level = world.levels.get(&entry.added).copied().flatten();
+            let wanted = world.scenario.tolerance.min((others - liars).saturating_sub(needed));
+            if level < Some(wanted) {
+                return Err(format!("number {} survives {level:?} losses, {wanted} are wanted", entry.added));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Simulations that everybody runs, and proof that each checker can find something.
+
+use super::*;
+
+fn nothing_found(seeds: impl Iterator<Item = u64>, size: Size) {
+    for seed in seeds {
+        let outcome = run(seed, size);
+        assert!(
+            outcome.violations.is_empty(),
+            "{:?}\n{}\nreplay: SEED={seed} cargo run -p sustain-gossip --example sim -- {size:?} {seed} 1",
+            outcome.violations,
+            outcome.last.join("\n")
+        );
+        assert!(outcome.virtual_ms >= Scenario::least_ms(size), "seed {seed}: {} ms", outcome.virtual_ms);
+        let least = if outcome.scenario.mix.count == 0 { 0 } else { Scenario::least_faults(size) };
+        assert!(outcome.faults >= least, "seed {seed}: {} faults", outcome.faults);
+    }
+}
+
+#[test]
+fn dozens_of_small_clusters_keep_what_they_promise() {
+    nothing_found(0..40, Size::Tiny);
+}
+
+#[test]
+fn some_larger_clusters_keep_what_they_promise() {
+    nothing_found(0..4, Size::Small);
+}
+
+#[test]
+fn a_seed_replays_to_the_last_event() {
+    for seed in [3, 6, 9] {
+        let (one, other) = (run(seed, Size::Tiny), run(seed, Size::Tiny));
+        assert_eq!((one.hash, one.events), (other.hash, other.events), "seed {seed}");
+        assert_ne!(one.hash, run(seed + 1, Size::Tiny).hash);
+    }
+}
+
+/// Whether a fault in the logic is found by a checker, with any of some seeds.
+fn is_found(mutant: Mutant, checker: &str) {
+    assert!(names().contains(&checker));
+    let mut others = Vec::new();
+    for seed in 0..60 {
+        let outcome = run_mutant(Scenario::of_seed(seed, Size::Tiny), Some(mutant));
+        if outcome.violations.iter().any(|violation| violation.checker == checker) {
+            return;
+        }
+        others.extend(outcome.violations.iter().map(|violation| (seed, violation.checker)));
+    }
+    panic!("{mutant:?} is not found by {checker}, but by {others:?}");
+}
+
+#[test]
+fn who_acknowledges_before_it_has_synced_is_found() {
+    is_found(Mutant::AcknowledgesBeforeSync, "durability");
+}
+
+#[test]
+fn who_takes_half_a_part_for_all_of_it_is_found() {
+    is_found(Mutant::TakesHalfForWhole, "durability");
+}
+
+#[test]
+fn who_drops_what_the_server_counts_on_is_found() {
+    is_found(Mutant::DropsUnasked, "durability");
+}
+
+#[test]
+fn a_server_that_gives_everything_to_everybody_is_found() {
+    is_found(Mutant::GivesToAll, "egress");
+}
+
+#[test]
+fn who_never_mends_is_found() {
+    is_found(Mutant::NeverMends, "coverage");
+}
+
+#[test]
+fn who_fetches_anew_what_it_has_is_found() {
+    is_found(Mutant::ForgetsItsDisk, "cost");
+}
+
+#[test]
+fn who_keeps_news_to_itself_is_found() {
+    is_found(Mutant::KeepsNewsToItself, "convergence");
+}
+
+#[test]
+fn who_never_drops_anything_is_found() {
+    is_found(Mutant::NeverDrops, "bounds");
+}
+
+#[test]
+fn who_is_never_done_with_serving_is_found() {
+    is_found(Mutant::NeverDoneServing, "liveness");
+}
+
+#[test]
+fn who_has_no_patience_with_answers_is_found() {
+    is_found(Mutant::Impatient, "alarms");
+}
