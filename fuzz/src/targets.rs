@@ -85,7 +85,7 @@ fn join(bytes: &[u8]) {
     }
 }
 
-/// Members of the cluster in which the target [`swim`] takes place. The second sends.
+/// Members of the cluster in which the target `swim` takes place. The second sends.
 #[must_use]
 pub fn swimmers() -> BTreeSet<NodeId> {
     (1..=4).map(|number| NodeId::from_bytes([number; 32])).collect()
