@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use quinn::SendStream;
 use sustain_proto::wire::{Lane, Response};
-use sustain_proto::{GroupList, GroupValue, NodeId, PackId, Piece, PieceRange, group_count};
+use sustain_proto::{GroupList, GroupValue, NodeId, Piece, PieceRange, group_count};
 use sustain_store::{ReadError, Store, error_chain};
 use tokio::sync::mpsc;
 
@@ -113,19 +113,13 @@ fn list(member: &Member, piece: Piece, bytes: u64) -> Option<Values> {
         }
     };
     if group_count(bytes) > 1 && GroupList::check(*piece.root(), bytes, values.clone()).is_err() {
-        set_aside(&member.store, id);
+        // It stays where it is: single chunks of it may be sound, and who needs one asks for that alone.
+        tracing::warn!(pack = %id, "a pack is damaged here: `snapctl verify` or the next scrubbing sets it aside");
         return None;
     }
     let values = Arc::new(values);
     member.lists.put(piece, values.clone());
     Some(values)
-}
-
-/// A pack whose list is another one's is damaged here: it is to be had again from others.
-fn set_aside(store: &Store, id: PackId) {
-    if let Err(error) = store.set_aside_if_damaged(id) {
-        tracing::warn!(pack = %id, error = error_chain(&error), "a damaged pack can't be set aside");
-    }
 }
 
 pub(crate) async fn get_ranges(

@@ -40,12 +40,16 @@ pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u
     runtime.block_on(async {
         let mut hangups = Hangups::watch(path.clone(), config.clone())?;
         let name = config.name.clone();
-        let daemon = Daemon::start(config, Arc::new(QemuDriver::default())).await.map_err(|error| failure(&error))?;
+        let daemon =
+            Daemon::start(config, Arc::new(QemuDriver::default())).await.map_err(|error| failure(&error))?;
         tracing::info!(config = %path.display(), node = %name, address = %daemon.address(), "ready");
-        let mut removed_by = None;
+        let (mut removed_by, mut is_signalled) = (None, false);
         tokio::select! {
             by = daemon.removed() => removed_by = Some(by),
-            result = signal() => result.map_err(|error| Failure::new(1, format!("can't watch for signals: {error}")))?,
+            result = signal() => {
+                result.map_err(|error| Failure::new(1, format!("can't watch for signals: {error}")))?;
+                is_signalled = true;
+            }
             () = stdin_closed(), if args.stop_with_stdin => {}
             () = hangups.terminal_gone() => {}
         }
@@ -55,9 +59,16 @@ pub(crate) fn run(args: NodeArgs, choice: &Choice, _output: &Output) -> Result<u
             return Err(removed(format!("this node was removed from the cluster by {by}")));
         }
         tracing::info!("stopping");
+        let insisting = async {
+            // Whoever started this program may close its standard input and send the first signal at the same time.
+            if !is_signalled {
+                let _ = signal().await;
+            }
+            signal().await
+        };
         tokio::select! {
             () = daemon.stop() => Ok(0),
-            _ = signal() => Err(Failure::new(130, "stopped at once; QEMU ends with this process")),
+            _ = insisting => Err(Failure::new(130, "stopped at once; QEMU ends with this process")),
         }
     })
 }

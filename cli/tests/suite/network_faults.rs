@@ -249,7 +249,8 @@ fn nodes_are_restarted_one_by_one() {
         world.wait_durable((node + 1) % 4);
         world.cluster.signal(node, Signal::TERM);
         let process = world.cluster.nodes[node].as_mut().unwrap();
-        assert!(process.wait().unwrap().success());
+        let status = process.wait().unwrap();
+        assert!(status.success(), "{status}: {}", world.cluster.log(node));
         world.push((node + 1) % 4, "files", 200_000);
         world.wait_durable((node + 1) % 4);
         world.cluster.spawn(node as u8);

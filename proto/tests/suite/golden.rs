@@ -175,9 +175,11 @@ fn kinds_of_messages() {
         Request::HavePacks { ids: Vec::new() },
         Request::GetPack { id: pack, offset: 0, bytes: 1 },
         Request::Connect { service: service.clone(), guest_port: NonZeroU16::MIN },
+        Request::GetGroups { pieces: Vec::new() },
+        Request::GetRanges { ranges: Vec::new() },
         Request::Roster { nonce: 1, hashes: Vec::new() },
     ];
-    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
     let (eligible, able, failed) = (true, true, Vec::new());
@@ -194,9 +196,11 @@ fn kinds_of_messages() {
         Response::Pack { bytes: 0 },
         Response::Connected,
         Response::Refused { reason: String::new() },
+        Response::Groups { counts: Vec::new() },
+        Response::Ranges { here: Vec::new() },
         Response::Facts { facts: Vec::new() },
     ];
-    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 
     let durable = None;
     let heartbeat = sustain_proto::wire::Heartbeat {
