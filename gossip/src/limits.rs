@@ -172,9 +172,6 @@ pub const REQUESTS_PER_PEER: usize = 2;
 /// Requests served at once.
 pub const SERVED_MAX: usize = 16;
 
-/// Bytes of which a piece is verified by itself.
-pub const GROUP_BYTES: u64 = 64 << 10;
-
 /// Bytes asked for and given at a time.
 pub const ASK_BYTES_MAX: u64 = 1 << 20;
 

@@ -16,8 +16,8 @@ const TURN_BYTES: usize = 16 << 10;
 /// Limits on what a node gives; none is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Bytes of packs in its store past which it takes nothing from others. What it takes from its own services is
-    /// not refused.
+    /// Bytes of packs in its store past which it takes no snapshot that others offer. Those of its own services, and
+    /// what is gathered here, are not refused.
     pub storage_bytes: Option<u64>,
     /// Bytes a second of packs that it sends, to all others together. Clients' connections that it forwards, heartbeats
     /// and requests do not count.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sustain_proto::limits::GROUP_BYTES;
 use sustain_proto::{NodeId, PackId};
 
 use super::Keeper;
@@ -164,8 +165,7 @@ impl Keeper {
         }
         let takers = if pack.cut.is_some() { makers.len() + 1 } else { self.roster.all_alive().count() - 1 };
         let share = pack.bytes / takers.max(1) as u64;
-        let share =
-            share.next_multiple_of(limits::GROUP_BYTES).clamp(limits::GROUP_BYTES, limits::ASK_BYTES_MAX);
+        let share = share.next_multiple_of(GROUP_BYTES).clamp(GROUP_BYTES, limits::ASK_BYTES_MAX);
         let now_ms = self.now_ms;
         let given = self.serving.given.entry(pack.id).or_default();
         let mut fresh = available.clone();

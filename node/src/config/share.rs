@@ -14,7 +14,7 @@ const UPLOAD_MIN: u64 = 256 << 10;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct ShareConfig {
-    /// Bytes of packs in the store past which the node takes nothing from others.
+    /// Bytes of packs in the store past which the node takes no snapshot that others offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<Bytes>,
     /// Bytes a second of snapshots that it sends, to all others together.

@@ -151,13 +151,11 @@ impl PackBuilder {
     /// # Errors
     /// If not enough has come, the fragments make another pack than the sheet says, or the disk is full or fails.
     pub fn finish(self) -> Result<PackRef, FragmentError> {
-        let Self { gather, done } = self;
-        let builder = Self { gather, done };
-        if !builder.is_whole()? {
-            let extents = builder.gather.extents() - lock(&builder.done).extent;
+        if !self.is_whole()? {
+            let extents = self.gather.extents() - lock(&self.done).extent;
             return Err(FragmentError::Incomplete { groups: extents as usize });
         }
-        let Self { gather, done } = builder;
+        let Self { gather, done } = self;
         let receiver = done.into_inner().unwrap_or_else(PoisonError::into_inner).out;
         let outcome = receiver.finish();
         // Also of one that is not what its sheet says: they would make it again.
