@@ -170,6 +170,11 @@ bench-codes: ## Compare libraries for erasure codes (under a minute)
 sim: ## Simulate a thousand clusters of up to 1,000 nodes, a seed each (under 30 minutes; SEED=n replays one)
 	cargo run $(CARGO_FLAGS) -p sustain-gossip --example sim
 
+.PHONY: plots
+plots: ## Play the placement's rules through, and draw what they cost and survive into docs/simulation (6 minutes)
+	cargo run --manifest-path experiments/Cargo.toml --target-dir $(TARGET_DIR)/experiments --bin placement -- \
+		--out docs/simulation
+
 .PHONY: clean-guest
 clean-guest: ## Remove the built guests, so that they are built anew
 	rm -rf $(TARGET_DIR)/guest $(TARGET_DIR)/guest-mail
