@@ -25,7 +25,7 @@ const LEGEND_COLUMNS: usize = 2;
 const LEGEND_ROW_PX: i32 = 30;
 const LEGEND_LINE_PX: i32 = 28;
 
-/// Told apart by people who see no difference between red and green, too. Okabe and Ito: "Color universal design", 2008.
+/// Told apart by people who see no difference between red and green, too: the colours of Okabe and Ito, 2008.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
