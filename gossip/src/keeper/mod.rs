@@ -31,6 +31,7 @@ mod serve;
 mod shelf;
 mod sources;
 mod steward;
+mod stock;
 mod wants;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ pub use message::{Message, Page, Refusal, Report, Request};
 pub use part::{Pack, Part, Which};
 pub use ranges::Ranges;
 pub use roster::{Overlays, Roster};
+pub use stock::Stock;
 
 use crate::overlay::Overlay;
 use jobs::Jobs;

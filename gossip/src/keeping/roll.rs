@@ -67,7 +67,11 @@ mod tests {
         let mut roll = Roll::default();
         let first = standing(&[(1, true), (2, false)]);
         let expected = [("alive", 1), ("alive", 2), ("dead", 2)];
-        assert_eq!(told(&roll.changes(first.clone())), expected, "a member that is silent counts for a while");
+        assert_eq!(
+            told(&roll.changes(first.clone())),
+            expected,
+            "a member that is silent counts for a while"
+        );
         assert_eq!(told(&roll.changes(first)), []);
         assert_eq!(told(&roll.changes(standing(&[(1, true), (2, true)]))), [("alive", 2)]);
         assert_eq!(told(&roll.changes(standing(&[(1, true), (2, false)]))), [("dead", 2)]);
