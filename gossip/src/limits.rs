@@ -157,6 +157,37 @@ pub const SERVICES_KEPT_MAX: usize = 256;
 /// Snapshots in a catalog.
 pub const ENTRIES_MAX: usize = 512;
 
+/// Most bytes of an encoded catalog: 512 snapshots with manifests of 4 KiB, and as much again for their packs.
+pub const CATALOG_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of entries in one message, unless it is a single larger one, which still fits a frame: a manifest and 1,500
+/// packs of under 120 bytes.
+pub const CATALOG_PAGE_BYTES: usize = 512 << 10;
+
+/// Catalogs that have come in part.
+pub const DRAFTS_MAX: usize = 4;
+
+/// Lines of a service that are kept at once: more mean that for as many take-overs nothing was merged.
+pub const LINES_MAX: usize = 16;
+
+/// Lines whose newest catalogs are named in one message. Each takes under 130 bytes, so that they fit a frame.
+pub const LINES_TOLD_MAX: usize = SERVICES_KEPT_MAX * 4;
+
+/// Lines remembered as needed no more, so that they are not asked for again.
+pub const LINES_COVERED_MAX: usize = 1_024;
+
+/// Term records in a catalog, the last ones.
+pub const TERMS_MAX: usize = 128;
+
+/// Heads in a catalog that were merged or released, those of the last terms.
+pub const MERGED_MAX: usize = 64;
+
+/// Nodes that hold everything of a service, and nodes that encode.
+pub const WARM_MAX: usize = 64;
+
+/// Ranges of bytes, or of numbers, in one list.
+pub const RANGES_MAX: usize = 4_096;
+
 /// Nodes remembered that have a catalog which is not here.
 pub const OFFERS_MAX: usize = 4;
 

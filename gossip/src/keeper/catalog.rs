@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use sustain_proto::{NodeId, PackId, ServiceName, SnapshotId, Term};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
+use sustain_proto::limits::{MANIFEST_BYTES_MAX, MANIFEST_PACKS_MAX};
+use sustain_proto::{Held, NodeId, PackId, ServiceName, Signature, SnapshotId, Term, TermOrigin, bounded};
 
 use super::part::Pack;
+use crate::limits;
 
 /// Orders the catalogs of a service: a greater term wins, and within a term the greater number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,16 +23,38 @@ pub struct Version {
 /// A snapshot that is retained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The snapshot.
+    /// The snapshot: the BLAKE3 of its manifest.
     pub id: SnapshotId,
+    /// The term in which it was taken.
+    pub term: Term,
+    /// Where that term branched off.
+    pub origin: Option<TermOrigin>,
     /// Its number in its line. A rebase keeps it, so two entries may have the same one.
     pub seq: u64,
-    /// The number of the catalog in which it first stood: entries are in this order, and "synced up to" is said in it.
+    /// Numbers the entries in the order in which they were added: no two of a catalog have the same one, none is greater
+    /// than the catalog's own number, and "synced up to" is said in it.
     pub added: u64,
     /// The snapshot that it refers to, which is in the catalog, too.
     pub base: Option<SnapshotId>,
+    /// The encoded manifest.
+    #[serde(serialize_with = "as_bytes", deserialize_with = "bounded::bytes::<_, MANIFEST_BYTES_MAX>")]
+    pub manifest: Arc<[u8]>,
     /// The packs that it lists itself. Others may list them, too.
+    #[serde(deserialize_with = "bounded::list::<_, _, MANIFEST_PACKS_MAX>")]
     pub packs: Vec<Pack>,
+}
+
+fn as_bytes<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// Signs what a node's server makes known, and checks what others have signed.
+pub trait Signer: std::fmt::Debug + Send + Sync {
+    /// This node's signature of these bytes.
+    fn sign(&self, bytes: &[u8]) -> [u8; 64];
+
+    /// Whether a node has signed these bytes.
+    fn is_by(&self, node: &NodeId, bytes: &[u8], signature: &[u8; 64]) -> bool;
 }
 
 /// What of a service is to be kept, and by whom as a whole.
@@ -38,16 +64,32 @@ pub struct Catalog {
     pub service: ServiceName,
     /// Which catalog of the service it is.
     pub version: Version,
-    /// Its server, which holds everything.
+    /// The catalog of another term that this line went on from, if any: entries that were added up to its number are
+    /// the same in both.
+    pub inherits: Option<Version>,
+    /// Its server, which holds everything, and signs. Always the node of the term.
     pub server: NodeId,
+    /// Losses of nodes that what is retained is to survive (f).
+    pub tolerance: u8,
     /// Warm candidates: they hold everything.
+    #[serde(deserialize_with = "bounded::set::<_, _, _, { limits::WARM_MAX }>")]
     pub warm: BTreeSet<NodeId>,
     /// Nodes that hold what is new as a whole until it is spread, and make the fragments.
+    #[serde(deserialize_with = "bounded::set::<_, _, _, { limits::WARM_MAX }>")]
     pub encoders: BTreeSet<NodeId>,
     /// Everything that was added up to here was spread when this was published.
     pub spread_to: u64,
+    /// Term records that are known: where each term branched off.
+    #[serde(deserialize_with = "bounded::set::<_, _, _, { limits::TERMS_MAX }>")]
+    pub terms: BTreeMap<Term, Option<TermOrigin>>,
+    /// Heads of other lines that were merged into this one, or released: they and what they continue need not be kept.
+    #[serde(deserialize_with = "bounded::set::<_, _, _, { limits::MERGED_MAX }>")]
+    pub merged: BTreeSet<Held>,
     /// What is retained, in the order in which it was added.
+    #[serde(deserialize_with = "bounded::list::<_, _, { limits::ENTRIES_MAX }>")]
     pub entries: Vec<Entry>,
+    /// The server's, over everything else.
+    pub signature: Signature,
 }
 
 impl Catalog {
@@ -73,6 +115,12 @@ impl Catalog {
         let base = self.entries.iter().find(|other| Some(other.id) == entry.base);
         let both = base.into_iter().chain([entry]);
         both.flat_map(|entry| &entry.packs).map(|pack| (pack.id, *pack)).collect()
+    }
+
+    /// The names of the line: no two catalogs of one line have different contents and the same number.
+    #[must_use]
+    pub fn line(&self) -> (ServiceName, Term) {
+        (self.service.clone(), self.version.term)
     }
 
     /// Bytes of all packs.

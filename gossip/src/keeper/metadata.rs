@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use rand::seq::IteratorRandom;
 use rand::{Rng, RngCore};
-use sustain_proto::{NodeId, ServiceName};
+use sustain_proto::{NodeId, ServiceName, Term};
 
 use super::Keeper;
 use super::catalog::{Catalog, Version};
 use super::claims::{Buckets, Claim};
 use super::event::Action;
-use super::message::Message;
+use super::message::{Message, Page};
+use super::ranges::Ranges;
 use crate::limits;
 
 /// How long claims wait for others to be passed on together.
@@ -77,7 +78,7 @@ impl Keeper {
         }
         if is_first {
             offer.asked_ms = now_ms;
-            self.send(from, Message::Get { services: vec![service.clone()] });
+            self.get(from, service.clone(), version.term);
         }
     }
 
@@ -89,23 +90,28 @@ impl Keeper {
                 offer.asked_ms = self.now_ms;
                 offer.by.rotate_left(1);
                 if let Some(next) = offer.by.front().filter(|_| offer.by.len() > 1) {
-                    asks.push((*next, service.clone()));
+                    asks.push((*next, service.clone(), offer.version.term));
                 } else {
                     offer.by.clear();
                 }
             }
         }
         self.offers.retain(|_, offer| !offer.by.is_empty());
-        for (node, service) in asks {
-            self.send(node, Message::Get { services: vec![service] });
+        for (node, service, term) in asks {
+            self.get(node, service, term);
         }
     }
 
-    pub(super) fn asked_for(&mut self, from: NodeId, services: &[ServiceName]) {
-        for service in services.iter().take(limits::SERVICES_KEPT_MAX) {
-            if let Some(catalog) = self.catalogs.get(service).cloned() {
-                self.send(from, Message::Catalog(catalog));
-            }
+    fn get(&mut self, from: NodeId, service: ServiceName, term: Term) {
+        self.send(from, Message::Get { service, term, known: Vec::new() });
+    }
+
+    pub(super) fn asked_for(&mut self, from: NodeId, service: &ServiceName) {
+        if let Some(catalog) = self.catalogs.get(service).cloned() {
+            let entries = u32::try_from(catalog.entries.len()).unwrap_or(u32::MAX);
+            let catalog = Catalog::clone(&catalog);
+            let page = Page { catalog, entries, since: None, kept: Ranges::default() };
+            self.send(from, Message::Catalog(Box::new(page)));
         }
     }
 

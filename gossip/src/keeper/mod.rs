@@ -39,13 +39,13 @@ use std::sync::Arc;
 use rand::RngCore;
 use sustain_proto::{NodeId, PackId, ServiceName};
 
-pub use catalog::{Catalog, Entry, Version};
+pub use catalog::{Catalog, Entry, Signer, Version};
 pub(crate) use claims::mix;
 pub use claims::{Buckets, Claim, Claims};
 pub use config::KeeperConfig;
 pub use durable::level;
 pub use event::{Action, Event};
-pub use message::{Message, Refusal, Report, Request};
+pub use message::{Message, Page, Refusal, Report, Request};
 pub use part::{Pack, Part, Which};
 pub use ranges::Ranges;
 pub use roster::{Overlays, Roster};
@@ -99,6 +99,7 @@ pub struct Load {
 pub struct Keeper {
     me: NodeId,
     config: KeeperConfig,
+    signer: Arc<dyn Signer>,
     now_ms: u64,
     out: Vec<Action>,
 
@@ -140,7 +141,14 @@ pub struct Keeper {
 impl Keeper {
     /// A node that starts with what it finds on its disk. `life` is greater than at any start before: the time will do.
     #[must_use]
-    pub fn new(me: NodeId, config: KeeperConfig, overlays: Overlays, life: u64, kept: Kept) -> Self {
+    pub fn new(
+        me: NodeId,
+        config: KeeperConfig,
+        overlays: Overlays,
+        life: u64,
+        kept: Kept,
+        signer: Arc<dyn Signer>,
+    ) -> Self {
         let old = kept.claim.filter(|claim| claim.node == me);
         let life = old.map_or(life, |old| life.max(old.life + 1));
         let claim = Claim { node: me, life, number: 0, index: None, moving: None };
@@ -151,6 +159,7 @@ impl Keeper {
         Self {
             me,
             config,
+            signer,
             now_ms: 0,
             out: Vec::new(),
             roster: Roster::default(),
@@ -199,12 +208,15 @@ impl Keeper {
                 self.roster.removed(&node);
                 self.recount();
             }
-            Event::Retained { service, term, warm, entries } => self.retained(service, term, warm, entries),
+            Event::Retained { service, term, tolerance, warm, terms, merged, entries } => {
+                self.retained(steward::Retained { service, term, tolerance, warm, terms, merged, entries });
+            }
             Event::Message { from, message } => self.heard(from, message, random),
             Event::Fetched { request, range, is_last } => self.fetched(request, range, is_last),
             Event::Failed { request } => self.failed(request, random),
             Event::Wrong { request } => self.wrong(request),
             Event::Synced { part } => self.shelf.synced(&part),
+            Event::Lost { part } => self.lost(&part),
             Event::Made { part } => self.made(part),
             Event::NotMade { part } => self.not_made(part),
             Event::Served { to, request } => self.served(to, request),
@@ -256,8 +268,8 @@ impl Keeper {
     fn heard(&mut self, from: NodeId, message: Message, random: &mut dyn RngCore) {
         match message {
             Message::Digest { catalogs, buckets } => self.heard_digest(from, &catalogs, buckets.as_deref()),
-            Message::Get { services } => self.asked_for(from, &services),
-            Message::Catalog(catalog) => self.adopt(catalog, Some(from)),
+            Message::Get { service, .. } => self.asked_for(from, &service),
+            Message::Catalog(page) => self.adopt(Arc::new(page.catalog), Some(from)),
             Message::Claims { claims, differing } => self.heard_claims(from, &claims, differing),
             Message::Ask { request, part, missing, is_stuck } => {
                 self.asked(from, request, part, &missing, is_stuck);
@@ -266,7 +278,7 @@ impl Keeper {
             Message::Refuse { request, why } => self.refused(from, request, why, random),
             Message::Have { part, ranges } => self.has_more(from, &part, ranges),
             Message::Report(report) => self.heard_report(from, report),
-            Message::Counted { service, life, number, spread_to } => {
+            Message::Counted { service, life, number, spread_to, .. } => {
                 self.counted(&service, life, number, spread_to);
             }
         }

@@ -14,6 +14,8 @@ pub struct Pack {
     pub bytes: u64,
     /// How it is cut; none where every node holds all of it.
     pub cut: Option<Cut>,
+    /// The BLAKE3 of the encoded sheet that names its fragments: there exactly if it is cut.
+    pub sheet: Option<[u8; 32]>,
     /// The number of the catalog in which it first stood. Entries that list it come and go.
     pub added: u64,
 }

@@ -1,10 +1,15 @@
 //! Logic: which bytes of a part are here.
 
 use serde::{Deserialize, Serialize};
+use sustain_proto::bounded;
+
+use crate::limits;
 
 /// Ranges of bytes, in order, that neither touch nor overlap. The end of a range is not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ranges(Vec<(u64, u64)>);
+pub struct Ranges(
+    #[serde(deserialize_with = "bounded::list::<_, _, { limits::RANGES_MAX }>")] Vec<(u64, u64)>,
+);
 
 impl Ranges {
     /// All of something with so many bytes.

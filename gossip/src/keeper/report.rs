@@ -49,6 +49,7 @@ impl Keeper {
             number,
             is_whole,
             index,
+            is_capped: self.short_bytes > 0,
             to: lacking.map_or(catalog.version.number, |pack| pack.added.saturating_sub(1)),
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sustain_proto::{NodeId, ServiceName, Term};
+use sustain_proto::{Held, NodeId, ServiceName, Signature, Term, TermOrigin};
 
 use super::Keeper;
 use super::catalog::{Catalog, Entry, Version};
@@ -21,6 +21,17 @@ const ENCODERS: usize = 2;
 const SPREAD_MS: u64 = 30_000;
 /// How often that is looked at.
 const LOOK_MS: u64 = 5_000;
+
+/// What a server's store retains.
+pub(super) struct Retained {
+    pub(super) service: ServiceName,
+    pub(super) term: Term,
+    pub(super) tolerance: u8,
+    pub(super) warm: Vec<NodeId>,
+    pub(super) terms: BTreeMap<Term, Option<TermOrigin>>,
+    pub(super) merged: BTreeSet<Held>,
+    pub(super) entries: Vec<Entry>,
+}
 
 /// A service's server's knowledge of who has what.
 #[derive(Debug, Clone, Default)]
@@ -93,36 +104,35 @@ fn needed_by(catalog: &Catalog, entry: &Entry) -> BTreeSet<usize> {
 
 impl Keeper {
     /// This node's store retains this of a service that it is the server of.
-    pub(super) fn retained(
-        &mut self,
-        service: ServiceName,
-        term: Term,
-        warm: Vec<NodeId>,
-        entries: Vec<Entry>,
-    ) {
+    pub(super) fn retained(&mut self, retained: Retained) {
+        let Retained { service, term, tolerance, warm, terms, merged, entries } = retained;
         let known = self.catalogs.get(&service);
         if known.is_some_and(|known| known.version.term > term) || entries.len() > limits::ENTRIES_MAX {
             return;
         }
         let is_new =
             !self.stewards.contains_key(&service) || known.is_none_or(|known| known.version.term != term);
-        let number = known.map_or(1, |known| known.version.number + 1);
+        let mut number = known.map_or(0, |known| known.version.number);
+        let before = number;
         let added: BTreeMap<_, u64> =
             known.into_iter().flat_map(|known| &known.entries).map(|entry| (entry.id, entry.added)).collect();
-        let packs_added: BTreeMap<_, u64> =
+        let mut packs_added: BTreeMap<_, u64> =
             known.into_iter().flat_map(|known| known.packs()).map(|pack| (pack.id, pack.added)).collect();
-        let mut entries: Vec<Entry> = entries
-            .into_iter()
-            .map(|mut entry| {
-                entry.added = added.get(&entry.id).copied().unwrap_or(number);
-                entry.packs.iter_mut().for_each(|pack| {
-                    pack.added = packs_added.get(&pack.id).copied().unwrap_or(number);
-                });
-                entry
-            })
-            .collect();
-        entries.sort_by_key(|entry| (entry.added, entry.seq));
-        let promised_to = if is_new { number - 1 } else { 0 };
+        let mut entries = entries;
+        entries.sort_by_key(|entry| (added.get(&entry.id).copied().unwrap_or(u64::MAX), entry.seq));
+        for entry in &mut entries {
+            entry.added = added.get(&entry.id).copied().unwrap_or_else(|| {
+                number += 1;
+                number
+            });
+            for pack in &mut entry.packs {
+                pack.added = *packs_added.entry(pack.id).or_insert(entry.added);
+            }
+        }
+        let number = number.max(before + 1);
+        let promised_to = if is_new { before } else { 0 };
+        let inherits = known
+            .and_then(|known| if known.version.term == term { known.inherits } else { Some(known.version) });
         let old =
             if is_new { Steward::default() } else { self.stewards.remove(&service).unwrap_or_default() };
         let spread_to = old.spread_to.max(known.map_or(0, |known| known.spread_to));
@@ -136,16 +146,21 @@ impl Keeper {
             steward.published_ms.entry(entry.added).or_insert(now_ms);
         });
         let encoders = known.map(|known| known.encoders.clone()).unwrap_or_default();
-        let warm = warm.into_iter().filter(|node| *node != self.me).collect();
+        let warm = warm.into_iter().filter(|node| *node != self.me).take(limits::WARM_MAX).collect();
         let version = Version { term, number };
         let catalog = Catalog {
             service: service.clone(),
             version,
+            inherits,
             server: self.me,
+            tolerance,
             warm,
             encoders,
             spread_to,
+            terms,
+            merged,
             entries,
+            signature: Signature::from_bytes(&[0; 64]),
         };
         steward.look_ms = now_ms + LOOK_MS;
         self.stewards.insert(service, steward);
@@ -241,7 +256,7 @@ impl Keeper {
         // First what is promised falls, then the node may drop what it held.
         self.count_reports();
         let spread_to = self.spread_to(&service);
-        self.send(from, Message::Counted { service, life, number, spread_to });
+        self.send(from, Message::Counted { service, term: report.term, life, number, spread_to });
     }
 
     /// Says how many losses each snapshot survives, where that has changed.
@@ -254,15 +269,12 @@ impl Keeper {
             let mut levels = BTreeMap::new();
             for entry in &catalog.entries {
                 let level = count.level(entry.added, &needed_by(catalog, entry));
-                let least = levels.get(&entry.added).map_or(level, |other: &Option<usize>| level.min(*other));
-                levels.insert(entry.added, least);
-            }
-            for (added, level) in &levels {
-                if *level >= Some(tolerance) {
-                    steward.promised_to = steward.promised_to.max(*added);
+                levels.insert(entry.added, level);
+                if level >= Some(tolerance) {
+                    steward.promised_to = steward.promised_to.max(entry.added);
                 }
-                if steward.levels.get(added) != Some(level) {
-                    self.out.push(Action::Level { service: service.clone(), added: *added, level: *level });
+                if steward.levels.get(&entry.added) != Some(&level) {
+                    self.out.push(Action::Level { service: service.clone(), id: entry.id, level });
                 }
             }
             steward.levels = levels;

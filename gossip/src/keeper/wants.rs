@@ -162,6 +162,14 @@ impl Keeper {
         }
     }
 
+    /// A part is damaged or gone: what is wanted of it comes anew.
+    pub(super) fn lost(&mut self, part: &Part) {
+        self.shed.remove(part);
+        if self.shelf.remove(part) {
+            self.are_wants_stale = true;
+        }
+    }
+
     fn sync(&mut self, part: Part) {
         self.out.push(Action::Sync { part });
     }

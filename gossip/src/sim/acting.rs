@@ -42,13 +42,14 @@ impl World {
                 self.check(&Occasion::Claimed(node));
             }
             Action::Remember { catalog } => self.disks.of(node).catalogs = vec![catalog],
-            Action::Level { added, level, .. } => {
-                self.note(node, Note::Level(added, level));
+            Action::Level { id, level, .. } => {
+                self.note(node, Note::Level(id, level));
                 if node == self.server {
-                    self.levels.insert(added, level);
-                    self.check(&Occasion::Level(added));
+                    self.levels.insert(id, level);
+                    self.check(&Occasion::Level(id));
                 }
             }
+            Action::Forget { .. } | Action::Misbehaved { .. } | Action::TooMuch { .. } => {}
         }
     }
 
@@ -64,7 +65,8 @@ impl World {
         if let (Some(Mutant::DropsUnasked), Message::Report(report)) = (self.mutant, &message) {
             let Some(life) = self.nodes.get(&from).map(|node| node.life) else { return };
             let (service, number) = (report.service.clone(), report.number);
-            let message = Message::Counted { service, life: report.life, number, spread_to: 0 };
+            let message =
+                Message::Counted { service, term: report.term, life: report.life, number, spread_to: 0 };
             self.after(0, Coming::Event(from, life, Event::Message { from: to_id, message }));
         }
         let is_news = matches!(message, Message::Digest { .. } | Message::Claims { .. });

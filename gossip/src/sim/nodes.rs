@@ -1,6 +1,7 @@
 //! Logic: simulated nodes that start, crash, join and are lost, and who takes whom for dead.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rand::Rng;
 use sustain_proto::NodeId;
@@ -8,6 +9,7 @@ use sustain_proto::NodeId;
 use super::NodeNumber;
 use super::check::Occasion;
 use super::faults::End;
+use super::stamp::Stamp;
 use super::trace::Note;
 use super::world::{Coming, Mutant, Node, World};
 use crate::keeper::{Event, Keeper, KeeperConfig, Kept};
@@ -85,7 +87,7 @@ impl World {
         node.tick_ms = 0;
         node.stalled_until_ms = 0;
         node.told_dead = told_dead;
-        node.keeper = Some(Keeper::new(node.id, config, overlays, now_ms, kept));
+        node.keeper = Some(Keeper::new(node.id, config, overlays, now_ms, kept, Arc::new(Stamp(node.id))));
         self.note(number, Note::Other("starts"));
         self.start_swim(number);
         self.give(number, Event::Alive { nodes: alive.to_vec() });

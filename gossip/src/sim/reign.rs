@@ -1,11 +1,13 @@
 //! Logic: the simulated service's server: it publishes snapshots, starts again, or is succeeded.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sustain_proto::{SnapshotId, Term};
 
+use super::NodeNumber;
 use super::check::Occasion;
+use super::service::Taken;
 use super::trace::Note;
 use super::world::{Coming, World};
 use crate::keeper::{Entry, Event, Part, Which};
@@ -19,14 +21,12 @@ impl World {
             return;
         }
         let Some(keeper) = self.nodes.get(&self.server).and_then(|node| node.keeper.as_ref()) else { return };
-        let added: BTreeMap<_, u64> = keeper
-            .catalog(&self.service_name)
-            .map(|catalog| catalog.entries.iter().map(|entry| (entry.id, entry.added)).collect())
-            .unwrap_or_default();
         let code = keeper.code();
         let (levels, tolerance) = (&self.levels, self.scenario.tolerance);
-        let level_of = |id: &SnapshotId| added.get(id).and_then(|added| levels.get(added)).copied().flatten();
-        self.service.snapshot(&mut self.random, code, |entry| level_of(&entry.id) >= Some(tolerance));
+        let level_of = |id: &SnapshotId| levels.get(id).copied().flatten();
+        let Some(term) = self.term_of(self.server) else { return };
+        let taken = Taken { code, term, origin: None };
+        self.service.snapshot(&mut self.random, taken, |entry| level_of(&entry.id) >= Some(tolerance));
         self.publish();
     }
 
@@ -43,7 +43,10 @@ impl World {
         let event = Event::Retained {
             service: self.service_name.clone(),
             term: Term { counter: self.term, node, nonce: 0 },
+            tolerance: u8::try_from(self.scenario.tolerance).unwrap_or(u8::MAX),
             warm: warm.collect(),
+            terms: BTreeMap::new(),
+            merged: BTreeSet::new(),
             entries,
         };
         self.give(self.server, event);
@@ -51,9 +54,13 @@ impl World {
         let catalog = keeper.and_then(|keeper| keeper.catalog(&self.service_name).cloned());
         if let Some(catalog) = catalog {
             self.note(self.server, Note::Published(catalog.version.number));
-            self.levels.retain(|added, _| catalog.entries.iter().any(|entry| entry.added == *added));
+            self.levels.retain(|id, _| catalog.entries.iter().any(|entry| entry.id == *id));
             self.check(&Occasion::Published);
         }
+    }
+
+    fn term_of(&self, server: NodeNumber) -> Option<Term> {
+        self.id_of(server).map(|node| Term { counter: self.term, node, nonce: 0 })
     }
 
     /// The server has started again, or another one takes over.
@@ -71,7 +78,7 @@ impl World {
             return;
         }
         let promised = self.levels.iter().filter(|(_, level)| **level >= Some(self.scenario.tolerance));
-        let promised = promised.map(|(added, _)| *added).max().unwrap_or(0);
+        let promised: BTreeSet<SnapshotId> = promised.map(|(id, _)| *id).collect();
         let best = self.warm.iter().filter(|node| self.is_running(**node)).filter_map(|number| {
             let keeper = self.nodes.get(number)?.keeper.as_ref()?;
             let catalog = keeper.catalog(&self.service_name)?.clone();
@@ -81,9 +88,9 @@ impl World {
                     && entry.base.is_none_or(|base| catalog.entries.iter().any(|other| other.id == base))
             };
             let entries: Vec<_> = catalog.entries.iter().filter(|entry| is_here(entry)).cloned().collect();
-            let has_all = catalog.entries.iter().filter(|entry| entry.added <= promised).all(is_here);
+            let has_all = promised.iter().all(|id| entries.iter().any(|entry| entry.id == *id));
             let newest = catalog.entries.iter().map(|entry| entry.added).max()?;
-            (has_all && newest >= promised && !entries.is_empty()).then_some((newest, *number, entries))
+            (has_all && !entries.is_empty()).then_some((newest, *number, entries))
         });
         let Some((_, number, entries)) = best.max_by_key(|(newest, number, _)| (*newest, Reverse(*number)))
         else {

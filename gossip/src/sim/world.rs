@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sustain_proto::{NodeId, ServiceName};
+use sustain_proto::{NodeId, ServiceName, SnapshotId};
 
 use super::NodeNumber;
 use super::check::{Checks, Occasion, Violation};
@@ -145,8 +145,8 @@ pub(super) struct World {
     pub(super) server: NodeNumber,
     pub(super) term: u64,
     pub(super) warm: Vec<NodeNumber>,
-    /// What the server says of its snapshots, by number.
-    pub(super) levels: BTreeMap<u64, Option<usize>>,
+    /// What the server says of its snapshots.
+    pub(super) levels: BTreeMap<SnapshotId, Option<usize>>,
     pub(super) is_publishing: bool,
     pub(super) trace: Trace,
     pub(super) faults: usize,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use sustain_proto::SnapshotId;
+
 use super::{Checker, Occasion};
 use crate::sim::NodeNumber;
 use crate::sim::world::World;
@@ -19,14 +21,14 @@ impl Checker for Durability {
 
     fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
         match occasion {
-            Occasion::Level(added) => check(world, |other| other == *added),
+            Occasion::Level(id) => check(world, |other| other == *id),
             Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Healed => check(world, |_| true),
             _ => Ok(()),
         }
     }
 }
 
-fn check(world: &World, concerns: impl Fn(u64) -> bool) -> Result<(), String> {
+fn check(world: &World, concerns: impl Fn(SnapshotId) -> bool) -> Result<(), String> {
     let server = world.nodes.get(&world.server);
     let Some(keeper) = server.and_then(|node| node.keeper.as_ref()) else { return Ok(()) };
     let Some(catalog) =
@@ -39,8 +41,8 @@ fn check(world: &World, concerns: impl Fn(u64) -> bool) -> Result<(), String> {
     let told = server.map(|node| &node.told_dead);
     let unknown = world.lost_ms.keys().filter(|node| told.is_some_and(|told| !told.contains(*node))).count();
     let except: BTreeSet<NodeNumber> = BTreeSet::from([world.server]);
-    for entry in catalog.entries.iter().filter(|entry| concerns(entry.added)) {
-        let Some(Some(level)) = world.levels.get(&entry.added).copied() else { continue };
+    for entry in catalog.entries.iter().filter(|entry| concerns(entry.id)) {
+        let Some(Some(level)) = world.levels.get(&entry.id).copied() else { continue };
         let Some(losses) = level.checked_sub(liars + unknown) else { continue };
         for pack in catalog.needed_by(entry).values() {
             let deadly =

@@ -36,7 +36,7 @@ impl Checker for Liveness {
         let liars = world.nodes.values().filter(|node| node.is_liar).count();
         for entry in &catalog.entries {
             let needed = catalog.needed_by(entry).values().map(|pack| pack.needed()).max().unwrap_or(1);
-            let level = world.levels.get(&entry.added).copied().flatten();
+            let level = world.levels.get(&entry.id).copied().flatten();
             let wanted = world.scenario.tolerance.min((others - liars).saturating_sub(needed));
             if level < Some(wanted) {
                 return Err(format!("number {} survives {level:?} losses, {wanted} are wanted", entry.added));

@@ -9,6 +9,8 @@ mod durability;
 mod egress;
 mod liveness;
 
+use sustain_proto::SnapshotId;
+
 use super::NodeNumber;
 use super::scenario::Scenario;
 use super::world::World;
@@ -40,8 +42,8 @@ pub(super) enum Occasion {
     Claimed(NodeNumber),
     /// A synced part was dropped.
     Dropped(Part),
-    /// The server says something else of the entry with this number.
-    Level(u64),
+    /// The server says something else of this snapshot.
+    Level(SnapshotId),
     /// The server has published a catalog.
     Published,
     /// The first node takes the second one for alive, or for dead.
