@@ -13,6 +13,7 @@ use crate::database::{Database, Trust};
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
 use crate::gate::Gates;
+use crate::expected::Expected;
 use crate::incoming::{Incoming, sweep_incoming};
 use crate::join::join;
 use crate::key::{KeySource, compare_keys, read_keys};
@@ -175,6 +176,7 @@ impl Store {
             codes: Codes::default(),
             fragments: Mutex::default(),
             incoming: Incoming::default(),
+            expected: Expected::default(),
             pins: Pins::new(registration),
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),
