@@ -31,6 +31,7 @@ mod invitations;
 mod join;
 mod join_call;
 mod keeping;
+mod lists;
 mod member;
 pub mod membership;
 mod overlay;

@@ -59,7 +59,7 @@ async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut re
         Request::GetRanges { ranges } => {
             return serve_pieces::get_ranges(member, peer, ranges, &mut send).await;
         }
-        Request::Commit { manifests } => commit(member, peer, manifests).await,
+        Request::Commit { manifests } => commit(member, manifests).await,
         request => {
             let (store, share) = (member.store.clone(), member.share);
             blocking(member, move || look(&store, share, request)).await
@@ -141,11 +141,11 @@ fn synced(result: Result<(), ImportError>) -> Response {
     }
 }
 
-async fn commit(member: &Member, peer: NodeId, manifests: Vec<Vec<u8>>) -> Response {
+async fn commit(member: &Member, manifests: Vec<Vec<u8>>) -> Response {
     let store = member.store.clone();
     match member.tasks.blocking(move || store.import(&manifests)).await {
         Ok(Ok(snapshots)) => {
-            member.handler.imported(peer, snapshots);
+            member.handler.imported(snapshots);
             Response::Synced
         }
         Ok(Err(error)) => Response::refused(error_chain(&error)),

@@ -68,8 +68,8 @@ pub(crate) fn roster(config: &ClusterConfig, listens: SocketAddr) -> Result<Rost
 /// The keeper of a node, and where its parts are.
 pub(crate) fn keeper(config: &ClusterConfig, store: &Store) -> Result<(Keeper, Depot), StartError> {
     let folder = store.path().join(KEEPING_FOLDER);
-    let (depot, kept) =
-        Depot::open(store.clone(), &folder).map_err(|error| StartError::Depot(Box::new(error)))?;
+    let (depot, kept) = Depot::open(store.clone(), config.key.node_id(), &folder)
+        .map_err(|error| StartError::Depot(Box::new(error)))?;
     let settings = KeeperConfig {
         degree: config.tuning.neighbours,
         hold_off_ms: config.tuning.hold_off_ms,

@@ -1,209 +1,216 @@
-//! Stand-in until the depot is here.
+//! What a node keeps for its cluster, on its disk: whole packs and snapshots in the store, fragments beside them, the
+//! catalogs that say what they are for, and the node's claim. It does what the [keeper](crate::keeper) decides.
+//!
+//! ```text
+//!  catalog ─▶ remember ─────────────────────────────────┐
+//!  list, groups ─▶ receive ─▶ PartReceiver ─▶ sync ─▶ pack ─▶ import, when all of a snapshot is here
+//!                     │  ▲                     └──▶ fragment in a segment
+//!               read ◀┘  └─ make ◀─ parts
+//! ```
+//!
+//! Everything here blocks. What [`sync`](Depot::sync) has said to be synced is here after any crash, as
+//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when the snapshot
+//! was imported, so that what is said to be here can be restored. What no catalog lists that is known is not said to be
+//! here, and stays: of a catalog that is damaged nobody knows what it lists.
+
+mod coming;
+mod dropping;
+mod entries;
+mod error;
+mod files;
+mod importing;
+mod known;
+mod making;
+mod reading;
+mod records;
+mod sheets;
+mod syncing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use sustain_proto::{Cut, GroupList, GroupValue, Manifest, PackRef, ServiceName, Term};
-use sustain_store::{GroupReceiver, ImportError, ReadError, Received, Store};
+use sustain_proto::{Cut, NodeId, PackId, ServiceName, SnapshotId, Term};
+use sustain_store::{Appended, Fragments, Store, StoredSheet};
 
-use crate::keeper::{Catalog, Claim, Entry, Kept, Pack, Part, Ranges};
+use crate::keeper::{Catalog, Claim, Kept, Pack, Part, Which};
+use crate::lists::Lists;
 use crate::transport::links::lock;
+pub(crate) use coming::{PartList, PartReceiver};
+pub(crate) use error::DepotError;
+use files::Folder;
+use known::Known;
+use records::Records;
+pub(crate) use syncing::SyncReport;
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DepotError {
-    #[error("unknown {part:?}")]
-    Unknown { part: Part },
-    #[error("wrong list")]
-    List,
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
-
-impl DepotError {
-    pub(crate) fn is_wrong_list(&self) -> bool {
-        matches!(self, Self::List)
-    }
-}
-
-#[derive(Debug, Default, Clone)]
-pub(crate) struct PartList {
-    pub(crate) groups: Vec<GroupValue>,
-    pub(crate) sheet: Option<Vec<u8>>,
-}
-
-pub(crate) struct PartReceiver(Arc<GroupReceiver>);
-
-impl PartReceiver {
-    pub(crate) fn write(&self, group: usize, bytes: &[u8]) -> Result<Received, DepotError> {
-        Ok(self.0.write(group, bytes)?)
-    }
-
-    pub(crate) fn here(&self) -> Ranges {
-        Ranges::default()
-    }
-}
-
+/// A node's depot. One process has one.
 pub(crate) struct Depot {
+    me: NodeId,
     store: Store,
-    folder: PathBuf,
-    receivers: Mutex<BTreeMap<Part, Arc<GroupReceiver>>>,
-    catalogs: Mutex<BTreeMap<(ServiceName, Term), Catalog>>,
-    kept: Mutex<BTreeSet<Part>>,
+    fragments: Fragments,
+    folder: Folder,
+    known: Mutex<Arc<Known>>,
+    /// Parts that are on their way in.
+    coming: Mutex<BTreeMap<Part, Arc<PartReceiver>>>,
+    /// Fragments that were appended, or made, and are not synced.
+    appended: Mutex<BTreeMap<Part, Appended>>,
+    /// Sheets of packs that are on their way in.
+    sheets: Mutex<BTreeMap<PackId, StoredSheet>>,
+    /// Packs that are here and wait for others of their snapshots.
+    waiting: Mutex<BTreeSet<Part>>,
+    /// What was said to be synced.
+    synced: Mutex<BTreeSet<Part>>,
+    /// Snapshots that the store does not take, whatever comes.
+    refused: Mutex<BTreeSet<SnapshotId>>,
+    /// Snapshots of which it was said that they are not imported for now.
+    delayed: Mutex<BTreeSet<SnapshotId>>,
+    /// Whole packs that were dropped and that snapshots in the store list.
+    dropped: Mutex<BTreeSet<PackId>>,
+    lists: Lists<Part>,
+    /// One imports at a time.
+    importing: Mutex<()>,
+}
+
+/// What came of taking note of a catalog.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered {
+    /// Snapshots that were imported by that: all their packs were here.
+    pub(crate) imported: Vec<SnapshotId>,
+    /// Snapshots that were listed and are no more.
+    pub(crate) unlisted: usize,
 }
 
 impl Depot {
-    pub(crate) fn open(store: Store, folder: &Path) -> Result<(Self, Kept), DepotError> {
-        std::fs::create_dir_all(folder)?;
-        let mut kept = Kept::default();
-        for info in store.snapshots(None)? {
-            let (manifest, _) = store.manifest(info.id)?;
-            for pack in manifest.packs {
-                let which = crate::keeper::Which::Whole;
-                kept.parts.push((Part { pack: pack.id, which }, pack.bytes));
-            }
-        }
+    /// Opens the depot of a node: what is kept beside the store is in this folder. Snapshots all of whose packs are here
+    /// are imported; then it says what is here of what the catalogs list.
+    pub(crate) fn open(store: Store, me: NodeId, folder: &Path) -> Result<(Self, Kept), DepotError> {
+        let folder = Folder::open(store.disk().clone(), folder)?;
+        let Records { claim, catalogs, damaged } = Records::read(&folder)?;
+        let fragments = store.fragments()?;
         let depot = Self {
+            me,
             store,
-            folder: folder.to_owned(),
-            receivers: Mutex::default(),
-            catalogs: Mutex::default(),
-            kept: Mutex::default(),
+            fragments,
+            folder,
+            known: Mutex::new(Arc::new(Known::new(me, &catalogs, damaged))),
+            coming: Mutex::default(),
+            appended: Mutex::default(),
+            sheets: Mutex::default(),
+            waiting: Mutex::default(),
+            synced: Mutex::default(),
+            refused: Mutex::default(),
+            delayed: Mutex::default(),
+            dropped: Mutex::default(),
+            lists: Lists::default(),
+            importing: Mutex::default(),
         };
-        Ok((depot, kept))
+        let services: BTreeSet<&ServiceName> = catalogs.iter().map(|catalog| &catalog.service).collect();
+        for service in services {
+            depot.count_on(service);
+            depot.keep_manifests(&depot.known(), service)?;
+        }
+        depot.import_complete();
+        let parts = depot.here();
+        lock(&depot.synced).extend(parts.iter().map(|(part, _)| *part));
+        Ok((depot, Kept { claim, catalogs, parts }))
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DepotError> {
-        let temporary = self.folder.join(format!("{name}.new"));
-        std::fs::write(&temporary, bytes)?;
-        std::fs::File::open(&temporary)?.sync_all()?;
-        std::fs::rename(&temporary, self.folder.join(name))?;
-        std::fs::File::open(&self.folder)?.sync_all()?;
-        Ok(())
-    }
-
+    /// Keeps the node's claim. It lasts when this returns.
     pub(crate) fn keep(&self, claim: &Claim) -> Result<(), DepotError> {
-        self.write("claim", format!("{claim:?}").as_bytes())
+        records::write_claim(&self.folder, claim)
     }
 
-    pub(crate) fn remember(&self, catalog: &Catalog) -> Result<(), DepotError> {
-        lock(&self.catalogs).insert(catalog.line(), catalog.clone());
-        let name = format!("{}.{}", catalog.service, catalog.version.term);
-        self.write(&name, &postcard::to_allocvec(catalog).unwrap_or_default())
+    /// Keeps a line's catalog, instead of an older one. It lasts when this returns.
+    pub(crate) fn remember(&self, catalog: &Arc<Catalog>) -> Result<Remembered, DepotError> {
+        let (service, line) = (&catalog.service, catalog.line());
+        let before = self.known();
+        let known = before.with(catalog);
+        // Before the catalog: fragments of packs that it lists may come as soon as it is known.
+        self.keep_manifests(&known, service)?;
+        records::write_catalog(&self.folder, catalog)?;
+        *lock(&self.known) = Arc::new(known);
+        let listed: BTreeSet<SnapshotId> = catalog.entries.iter().map(|entry| entry.id).collect();
+        let entries = before.catalog(&line).into_iter().flat_map(|before| &before.entries);
+        let unlisted = entries.filter(|entry| !listed.contains(&entry.id)).count();
+        self.settle(service);
+        Ok(Remembered { imported: self.import_complete(), unlisted })
     }
 
+    /// Keeps a line's catalog no longer.
     pub(crate) fn forget(&self, service: &ServiceName, term: Term) -> Result<(), DepotError> {
-        lock(&self.catalogs).remove(&(service.clone(), term));
+        let line = crate::keeper::Line { service: service.clone(), term };
+        records::remove_catalog(&self.folder, &line)?;
+        let known = self.known().without(&line);
+        *lock(&self.known) = Arc::new(known);
+        self.settle(service);
         Ok(())
     }
 
-    pub(crate) fn entries(
-        &self,
-        service: &ServiceName,
-        _cut: Option<Cut>,
-        _known: Option<&Catalog>,
-    ) -> Result<Vec<Entry>, DepotError> {
-        let mut entries = Vec::new();
-        for info in self.store.snapshots(Some(service))? {
-            let Ok((manifest, bytes)) = self.store.manifest(info.id) else { continue };
-            let pack =
-                |pack: &PackRef| Pack { id: pack.id, bytes: pack.bytes, cut: None, sheet: None, added: 0 };
-            entries.push(Entry {
-                id: info.id,
-                term: manifest.term,
-                origin: manifest.origin,
-                seq: manifest.seq,
-                added: 0,
-                base: manifest.base(),
-                manifest: bytes.into(),
-                packs: manifest.packs.iter().map(pack).collect(),
-            });
-        }
-        Ok(entries)
+    fn known(&self) -> Arc<Known> {
+        lock(&self.known).clone()
     }
 
-    pub(crate) fn list(&self, part: &Part, _pack: &Pack) -> Option<PartList> {
-        if let Some(receiver) = lock(&self.receivers).get(part) {
-            return Some(PartList { groups: receiver.list().values().to_vec(), sheet: None });
+    /// After catalogs of a service have changed: what the store is to keep for them, and what need not be kept.
+    fn settle(&self, service: &ServiceName) {
+        self.count_on(service);
+        let known = self.known();
+        lock(&self.synced).retain(|part| known.pack(&part.pack).is_some());
+        for snapshots in [&self.refused, &self.delayed] {
+            lock(snapshots).retain(|id| known.lists(id));
         }
-        let groups = self.store.pack_groups(part.pack).ok()?;
-        Some(PartList { groups, sheet: None })
+        if let Err(error) = self.release_manifests(service) {
+            // What they list takes room until the next time.
+            let error = sustain_store::error_chain(&error);
+            tracing::warn!(%service, error, "manifests that are not needed stay for now");
+        }
     }
 
-    pub(crate) fn receive(
-        &self,
-        pack: &Pack,
-        part: &Part,
-        list: PartList,
-    ) -> Result<Arc<PartReceiver>, DepotError> {
-        let list = GroupList::check(*part.pack.as_bytes(), pack.bytes, list.groups);
-        let list = list.map_err(|_| DepotError::List)?;
-        let receiver = self.store.receive_groups(PackRef { id: pack.id, bytes: pack.bytes }, list)?;
-        lock(&self.receivers).insert(*part, receiver.clone());
-        Ok(Arc::new(PartReceiver(receiver)))
+    fn count_on(&self, service: &ServiceName) {
+        let (snapshots, packs) = self.known().expected(service);
+        self.store.expect(service, snapshots, packs);
     }
 
-    pub(crate) fn read(
-        &self,
-        part: &Part,
-        _pack: &Pack,
-        range: (u64, u64),
-        sink: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), DepotError> {
-        let reader = self.store.read_pack(part.pack)?;
-        let mut at = range.0;
-        while at < range.1 {
-            let mut buffer = vec![0; (range.1 - at).min(256 << 10) as usize];
-            reader.read_at(at, &mut buffer)?;
-            at += buffer.len() as u64;
-            if !sink(&buffer) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn sync(&self, parts: &[Part]) -> Vec<(Part, Result<(), DepotError>)> {
-        let receivers: Vec<_> = parts.iter().filter_map(|part| lock(&self.receivers).remove(part)).collect();
-        if let Err(error) = self.store.keep_received(&receivers) {
-            tracing::warn!(%error, "kept");
-        }
-        lock(&self.kept).extend(parts);
-        let mut done = Vec::new();
-        let catalogs: Vec<Catalog> = lock(&self.catalogs).values().cloned().collect();
-        for catalog in catalogs {
-            for entry in &catalog.entries {
-                let base = catalog.entries.iter().find(|base| Some(base.id) == entry.base);
-                let all = base.into_iter().chain([entry]);
-                let manifests: Vec<Vec<u8>> = all.map(|entry| entry.manifest.to_vec()).collect();
-                if manifests.iter().any(|bytes| Manifest::decode(bytes).is_err())
-                    || !catalog.needed_by(entry).keys().all(|pack| self.store.has_pack(pack))
-                    || self.store.manifest(entry.id).is_ok()
-                {
-                    continue;
+    /// Parts of packs that catalogs list and that are here and synced, with their bytes.
+    fn here(&self) -> Vec<(Part, u64)> {
+        let known = self.known();
+        let mut parts = BTreeMap::new();
+        for catalog in known.catalogs() {
+            for pack in catalog.packs() {
+                let whole = pack.whole();
+                if !parts.contains_key(&whole) && self.is_settled(&known, &pack.id) {
+                    parts.insert(whole, pack.bytes);
                 }
-                if self.store.import(&manifests).is_ok() {
-                    for pack in catalog.needed_by(entry).keys() {
-                        let part = Part { pack: *pack, which: crate::keeper::Which::Whole };
-                        if lock(&self.kept).remove(&part) {
-                            done.push((part, Ok(())));
-                        }
-                    }
+                if let Some(cut) = pack.cut {
+                    let held = self.held(&catalog.service, &pack, cut);
+                    parts.extend(held.map(|index| (pack.share(index), cut.fragment_bytes(pack.bytes))));
                 }
             }
         }
-        done
+        parts.into_iter().collect()
     }
 
-    pub(crate) fn make(&self, part: Part, _from: &[Part]) -> Result<(), DepotError> {
-        Err(DepotError::Unknown { part })
+    /// The numbers of the fragments of a pack that are held, which its sheet names.
+    fn held(&self, service: &ServiceName, pack: &Pack, cut: Cut) -> impl Iterator<Item = u8> {
+        let sheet = pack.sheet.unwrap_or_default();
+        let held = self.fragments.of_pack(service, &pack.id).into_iter();
+        held.filter(move |held| held.cut == cut && sheet.starts_with(&held.sheet_check))
+            .filter_map(|held| held.index)
     }
 
-    pub(crate) fn drop_part(&self, part: &Part) {
-        lock(&self.receivers).remove(part);
+    /// What was said to be synced and is not here any more: found to be damaged, or dropped from the store by somebody.
+    /// It counts as not synced from then on.
+    pub(crate) fn lost(&self) -> Vec<Part> {
+        let known = self.known();
+        let is_here = |part: &Part| match (part.which, known.pack(&part.pack)) {
+            (_, None) => true,
+            (Which::Whole, _) => self.is_settled(&known, &part.pack),
+            (Which::Fragment(index), Some((service, pack))) => {
+                pack.cut.is_some_and(|cut| self.held(service, &pack, cut).any(|held| held == index))
+            }
+        };
+        let mut synced = lock(&self.synced);
+        let lost: Vec<Part> = synced.iter().filter(|part| !is_here(part)).copied().collect();
+        lost.iter().for_each(|part| _ = synced.remove(part));
+        lost
     }
 }

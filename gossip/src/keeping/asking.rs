@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use sustain_proto::NodeId;
 use sustain_proto::limits::GROUP_BYTES;
 use sustain_proto::wire::{Ask, Granted, Request as Question, Response};
-use sustain_proto::{NodeId, group_count};
 use sustain_store::{Received, error_chain};
 use tokio::sync::oneshot;
 
 use super::answers::refusal;
 use super::{Inlet, Keeping};
-use crate::depot::{PartList, PartReceiver};
+use crate::depot::{DepotError, PartList, PartReceiver};
 use crate::exchange::Exchange;
 use crate::keeper::{Event, Message, Pack, Part, Ranges, Refusal, Request, Which};
 use crate::limits;
@@ -100,12 +100,7 @@ async fn fetch(member: &Arc<Member>, errand: Errand) -> Result<(), Trouble> {
     member.keeping.tell(Inlet::Event(Event::Message { from: to, message: grant })).await;
     let receiver = match receiver {
         Some(receiver) => receiver,
-        None => {
-            if groups.len() != group_count(bytes) {
-                return Err(Trouble::Wrong("a list with another number of groups"));
-            }
-            begin(&member.keeping, request, part, PartList { groups, sheet }).await?
-        }
+        None => begin(&member.keeping, request, (part, bytes), PartList { values: groups, sheet }).await?,
     };
     let mut at = range.0;
     while at < range.1 {
@@ -133,23 +128,37 @@ async fn fetch(member: &Arc<Member>, errand: Errand) -> Result<(), Trouble> {
 async fn begin(
     keeping: &Keeping,
     request: Request,
-    part: Part,
+    (part, bytes): (Part, u64),
     list: PartList,
 ) -> Result<Arc<PartReceiver>, Trouble> {
     let (answer, opened) = oneshot::channel();
     keeping.tell(Inlet::Open { part, list, answer }).await;
     let opened = opened.await.map_err(|_| Trouble::Failed("the part is not wanted any more".to_owned()))?;
     let receiver = opened.map_err(|error| {
-        if error.is_wrong_list() {
-            Trouble::Wrong("a list that yields another hash")
+        if is_wrong(&error) {
+            Trouble::Wrong("a list or a sheet that is another one")
         } else {
             Trouble::Failed(error_chain(&error))
         }
     })?;
-    for range in receiver.here().iter() {
+    for range in here(&receiver.here(), bytes).iter() {
         keeping.tell(Inlet::Event(Event::Fetched { request, range, is_last: false })).await;
     }
     Ok(receiver)
+}
+
+/// Whether it is the peer's fault that a part can't be received.
+fn is_wrong(error: &DepotError) -> bool {
+    matches!(error, DepotError::List { .. } | DepotError::WrongSheet { .. } | DepotError::Sheet { .. })
+}
+
+/// The bytes of those groups that are here.
+fn here(groups: &[bool], bytes: u64) -> Ranges {
+    let mut ranges = Ranges::default();
+    for (start, _) in (0..).step_by(GROUP_BYTES as usize).zip(groups).filter(|(_, is_here)| **is_here) {
+        ranges.insert(start, (start + GROUP_BYTES).min(bytes));
+    }
+    ranges
 }
 
 struct Written {

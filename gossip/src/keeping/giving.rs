@@ -51,11 +51,12 @@ async fn serve(
     let list = if wants_list {
         let depot = depot.clone();
         let listed = member.tasks.blocking(move || depot.list(&part, &pack)).await;
-        listed.map_err(|error| error.to_string())?.ok_or("its groups can't be read here")?
+        let listed = listed.map_err(|error| error.to_string())?.map_err(|error| error_chain(&error))?;
+        listed.ok_or("it is not here")?
     } else {
-        PartList::default()
+        PartList { values: Vec::new(), sheet: None }
     };
-    let header = Response::Granted(Granted { range, groups: list.groups, sheet: list.sheet });
+    let header = Response::Granted(Granted { range, groups: list.values, sheet: list.sheet });
     let write = frames::write(send, &header, Lane::Bulk.frame_bytes_max());
     let written = timeout(member.request_timeout(), write).await;
     written.map_err(|_| "the peer takes nothing")?.map_err(|error| error_chain(&error))?;
@@ -63,8 +64,8 @@ async fn serve(
     let depot = depot.clone();
     // Ends by itself when this future is dropped: then nobody takes the buffers.
     drop(member.tasks.blocking(move || {
-        let mut sink = |bytes: &[u8]| buffers.blocking_send(Ok(bytes.to_vec())).is_ok();
-        if let Err(error) = depot.read(&part, &pack, range, &mut sink) {
+        let mut sink = |bytes: Vec<u8>| buffers.blocking_send(Ok(bytes)).is_ok();
+        if let Err(error) = depot.read(&part, &pack, range.0..range.1, &mut sink) {
             let _ = buffers.blocking_send(Err(error));
         }
     }));

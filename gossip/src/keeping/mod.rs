@@ -35,7 +35,7 @@ pub use retaining::Retain;
 pub(crate) use signing::KeySigner;
 pub use status::KeepingStatus;
 
-use crate::depot::{DepotError, PartList, PartReceiver};
+use crate::depot::{DepotError, PartList, PartReceiver, SyncReport};
 use crate::keeper::{Entry, Event, Message, Part};
 use crate::limits;
 use crate::transport::links::lock;
@@ -54,18 +54,21 @@ enum Inlet {
     /// Work with the disk has ended.
     Worked(Worked),
     /// What the store retains of a service was read.
-    Listed { retain: Retain, entries: Option<Vec<Entry>> },
+    Listed { retain: Retain, listed: Option<Listed> },
     /// How the keeper stands is wanted.
     Status(oneshot::Sender<KeepingStatus>),
 }
+
+/// What the store retains, and what of it is lacking here.
+type Listed = (Vec<Entry>, Vec<Part>);
 
 type Opened = Result<Arc<PartReceiver>, DepotError>;
 
 /// What became of work with the disk.
 enum Worked {
-    Synced { asked: Vec<Part>, outcomes: Vec<(Part, Result<(), DepotError>)> },
+    Synced { asked: Vec<Part>, report: SyncReport },
     Made(Part, Result<(), DepotError>),
-    Dropped(Part),
+    Dropped(Vec<Part>),
     Opened(Part, Opened, oneshot::Sender<Opened>),
 }
 

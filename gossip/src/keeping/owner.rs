@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use sustain_proto::{Cut, NodeId, ServiceName, Term};
+use sustain_proto::{Cut, NodeId, ServiceName, SnapshotId, Term};
 use sustain_store::error_chain;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +15,10 @@ use super::asking::{self, Errand};
 use super::levels::Level;
 use super::roll::{Roll, Standing};
 use super::works::{Start, Work, Works};
-use super::{Inbox, Inlet, KeepingStatus, Opened, Retain, Worked, levels};
-use crate::depot::{Depot, DepotError, PartList, PartReceiver};
+use super::{Inbox, Inlet, KeepingStatus, Listed, Opened, Retain, Worked, levels};
+use crate::depot::{Depot, DepotError, PartList, PartReceiver, Remembered};
 use crate::healths::members_of;
-use crate::keeper::{Action, Entry, Event, Keeper, Message, Part, Request};
+use crate::keeper::{Action, Event, Keeper, Message, Part, Request};
 use crate::limits;
 use crate::member::Member;
 use crate::membership::Health;
@@ -103,7 +103,7 @@ impl Owner {
                 }
             },
             Inlet::Worked(worked) => self.worked(worked).await,
-            Inlet::Listed { retain, entries } => self.listed(retain, entries).await,
+            Inlet::Listed { retain, listed } => self.listed(retain, listed).await,
             Inlet::Status(answer) => {
                 // It fails where nobody waits any more.
                 let _ = answer.send(self.status());
@@ -114,9 +114,15 @@ impl Owner {
     async fn handle(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            if std::env::var_os("KEEPDBG").is_some() { eprintln!("{} {} <- {}", self.member.now_ms(), self.member.id.short(), short(&event)); }
+            if std::env::var_os("KEEPDBG").is_some() {
+                eprintln!("{} {} <- {}", self.member.now_ms(), self.member.id.short(), short(&event));
+            }
             let actions = self.keeper.handle(self.member.now_ms(), event, &mut self.random);
-            if std::env::var_os("KEEPDBG").is_some() { for action in &actions { eprintln!("{} {}    -> {}", self.member.now_ms(), self.member.id.short(), short(action)); } }
+            if std::env::var_os("KEEPDBG").is_some() {
+                for action in &actions {
+                    eprintln!("{} {}    -> {}", self.member.now_ms(), self.member.id.short(), short(action));
+                }
+            }
             self.act(actions, &mut events).await;
         }
         let keeper = &self.keeper;
@@ -180,9 +186,10 @@ impl Owner {
         let records = Arc::new(records);
         loop {
             let (depot, now) = (self.depot.clone(), records.clone());
-            let write = move || now.iter().try_for_each(|record| keep(&depot, record));
+            let write = move || keep(&depot, &now);
             match self.member.tasks.blocking(write).await {
-                Ok(Ok(())) | Err(_) => return,
+                Ok(Ok(kept)) => return self.kept(kept),
+                Err(_) => return,
                 Ok(Err(error)) => {
                     tracing::error!(error = error_chain(&error), "can't write down what this node keeps");
                     tokio::time::sleep(limits::KEEP_AGAIN).await;
@@ -220,26 +227,28 @@ impl Owner {
             let pack = |part: &Part| self.keeper.pack(&part.pack);
             let work: Box<dyn FnOnce() -> Worked + Send> = match start {
                 Start::Sync(asked) => Box::new(move || {
-                    let outcomes = depot.sync(&asked);
-                    Worked::Synced { asked, outcomes }
+                    let report = depot.sync(&asked);
+                    Worked::Synced { asked, report }
                 }),
-                Start::One(part, Work::Make(from)) => Box::new(move || {
-                    let made = depot.make(part, &from);
+                Start::Make(part, from) => Box::new(move || {
+                    let made = depot.make(&part, &from);
                     Worked::Made(part, made)
                 }),
-                Start::One(part, Work::Open((list, answer))) => {
+                Start::Open(part, (list, answer)) => {
                     let pack = pack(&part);
                     Box::new(move || {
                         let opened = match pack {
                             Some(pack) => depot.receive(&pack, &part, list),
-                            None => Err(DepotError::Unknown { part }),
+                            None => Err(DepotError::Unlisted { part }),
                         };
                         Worked::Opened(part, opened, answer)
                     })
                 }
-                Start::One(part, _) => Box::new(move || {
-                    depot.drop_part(&part);
-                    Worked::Dropped(part)
+                Start::Drop(parts) => Box::new(move || {
+                    if let Err(error) = depot.drop_parts(&parts) {
+                        tracing::warn!(error = error_chain(&error), "what is not needed stays for now");
+                    }
+                    Worked::Dropped(parts)
                 }),
             };
             let done = self.member.tasks.blocking(work);
@@ -253,9 +262,10 @@ impl Owner {
 
     async fn worked(&mut self, worked: Worked) {
         match worked {
-            Worked::Synced { asked, outcomes } => {
+            Worked::Synced { asked, report } => {
                 self.works.synced(&asked);
-                for (part, outcome) in outcomes {
+                self.tell_imported(report.imported);
+                for (part, outcome) in report.parts {
                     self.receivers.remove(&part);
                     match outcome {
                         Ok(()) => self.handle(Event::Synced { part }).await,
@@ -284,7 +294,7 @@ impl Owner {
                 };
                 self.handle(event).await;
             }
-            Worked::Dropped(part) => self.works.done(&part),
+            Worked::Dropped(parts) => parts.iter().for_each(|part| self.works.done(part)),
             Worked::Opened(part, opened, answer) => {
                 self.works.done(&part);
                 if let Ok(receiver) = &opened {
@@ -295,6 +305,17 @@ impl Owner {
             }
         }
         self.begin_works();
+    }
+
+    /// What came of taking note of catalogs.
+    fn kept(&self, Remembered { imported, unlisted: _ }: Remembered) {
+        self.tell_imported(imported);
+    }
+
+    fn tell_imported(&self, snapshots: Vec<SnapshotId>) {
+        if !snapshots.is_empty() {
+            self.member.handler.imported(snapshots);
+        }
     }
 
     async fn look_at_members(&mut self) {
@@ -330,14 +351,18 @@ impl Owner {
             let (member, depot) = (self.member.clone(), self.depot.clone());
             let (service, cut) = (retain.service.clone(), self.cut());
             let known = self.keeper.catalog(&service).cloned();
-            let read = self.member.tasks.blocking(move || depot.entries(&service, cut, known.as_deref()));
+            let read = self.member.tasks.blocking(move || {
+                let entries = depot.entries(&service, cut, known.as_deref())?;
+                let lacking = depot.lacking(&entries);
+                Ok::<_, DepotError>((entries, lacking))
+            });
             self.member.tasks.spawn(async move {
                 let Ok(read) = read.await else { return };
-                let entries = read.map_err(|error| {
+                let listed = read.map_err(|error| {
                     let (service, error) = (&retain.service, error_chain(&error));
                     tracing::warn!(%service, error, "can't read what is to be kept");
                 });
-                member.keeping.tell(Inlet::Listed { retain, entries: entries.ok() }).await;
+                member.keeping.tell(Inlet::Listed { retain, listed: listed.ok() }).await;
             });
         }
     }
@@ -347,15 +372,18 @@ impl Owner {
         None
     }
 
-    async fn listed(&mut self, retain: Retain, entries: Option<Vec<Entry>>) {
+    async fn listed(&mut self, retain: Retain, listed: Option<Listed>) {
         self.looking.remove(&(retain.service.clone(), retain.term));
-        match entries {
-            Some(entries) => {
+        match listed {
+            Some((entries, lacking)) => {
                 self.tolerances.insert(retain.service.clone(), retain.tolerance);
                 let Retain { service, term, origin, tolerance, warm, merged } = retain;
                 let tolerance = u8::try_from(tolerance).unwrap_or(u8::MAX);
                 let terms = BTreeMap::from([(term, origin)]);
                 self.handle(Event::Retained { service, term, tolerance, warm, terms, merged, entries }).await;
+                for part in lacking {
+                    self.handle(Event::Lost { part }).await;
+                }
             }
             None => {
                 let member = self.member.clone();
@@ -375,7 +403,7 @@ impl Owner {
         KeepingStatus {
             index: claim.index,
             moving: claim.moving,
-            needed: self.keeper.code().needed,
+            needed: self.keeper.code(1).needed,
             margin: self.keeper.margin(),
             pack_bytes: stock.pack_bytes,
             fragment_bytes: stock.fragment_bytes,
@@ -385,13 +413,21 @@ impl Owner {
     }
 }
 
-fn keep(depot: &Depot, record: &Action) -> Result<(), DepotError> {
-    match record {
-        Action::Keep { claim } => depot.keep(claim),
-        Action::Remember { catalog } => depot.remember(catalog),
-        Action::Forget { service, term } => depot.forget(service, *term),
-        _ => Ok(()),
+fn keep(depot: &Depot, records: &[Action]) -> Result<Remembered, DepotError> {
+    let mut all = Remembered::default();
+    for record in records {
+        match record {
+            Action::Keep { claim } => depot.keep(claim)?,
+            Action::Remember { catalog } => {
+                let remembered = depot.remember(catalog)?;
+                all.imported.extend(remembered.imported);
+                all.unlisted += remembered.unlisted;
+            }
+            Action::Forget { service, term } => depot.forget(service, *term)?,
+            _ => {}
+        }
     }
+    Ok(all)
 }
 
 fn short(what: &impl std::fmt::Debug) -> String {

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use quinn::{RecvStream, SendStream};
+use sustain_proto::NodeId;
 use sustain_proto::wire::Lane;
-use sustain_proto::{FRAME_HEADER_BYTES, FrameHeader, NodeId, decode_frame, encode_frame};
 use sustain_store::error_chain;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Inlet;
-use crate::keeper::{Event, Message};
+use crate::keeper::{Event, Message, codec};
 use crate::member::Member;
 use crate::pump;
 
-/// Most bytes of a message.
-const MESSAGE_BYTES_MAX: usize = Lane::Bulk.frame_bytes_max();
+/// Bytes before each message: how many it has.
+const LENGTH_BYTES: usize = 4;
 
 /// Messages go before bytes of packs on their connection, which have 0.
 const MESSAGE_PRIORITY: i32 = 2;
@@ -25,8 +25,8 @@ const MESSAGE_PRIORITY: i32 = 2;
 pub(crate) async fn send(member: Arc<Member>, peer: NodeId, mut outbox: mpsc::Receiver<Message>) {
     let mut stream = None;
     while let Some(message) = outbox.recv().await {
-        let frame = match encode_frame(&message, MESSAGE_BYTES_MAX) {
-            Ok(frame) => frame,
+        let frame = match codec::encode(&message) {
+            Ok(body) => [&(body.len() as u32).to_le_bytes()[..], &body].concat(),
             Err(error) => {
                 tracing::warn!(peer = %peer.short(), error = error_chain(&error), "a message can't be sent");
                 continue;
@@ -68,23 +68,21 @@ async fn write(member: &Member, stream: &mut SendStream, frame: &[u8]) -> bool {
 /// Takes a peer's messages from a stream. What comes too fast waits on its way.
 pub(crate) async fn take(member: Arc<Member>, peer: NodeId, mut stream: RecvStream) {
     loop {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        if stream.read_exact(&mut header).await.is_err() {
+        let mut length = [0; LENGTH_BYTES];
+        if stream.read_exact(&mut length).await.is_err() {
             return;
         }
-        let bytes = match FrameHeader::decode(&header, MESSAGE_BYTES_MAX) {
-            Ok(header) => header.body_bytes,
-            Err(error) => {
-                tracing::debug!(peer = %peer.short(), %error, "a message was refused");
-                return;
-            }
-        };
+        let bytes = u32::from_le_bytes(length) as usize;
+        if bytes > Lane::Bulk.frame_bytes_max() {
+            tracing::debug!(peer = %peer.short(), bytes, "a message is too long");
+            return;
+        }
         let Ok(room) = member.keeping.room.clone().acquire_many_owned(bytes as u32).await else { return };
         let (body, end) = pump::fill(&mut stream, bytes, member.stall_timeout()).await;
         if end.is_err() {
             return;
         }
-        match decode_frame::<Message>(&body, MESSAGE_BYTES_MAX) {
+        match codec::decode(&body) {
             // Bytes are asked for on streams of their own.
             Ok(Message::Ask { .. } | Message::Grant { .. } | Message::Refuse { .. }) => return,
             Ok(message) => {

@@ -23,8 +23,12 @@ pub(super) enum Work<O> {
 pub(super) enum Start<O> {
     /// Sync all these together.
     Sync(Vec<Part>),
-    /// Do this with one part.
-    One(Part, Work<O>),
+    /// Remove all these.
+    Drop(Vec<Part>),
+    /// Get a part ready to be received.
+    Open(Part, O),
+    /// Make a part of these.
+    Make(Part, Vec<Part>),
 }
 
 /// All that is to be done.
@@ -71,7 +75,7 @@ impl<O> Works<O> {
 
     /// What may begin now; the driver says when it is [`done`](Self::done).
     pub(super) fn begin(&mut self) -> Vec<Start<O>> {
-        let (mut starts, mut syncs) = (Vec::new(), Vec::new());
+        let (mut starts, mut syncs, mut drops) = (Vec::new(), Vec::new(), Vec::new());
         let parts: Vec<Part> = self.queues.keys().copied().collect();
         for part in parts {
             let Some(work) = self.queues.get(&part).and_then(VecDeque::front) else { continue };
@@ -82,13 +86,17 @@ impl<O> Works<O> {
             self.busy.insert(part);
             match work {
                 Work::Sync => syncs.push(part),
+                Work::Drop => drops.push(part),
                 Work::Make(from) => {
                     from.iter().for_each(|part| *self.read.entry(*part).or_default() += 1);
                     self.making.insert(part, from.clone());
-                    starts.push(Start::One(part, Work::Make(from)));
+                    starts.push(Start::Make(part, from));
                 }
-                work => starts.push(Start::One(part, work)),
+                Work::Open(opening) => starts.push(Start::Open(part, opening)),
             }
+        }
+        if !drops.is_empty() {
+            starts.push(Start::Drop(drops));
         }
         if !syncs.is_empty() {
             self.is_syncing = true;
@@ -156,12 +164,12 @@ mod tests {
             works.push(part(1), work);
         }
         works.push(part(2), Work::Drop);
-        assert_eq!(works.begin(), [Start::One(part(2), Work::Drop), Start::Sync(vec![part(1)])]);
+        assert_eq!(works.begin(), [Start::Drop(vec![part(2)]), Start::Sync(vec![part(1)])]);
         works.synced(&[part(1)]);
-        assert_eq!(works.begin(), [Start::One(part(1), Work::Drop)]);
+        assert_eq!(works.begin(), [Start::Drop(vec![part(1)])]);
         assert_eq!(works.begin(), []);
         works.done(&part(1));
-        assert_eq!(works.begin(), [Start::One(part(1), Work::Open(()))]);
+        assert_eq!(works.begin(), [Start::Open(part(1), ())]);
     }
 
     #[test]
@@ -169,12 +177,12 @@ mod tests {
         let mut works = works();
         works.push(part(1), Work::Make(vec![part(2), part(3)]));
         works.push(part(4), Work::Make(vec![part(2)]));
-        assert_eq!(works.begin(), [Start::One(part(1), Work::Make(vec![part(2), part(3)]))]);
+        assert_eq!(works.begin(), [Start::Make(part(1), vec![part(2), part(3)])]);
         works.push(part(2), Work::Drop);
         assert_eq!(works.begin(), [], "one is made at a time, and that needs what is to go");
         works.done(&part(1));
         // It was wanted first, but nobody has begun to read.
-        let both = [Start::One(part(2), Work::Drop), Start::One(part(4), Work::Make(vec![part(2)]))];
+        let both = [Start::Make(part(4), vec![part(2)]), Start::Drop(vec![part(2)])];
         assert_eq!(works.begin(), both);
     }
 }

@@ -30,7 +30,7 @@ pub(super) const ECHO_PORT: NonZeroU16 = NonZeroU16::MAX;
 pub(super) enum Event {
     Message(NodeId, Message),
     Changed(NodeId, bool),
-    Imported(NodeId, Vec<SnapshotId>),
+    Imported(Vec<SnapshotId>),
     Durable(SnapshotId, usize),
     Level(SnapshotId, Option<u32>),
 }
@@ -135,8 +135,8 @@ impl Handler for Recorder {
         self.note(Event::Changed(peer, reachable));
     }
 
-    fn imported(&self, from: NodeId, snapshots: Vec<SnapshotId>) {
-        self.note(Event::Imported(from, snapshots));
+    fn imported(&self, snapshots: Vec<SnapshotId>) {
+        self.note(Event::Imported(snapshots));
     }
 
     fn durable(&self, snapshot: SnapshotId, copies: usize) {
