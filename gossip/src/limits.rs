@@ -111,6 +111,12 @@ pub const KEPT_AT_ONCE: usize = 2;
 /// Values of groups that a node keeps in memory after they were asked for: 8 MiB, the lists of 16 GiB of packs.
 pub const GROUPS_KEPT_MAX: usize = 1 << 18;
 
+/// Most bytes of a file with a catalog. One of a service with a snapshot a second for a minute has about a megabyte.
+pub const CATALOG_FILE_BYTES_MAX: usize = 128 << 20;
+
+/// Parts that are being received at once: each has a file open.
+pub const PARTS_COMING_MAX: usize = 512;
+
 /// Peers asked at once what they hold.
 pub const PEERS_ASKED_AT_ONCE: usize = 32;
 
@@ -157,6 +163,37 @@ pub const SERVICES_KEPT_MAX: usize = 256;
 /// Snapshots in a catalog.
 pub const ENTRIES_MAX: usize = 512;
 
+/// Most bytes of an encoded catalog: 512 snapshots with manifests of 4 KiB, and as much again for their packs.
+pub const CATALOG_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of entries in one message, unless it is a single larger one, which still fits a frame: a manifest and 1,500
+/// packs of under 120 bytes.
+pub const CATALOG_PAGE_BYTES: usize = 512 << 10;
+
+/// Catalogs that have come in part.
+pub const DRAFTS_MAX: usize = 4;
+
+/// Lines of a service that are kept at once: more mean that for as many take-overs nothing was merged.
+pub const LINES_MAX: usize = 16;
+
+/// Lines whose newest catalogs are named in one message. Each takes under 130 bytes, so that they fit a frame.
+pub const LINES_TOLD_MAX: usize = SERVICES_KEPT_MAX * 4;
+
+/// Lines remembered as needed no more, so that they are not asked for again.
+pub const LINES_COVERED_MAX: usize = 1_024;
+
+/// Term records in a catalog, the last ones.
+pub const TERMS_MAX: usize = 128;
+
+/// Heads in a catalog that were merged or released, those of the last terms.
+pub const MERGED_MAX: usize = 64;
+
+/// Nodes that hold everything of a service, and nodes that encode.
+pub const WARM_MAX: usize = 64;
+
+/// Ranges of bytes, or of numbers, in one list.
+pub const RANGES_MAX: usize = 4_096;
+
 /// Nodes remembered that have a catalog which is not here.
 pub const OFFERS_MAX: usize = 4;
 
@@ -189,6 +226,27 @@ pub const WAITERS_MAX: usize = 64;
 
 /// Parts that are made of fragments at once.
 pub const REBUILDS_MAX: usize = 2;
+
+/// Parts that are made on the disk at once.
+pub const MAKES_AT_ONCE: usize = 2;
+
+/// Events for the keeper that were not yet looked at, and as many messages for it: those after them wait.
+pub const KEEPER_EVENTS_MAX: usize = 256;
+
+/// Bytes of messages for the keeper that were not yet looked at.
+pub const KEEPER_MESSAGES_BYTES_MAX: usize = 16 << 20;
+
+/// Messages of the keeper queued for one peer; more are lost, and said again.
+pub const KEEPER_OUTBOX_MAX: usize = 128;
+
+/// Streams with keepers' messages that a peer may have open at once: one that breaks may be there beside the next.
+pub const KEEPER_STREAMS_MAX: u32 = 2;
+
+/// How long the keeper may take to say how it stands: it may be waiting for the disk.
+pub const KEEPER_STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause before the disk is tried again that failed to keep something.
+pub const KEEP_AGAIN: Duration = Duration::from_secs(2);
 
 /// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;

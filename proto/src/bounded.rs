@@ -7,18 +7,61 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use std::sync::Arc;
+
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 /// Elements for which room is made at once, whatever count a peer announces.
 const RESERVE_MAX: usize = 64;
 
 /// Decodes a list of at most `MAX` elements; for serde's `deserialize_with`.
-pub(crate) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+///
+/// # Errors
+/// If there are more, or one can't be decoded.
+pub fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
     deserializer.deserialize_seq(ListVisitor::<T, MAX>(PhantomData))
+}
+
+/// Decodes a set, or a map whose elements are pairs, of at most `MAX` elements; for serde's `deserialize_with`.
+///
+/// # Errors
+/// If there are more, or one can't be decoded.
+pub fn set<'de, D, T, C, const MAX: usize>(deserializer: D) -> Result<C, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+    C: FromIterator<T>,
+{
+    Ok(list::<D, T, MAX>(deserializer)?.into_iter().collect())
+}
+
+/// Decodes at most `MAX` bytes; for serde's `deserialize_with`.
+///
+/// # Errors
+/// If there are more.
+pub fn bytes<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+    deserializer.deserialize_bytes(BytesVisitor::<MAX>)
+}
+
+struct BytesVisitor<const MAX: usize>;
+
+impl<const MAX: usize> Visitor<'_> for BytesVisitor<MAX> {
+    type Value = Arc<[u8]>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MAX} bytes")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Arc<[u8]>, E> {
+        if bytes.len() > MAX {
+            return Err(E::invalid_length(bytes.len(), &self));
+        }
+        Ok(Arc::from(bytes))
+    }
 }
 
 struct ListVisitor<T, const MAX: usize>(PhantomData<T>);

@@ -4,9 +4,9 @@
 //! stores, nodes and simulations speak the same language. Requirement numbers (P1–P41) refer to
 //! `docs/paper.md`.
 
+pub mod bounded;
 pub mod limits;
 
-mod bounded;
 mod codec;
 mod fragment;
 mod frame;

@@ -12,6 +12,7 @@ use crate::commit_lock::lock_folder;
 use crate::database::{Database, Trust};
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::error::DiskContext;
+use crate::expected::Expected;
 use crate::gate::Gates;
 use crate::incoming::{Incoming, sweep_incoming};
 use crate::join::join;
@@ -175,6 +176,7 @@ impl Store {
             codes: Codes::default(),
             fragments: Mutex::default(),
             incoming: Incoming::default(),
+            expected: Expected::default(),
             pins: Pins::new(registration),
             gates: Arc::new(Gates::default()),
             pack_folders: Mutex::new(BTreeSet::new()),

@@ -231,6 +231,12 @@ impl Store {
         Ok(packs.filter(|pack| seen.insert(pack.id)).copied().collect())
     }
 
+    /// Whether a snapshot is known here by this id, whole or not.
+    #[must_use]
+    pub fn has_snapshot(&self, id: &SnapshotId) -> bool {
+        self.shared.state().snapshots.contains_key(id)
+    }
+
     /// Whether a pack is here.
     #[must_use]
     pub fn has_pack(&self, id: &PackId) -> bool {

@@ -156,7 +156,9 @@ pub(crate) fn register(shared: &Shared, commit: &mut Commit<'_>, packs: &[PackRe
     }
     let surplus =
         (state.received.len() + changes.add.received.len()).saturating_sub(limits::RECEIVED_PACKS_MAX);
-    let mut oldest: Vec<_> = state.received.iter().map(|(id, order)| (order.wrapping_add(1), *id)).collect();
+    let expected = shared.expected.packs();
+    let may_go = state.received.iter().filter(|(id, _)| !expected.contains(*id));
+    let mut oldest: Vec<_> = may_go.map(|(id, order)| (order.wrapping_add(1), *id)).collect();
     oldest.sort_unstable();
     let goes = oldest.into_iter().take(surplus).map(|(turn, id)| (id, turn.wrapping_sub(1)));
     changes.remove.received.extend(goes);
@@ -169,4 +171,35 @@ pub(crate) fn register(shared: &Shared, commit: &mut Commit<'_>, packs: &[PackRe
         let _ = commit.remove_pack(*id);
     }
     Ok(())
+}
+
+impl Store {
+    /// Removes packs that were received and that no snapshot lists. Others stay.
+    ///
+    /// # Errors
+    /// If the disk is full or fails.
+    pub fn discard_received(&self, packs: &BTreeSet<PackId>) -> Result<(), Fault> {
+        let is_waiting = |id: &PackId| self.shared.seen().received.contains_key(id);
+        if !packs.iter().any(is_waiting) {
+            return Ok(());
+        }
+        let mut commit = self.shared.begin_commit()?;
+        let mut changes = Changes::default();
+        {
+            let state = self.shared.seen();
+            // Of the others something may still be to come.
+            let waits = |id: &&PackId| state.received.get(id).is_some_and(|turn| *turn < IN_DOUBT);
+            for id in packs.iter().filter(waits).filter(|id| !state.lists(id)) {
+                changes.remove.received.extend(state.received.get(id).map(|turn| (*id, *turn)));
+                changes.remove.packs.extend(state.packs.get(id).map(|bytes| (*id, *bytes)));
+            }
+        }
+        commit.apply(&changes, Vec::new())?;
+        commit.settle_aside();
+        for id in changes.remove.packs.keys() {
+            // What can't be removed now is swept at the next opening.
+            let _ = commit.remove_pack(*id);
+        }
+        Ok(())
+    }
 }

@@ -12,7 +12,7 @@ use crate::incoming::IncomingFile;
 use crate::parallel::all_at_once;
 use crate::receive::{check_directory, register};
 use crate::store::Store;
-use crate::{ImportError, ReadError, limits};
+use crate::{Fault, ImportError, ReadError, limits};
 
 /// A pack on its way in. Dropping it keeps what came: who receives the pack again goes on from there.
 pub struct GroupReceiver {
@@ -26,6 +26,8 @@ pub struct GroupReceiver {
 struct Groups {
     here: Vec<bool>,
     left: usize,
+    /// Nobody wants it any more, and its file is gone.
+    discarded: bool,
 }
 
 /// What became of a group that was written.
@@ -56,7 +58,8 @@ impl Store {
         if bytes > PACK_BYTES_MAX || list.bytes() != bytes {
             return Err(ImportError::PackTooLarge { id, bytes, bytes_max: PACK_BYTES_MAX.min(list.bytes()) });
         }
-        if let Some(receiver) = self.shared.incoming.receiver(&id).filter(|receiver| receiver.pack == pack) {
+        let known = self.shared.incoming.receiver(&id);
+        if let Some(receiver) = known.filter(|receiver| receiver.pack == pack && !receiver.lock().discarded) {
             return Ok(receiver);
         }
         let file = IncomingFile::open(&self.shared, id)?;
@@ -78,7 +81,7 @@ impl Store {
         if here > bytes {
             file.file().set_bytes(bytes).during("cut", &file.path())?;
         }
-        let groups = Mutex::new(Groups { here: states, left });
+        let groups = Mutex::new(Groups { here: states, left, discarded: false });
         let is_kept = matches!(file, IncomingFile::Kept { .. });
         let receiver = Arc::new(GroupReceiver { pack, list, file, groups });
         if is_kept {
@@ -189,6 +192,39 @@ impl GroupReceiver {
         Ok(Received::New)
     }
 
+    /// The list of its groups.
+    #[must_use]
+    pub fn list(&self) -> &GroupList {
+        &self.list
+    }
+
+    /// Fills the buffer from this offset, if all groups that it touches are here. Whether they are.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<bool, Fault> {
+        let Some(end) = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.pack.bytes) else {
+            return Ok(false);
+        };
+        let groups = (offset / GROUP_BYTES) as usize..end.div_ceil(GROUP_BYTES) as usize;
+        let is_here = self.lock().here.get(groups).is_some_and(|here| here.iter().all(|here| *here));
+        if is_here {
+            self.file
+                .file()
+                .read_at(offset, buf)
+                .map_err(|error| Fault::reading(&self.file.path(), error))?;
+        }
+        Ok(is_here)
+    }
+
+    /// Removes what came: nobody wants it any more. Whoever receives the pack from now on begins anew.
+    pub fn discard(&self) {
+        let mut groups = self.lock();
+        if !std::mem::replace(&mut groups.discarded, true) {
+            self.file.remove();
+        }
+    }
+
     /// Whether all of it is here.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -197,6 +233,9 @@ impl GroupReceiver {
 
     fn sync(&self) -> Result<(), ImportError> {
         let PackRef { id, .. } = self.pack;
+        if self.lock().discarded {
+            return Err(ImportError::PackDamaged { id, reason: "it was discarded".to_owned() });
+        }
         if !self.is_whole() {
             let reason = format!("{} groups have not come", self.lock().left);
             return Err(ImportError::PackDamaged { id, reason });

@@ -48,6 +48,14 @@ impl Outcome {
         self.dropped.is_empty() && self.doubles.is_empty() && self.own.is_empty()
     }
 
+    /// Leaves snapshots that somebody counts on.
+    fn keep(&mut self, expected: &BTreeSet<SnapshotId>) {
+        let Self { dropped, doubles, own } = self;
+        dropped.retain(|s| !expected.contains(&s.id));
+        doubles.retain(|(s, _)| !expected.contains(&s.id));
+        own.retain(|s| !expected.contains(&s.id));
+    }
+
     /// Leaves bases of older generations that what stays of these needs, when so many are described by the new base.
     fn keep_bases(&mut self, state: &State, base: &Snapshot, described: impl Fn(&SnapshotId) -> bool) {
         let mut going: BTreeSet<SnapshotId> = self.dropped.iter().map(|snapshot| snapshot.id).collect();
@@ -135,6 +143,7 @@ fn look(shared: &Shared, state: &State, base: SnapshotId) -> Result<(Arc<Snapsho
     }
     let pins = NamedPins::read(shared.disk.as_ref(), &shared.layout)?;
     let mut outcome = decide(state, &base, &pins);
+    outcome.keep(&shared.expected.snapshots());
     let own: BTreeSet<SnapshotId> = outcome.own.iter().map(|snapshot| snapshot.id).collect();
     outcome.keep_bases(state, &base, |id| own.contains(id));
     Ok((base, outcome))

@@ -13,6 +13,7 @@ use crate::coding::Codes;
 use crate::database::Database;
 use crate::disk::Disk;
 use crate::error::DiskContext;
+use crate::expected::Expected;
 use crate::fragments::Inner as FragmentsOpen;
 use crate::gate::Gates;
 use crate::incoming::Incoming;
@@ -43,6 +44,12 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.shared.layout.root()
+    }
+
+    /// The disk that it is on, for what is to be kept beside it.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.disk
     }
 
     /// What opening found.
@@ -82,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) codes: Codes,
     pub(crate) fragments: Mutex<Weak<FragmentsOpen>>,
     pub(crate) incoming: Incoming,
+    pub(crate) expected: Expected,
     // Takes the process off the list when the last handle is dropped.
     pub(crate) pins: Pins,
     pub(crate) gates: Arc<Gates>,

@@ -1,8 +1,9 @@
 //! Logic: what a keeper is told, and what it has its driver do.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sustain_proto::{NodeId, ServiceName, Term};
+use sustain_proto::{Held, NodeId, ServiceName, SnapshotId, Term, TermOrigin};
 
 use super::catalog::{Catalog, Entry};
 use super::claims::Claim;
@@ -33,10 +34,16 @@ pub enum Event {
     Retained {
         /// The service.
         service: ServiceName,
-        /// The server's term.
+        /// The server's term: its node is this one.
         term: Term,
+        /// Losses of nodes that everything is to survive (f).
+        tolerance: u8,
         /// Candidates that are to hold everything.
         warm: Vec<NodeId>,
+        /// Term records that are known besides those of the snapshots, the term's own among them.
+        terms: BTreeMap<Term, Option<TermOrigin>>,
+        /// Heads of other lines that were merged into this one, or released.
+        merged: BTreeSet<Held>,
         /// The snapshots; `added` is filled in here.
         entries: Vec<Entry>,
     },
@@ -68,6 +75,11 @@ pub enum Event {
     },
     /// A part is synced.
     Synced {
+        /// The part.
+        part: Part,
+    },
+    /// A part that was here is damaged or gone: it is wanted again.
+    Lost {
         /// The part.
         part: Part,
     },
@@ -143,9 +155,32 @@ pub enum Action {
     Level {
         /// The service.
         service: ServiceName,
-        /// When it was added.
-        added: u64,
+        /// The snapshot.
+        id: SnapshotId,
         /// Losses.
         level: Option<usize>,
+    },
+    /// A line's catalog is needed no more, since another one covers all that it lists: it is kept no longer.
+    Forget {
+        /// The service.
+        service: ServiceName,
+        /// The line.
+        term: Term,
+    },
+    /// A node sent what can't be true.
+    Misbehaved {
+        /// The node.
+        node: NodeId,
+        /// What was wrong.
+        what: &'static str,
+    },
+    /// A catalog is too large, or one too many: it is not made known, or not taken.
+    TooMuch {
+        /// The service.
+        service: ServiceName,
+        /// The line.
+        term: Term,
+        /// What there is too much of.
+        what: &'static str,
     },
 }

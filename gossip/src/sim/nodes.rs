@@ -1,6 +1,7 @@
 //! Logic: simulated nodes that start, crash, join and are lost, and who takes whom for dead.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rand::Rng;
 use sustain_proto::NodeId;
@@ -8,6 +9,7 @@ use sustain_proto::NodeId;
 use super::NodeNumber;
 use super::check::Occasion;
 use super::faults::End;
+use super::stamp::Stamp;
 use super::trace::Note;
 use super::world::{Coming, Mutant, Node, World};
 use crate::keeper::{Event, Keeper, KeeperConfig, Kept};
@@ -47,7 +49,7 @@ impl World {
         self.check(&Occasion::Started(number));
         self.start_quietly(number, &alive);
         self.detect_one(number);
-        if number == self.server {
+        if number == self.main.server {
             self.reign();
         }
     }
@@ -70,8 +72,11 @@ impl World {
         let alone: Vec<_> = me.into_iter().collect();
         let alive = if self.scenario.has_swim { &alone } else { alive };
         let disk = self.disks.of(number);
-        let kept =
-            Kept { claim: disk.claim, catalogs: disk.catalogs.clone(), parts: disk.synced().collect() };
+        let kept = Kept {
+            claim: disk.claim,
+            catalogs: disk.catalogs.values().cloned().collect(),
+            parts: disk.synced().collect(),
+        };
         let forgets = self.mutant == Some(Mutant::ForgetsItsDisk);
         let kept = if forgets { Kept::default() } else { kept };
         let config = self.keeper_config();
@@ -85,7 +90,7 @@ impl World {
         node.tick_ms = 0;
         node.stalled_until_ms = 0;
         node.told_dead = told_dead;
-        node.keeper = Some(Keeper::new(node.id, config, overlays, now_ms, kept));
+        node.keeper = Some(Keeper::new(node.id, config, overlays, now_ms, kept, Arc::new(Stamp(node.id))));
         self.note(number, Note::Other("starts"));
         self.start_swim(number);
         self.give(number, Event::Alive { nodes: alive.to_vec() });
@@ -113,7 +118,7 @@ impl World {
         }
         self.detect_one(number);
         self.check(&Occasion::Crashed(number));
-        if number == self.server {
+        if number == self.main.server {
             self.after(5_000, Coming::Lead { from_ms: self.now_ms });
         }
     }

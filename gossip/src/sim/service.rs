@@ -1,8 +1,10 @@
 //! Logic: the simulated service: its server takes snapshots, and rebases now and then.
 
+use std::sync::Arc;
+
 use rand::Rng;
 use rand::rngs::StdRng;
-use sustain_proto::{Cut, PackId, SnapshotId};
+use sustain_proto::{Cut, PackId, SnapshotId, Term, TermOrigin};
 
 use crate::code::Code;
 use crate::keeper::{Entry, Pack};
@@ -23,6 +25,14 @@ pub struct Habits {
     pub pack_bytes_max: u64,
 }
 
+/// How a snapshot is taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) code: Code,
+    pub(super) term: Term,
+    pub(super) origin: Option<TermOrigin>,
+}
+
 /// The snapshots of the server's store.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
@@ -40,37 +50,45 @@ impl Service {
         Self { habits, entries: Vec::new(), seq: 0, deltas: 0, made: Vec::new() }
     }
 
-    fn pack(&mut self, random: &mut StdRng, code: Code, bytes_max: u64) -> Pack {
+    fn pack(&mut self, random: &mut StdRng, taken: Taken, bytes_max: u64) -> Pack {
         // Small ones are as frequent as large ones: the exponent is drawn.
         let exponent = random.random_range(12.0..(bytes_max as f64).log2());
         let bytes = exponent.exp2() as u64;
+        let code = taken.code;
         let needed = u8::try_from(code.needed).unwrap_or(u8::MAX);
         let total = u8::try_from(code.total).unwrap_or(u8::MAX);
         let cut = (!code.is_whole()).then_some(Cut { needed, total, extent_bytes: EXTENT_BYTES });
-        let pack = Pack { id: PackId::from_bytes(random.random()), bytes, cut, added: 0 };
+        let sheet = cut.map(|_| random.random());
+        let pack = Pack { id: PackId::from_bytes(random.random()), bytes, cut, sheet, added: 0 };
         self.made.push((pack.id, bytes));
         pack
     }
 
     /// Takes the next snapshot. `durable_to` is the greatest number of an entry that survives what it should.
-    pub(super) fn snapshot(&mut self, random: &mut StdRng, code: Code, is_durable: impl Fn(&Entry) -> bool) {
+    pub(super) fn snapshot(
+        &mut self,
+        random: &mut StdRng,
+        taken: Taken,
+        is_durable: impl Fn(&Entry) -> bool,
+    ) {
         let base = self.entries.iter().rev().find(|entry| entry.base.is_none()).cloned();
         match base {
             None => {
                 self.seq += 1;
-                let packs = (0..4).map(|_| self.pack(random, code, 2 * self.habits.pack_bytes_max)).collect();
-                self.add(random, None, self.seq, packs);
+                let packs =
+                    (0..4).map(|_| self.pack(random, taken, 2 * self.habits.pack_bytes_max)).collect();
+                self.add(random, taken, None, self.seq, packs);
             }
             Some(base) if self.deltas >= self.habits.deltas_max => {
-                self.rebase(random, code, &base, &is_durable)
+                self.rebase(random, taken, &base, &is_durable)
             }
             Some(base) => {
                 self.seq += 1;
                 self.deltas += 1;
                 let last = self.entries.iter().rev().find(|entry| entry.base == Some(base.id));
                 let mut packs = last.map(|last| last.packs.clone()).unwrap_or_default();
-                packs.push(self.pack(random, code, self.habits.pack_bytes_max));
-                self.add(random, Some(base.id), self.seq, packs);
+                packs.push(self.pack(random, taken, self.habits.pack_bytes_max));
+                self.add(random, taken, Some(base.id), self.seq, packs);
             }
         }
         self.retire(&is_durable);
@@ -80,7 +98,7 @@ impl Service {
     fn rebase(
         &mut self,
         random: &mut StdRng,
-        code: Code,
+        taken: Taken,
         base: &Entry,
         is_durable: &impl Fn(&Entry) -> bool,
     ) {
@@ -90,14 +108,23 @@ impl Service {
         if packs.len() > 3 {
             packs.remove(0);
         }
-        packs.push(self.pack(random, code, 2 * self.habits.pack_bytes_max));
+        packs.push(self.pack(random, taken, 2 * self.habits.pack_bytes_max));
         self.deltas = 0;
-        self.add(random, None, seq, packs);
+        self.add(random, taken, None, seq, packs);
     }
 
-    fn add(&mut self, random: &mut StdRng, base: Option<SnapshotId>, seq: u64, packs: Vec<Pack>) {
-        let id = SnapshotId::from_bytes(random.random());
-        self.entries.push(Entry { id, seq, added: 0, base, packs });
+    fn add(
+        &mut self,
+        random: &mut StdRng,
+        taken: Taken,
+        base: Option<SnapshotId>,
+        seq: u64,
+        packs: Vec<Pack>,
+    ) {
+        let manifest: Arc<[u8]> = Arc::from(&random.random::<[u8; 32]>()[..]);
+        let id = SnapshotId::of_manifest(&manifest);
+        let Taken { term, origin, .. } = taken;
+        self.entries.push(Entry { id, term, origin, seq, added: 0, base, manifest, packs });
     }
 
     /// Old deltas go, and old generations when the new base is durable.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use sustain_proto::SnapshotId;
+
 use super::NodeNumber;
 use crate::keeper::{Message, Part};
 
@@ -16,7 +18,7 @@ pub(super) enum Note {
     Served(NodeNumber, Part, u64),
     Dropped(Part),
     Told(NodeNumber, bool),
-    Level(u64, Option<usize>),
+    Level(SnapshotId, Option<usize>),
     Published(u64),
     Claimed(Option<u8>, Option<u8>),
     Fault(&'static str),
@@ -107,7 +109,12 @@ impl Note {
             Self::Made(of) => (4, part(of)),
             Self::Dropped(of) => (5, part(of)),
             Self::Told(node, alive) => (6, u64::from(node) << 1 | u64::from(alive)),
-            Self::Level(added, level) => (7, added << 8 | level.map_or(255, |level| level as u64)),
+            Self::Level(id, level) => (
+                7,
+                u64::from(id.as_bytes()[0]) << 16
+                    | u64::from(id.as_bytes()[1]) << 8
+                    | level.map_or(255, |level| level as u64),
+            ),
             Self::Published(number) => (8, number),
             Self::Claimed(index, moving) => {
                 (9, u64::from(index.unwrap_or(255)) << 8 | u64::from(moving.unwrap_or(255)))
@@ -131,8 +138,8 @@ impl fmt::Display for Note {
             Self::Told(node, alive) => {
                 write!(f, "takes {node} for {}", if *alive { "alive" } else { "dead" })
             }
-            Self::Level(added, Some(level)) => write!(f, "says that number {added} survives {level} losses"),
-            Self::Level(added, None) => write!(f, "says that number {added} is not safe"),
+            Self::Level(id, Some(level)) => write!(f, "says that {} survives {level} losses", id.short()),
+            Self::Level(id, None) => write!(f, "says that {} is not safe", id.short()),
             Self::Published(number) => write!(f, "publishes catalog {number}"),
             Self::Claimed(index, moving) => write!(f, "holds {index:?}, moves to {moving:?}"),
             Self::Fault(name) | Self::Other(name) => write!(f, "{name}"),

@@ -8,7 +8,7 @@ use sustain_proto::{FragmentId, GroupHasher, GroupList, PackRef, Sheet};
 
 use super::append::{Appended, Record};
 use super::gather::{Gather, Scratch};
-use super::{FragmentError, Fragments, StoredSheet};
+use super::{FragmentError, FragmentReceiver, Fragments, StoredSheet};
 use crate::error::DiskContext;
 use crate::publish::{TemporaryFile, new_name};
 use crate::store::Store;
@@ -101,6 +101,14 @@ impl PackBuilder {
         self.gather.add_coming(index, list)
     }
 
+    /// Adds a fragment that is being received by itself. Its groups count as far as they have come.
+    ///
+    /// # Errors
+    /// If the sheet names another one.
+    pub fn add_received(&self, receiver: &FragmentReceiver) -> Result<(), FragmentError> {
+        self.gather.add_received(receiver)
+    }
+
     /// Takes a group of a fragment that was added, if its bytes are the right ones, and decodes what can be decoded.
     /// From several threads, in any order.
     ///
@@ -173,6 +181,14 @@ impl FragmentBuilder {
     /// As there.
     pub fn add(&self, index: u8, list: GroupList) -> Result<Vec<bool>, FragmentError> {
         self.gather.add_coming(index, list)
+    }
+
+    /// As [`PackBuilder::add_received`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_received(&self, receiver: &FragmentReceiver) -> Result<(), FragmentError> {
+        self.gather.add_received(receiver)
     }
 
     /// As [`PackBuilder::write`].

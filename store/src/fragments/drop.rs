@@ -41,6 +41,29 @@ impl Fragments {
         inner.sweep()
     }
 
+    /// Drops fragments of packs of a service, whether something lists them or not: this node is to hold other ones. Each
+    /// is named by its pack and its number there.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn discard(
+        &self,
+        service: &ServiceName,
+        fragments: &BTreeSet<(PackId, u8)>,
+    ) -> Result<FragmentsFreed, FragmentError> {
+        let inner = &self.0;
+        inner.must_keep()?;
+        let goes = |key: &Key| key.index.is_some_and(|index| fragments.contains(&(key.pack, index)));
+        let _one = inner.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_pending = |shelf: &Shelf| shelf.pending.keys().any(goes);
+        if inner.shelves().get(service).is_some_and(is_pending) {
+            inner.sync_all()?;
+        }
+        let mut freed = FragmentsFreed::default();
+        inner.drop_those(service, &goes, &mut freed)?;
+        Ok(freed)
+    }
+
     /// What a sweep would drop.
     #[must_use]
     pub fn unlisted(&self) -> FragmentsFreed {
@@ -98,7 +121,7 @@ impl Inner {
                 freed.uncertain.insert(service);
                 continue;
             };
-            self.drop_unlisted(&service, &listed, &mut freed)?;
+            self.drop_those(&service, &|key| !listed.contains(&key.pack), &mut freed)?;
         }
         Ok(freed)
     }
@@ -124,13 +147,13 @@ impl Inner {
     }
 
     /// The caller has `syncing`.
-    fn drop_unlisted(
+    fn drop_those(
         &self,
         service: &ServiceName,
-        listed: &BTreeSet<PackId>,
+        goes: &dyn Fn(&Key) -> bool,
         freed: &mut FragmentsFreed,
     ) -> Result<(), FragmentError> {
-        let (going, whole) = self.hide_unlisted(service, listed);
+        let (going, whole) = self.hide(service, goes);
         if going.is_empty() {
             return Ok(());
         }
@@ -157,18 +180,17 @@ impl Inner {
     }
 
     /// Takes what goes out of sight: nobody begins to read it from now on. And which segments have nothing else.
-    fn hide_unlisted(&self, service: &ServiceName, listed: &BTreeSet<PackId>) -> (Going, BTreeSet<u32>) {
+    fn hide(&self, service: &ServiceName, goes: &dyn Fn(&Key) -> bool) -> (Going, BTreeSet<u32>) {
         let (mut going, mut whole) = (Going::new(), BTreeSet::new());
         let mut shelves = self.shelves();
         let Some(shelf) = shelves.get_mut(service) else { return (going, whole) };
-        let gone: Vec<Key> =
-            shelf.records.keys().filter(|key| !listed.contains(&key.pack)).copied().collect();
+        let gone: Vec<Key> = shelf.records.keys().filter(|key| goes(key)).copied().collect();
         let gone = gone.into_iter().filter_map(|key| shelf.hide(&key).map(|place| (key, place)));
         let mut gone: Vec<(Key, Place)> = gone.collect();
         let Shelf { aside, records, .. } = shelf;
         // What is damaged goes also when it is here again.
         aside.retain(|(key, place)| {
-            let stays = listed.contains(&key.pack) && !records.contains_key(key);
+            let stays = !goes(key) && !records.contains_key(key);
             if !stays {
                 gone.push((*key, *place));
             }

@@ -8,13 +8,15 @@ use sustain_proto::{GroupList, Sheet};
 
 use super::incoming::Part;
 use super::reader::FragmentReader;
-use super::{FragmentError, Inner};
+use super::{FragmentError, FragmentReceiver, Inner};
 use crate::Received;
 use crate::coding::{Code, Recipe};
 
 enum Source {
     Held(FragmentReader),
     Coming(Part),
+    /// Somebody receives it by itself.
+    Received(Arc<Part>),
 }
 
 impl Source {
@@ -22,6 +24,7 @@ impl Source {
         match self {
             Self::Held(_) => true,
             Self::Coming(part) => part.has(range),
+            Self::Received(part) => part.has(range),
         }
     }
 
@@ -29,6 +32,7 @@ impl Source {
         match self {
             Self::Held(reader) => reader.read_at(offset, buf),
             Self::Coming(part) => Ok(part.read_at(offset, buf)?),
+            Self::Received(part) => Ok(part.read_at(offset, buf)?),
         }
     }
 }
@@ -88,10 +92,21 @@ impl Gather {
         Ok(here)
     }
 
+    /// Adds a fragment that somebody receives by itself, as far as it has come.
+    pub(super) fn add_received(&self, receiver: &FragmentReceiver) -> Result<(), FragmentError> {
+        let index = receiver.index();
+        if self.sheet.fragments.get(usize::from(index)) != Some(&receiver.part.id()) {
+            return Err(FragmentError::Wrong { id: receiver.part.id() });
+        }
+        self.sources().insert(index, Arc::new(Source::Received(receiver.part.clone())));
+        Ok(())
+    }
+
     pub(super) fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
         let source = self.sources().get(&index).cloned();
         match source.as_deref() {
             Some(Source::Coming(part)) => part.write(group, bytes),
+            Some(Source::Received(part)) => part.write(group, bytes),
             Some(Source::Held(_)) => Ok(Received::Known),
             None => Err(FragmentError::NoIndex { index, total: self.sheet.cut.total }),
         }

@@ -25,6 +25,8 @@ pub struct HeldFragment {
     pub fragment: FragmentId,
     /// Bytes of the fragment.
     pub bytes: u64,
+    /// The first half of the BLAKE3 of the stored sheet.
+    pub sheet_check: [u8; 16],
 }
 
 /// What the fragments of a service take.
@@ -39,8 +41,8 @@ pub struct FragmentUsage {
 }
 
 fn describe((key, place): (&Key, &Place)) -> HeldFragment {
-    let Place { pack, fragment, fragment_bytes, .. } = *place;
-    HeldFragment { pack, cut: key.cut, index: key.index, fragment, bytes: fragment_bytes }
+    let Place { pack, fragment, fragment_bytes, sheet_check, .. } = *place;
+    HeldFragment { pack, cut: key.cut, index: key.index, fragment, bytes: fragment_bytes, sheet_check }
 }
 
 /// The records of a pack.

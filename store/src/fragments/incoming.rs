@@ -94,6 +94,10 @@ impl Part {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn id(&self) -> FragmentId {
+        self.id
+    }
+
     pub(super) fn here(&self) -> Vec<bool> {
         self.lock().iter().map(|group| *group == Group::Here).collect()
     }
@@ -144,7 +148,7 @@ impl Part {
 
 /// A fragment on its way in. Dropping it keeps what came: who receives it again goes on from there.
 pub struct FragmentReceiver {
-    part: Part,
+    pub(super) part: Arc<Part>,
     sheet: StoredSheet,
     index: u8,
 }
@@ -174,7 +178,7 @@ impl Fragments {
             return Err(FragmentError::Wrong { id });
         }
         let part = Part::open(&self.0, &sheet.sheet.service, id, list)?;
-        Ok(FragmentReceiver { part, sheet, index })
+        Ok(FragmentReceiver { part: Arc::new(part), sheet, index })
     }
 }
 
@@ -200,11 +204,47 @@ impl FragmentReceiver {
         self.part.write(group, bytes)
     }
 
-    /// Appends it to a segment. It is held when that was synced.
+    /// The list of its groups.
+    #[must_use]
+    pub fn list(&self) -> &GroupList {
+        &self.part.list
+    }
+
+    /// Its number among the fragments of its pack.
+    #[must_use]
+    pub fn index(&self) -> u8 {
+        self.index
+    }
+
+    /// Whether all of it is here.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.part.lacking() == 0
+    }
+
+    /// Fills the buffer from this offset, if all groups that it touches are here. Whether they are.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<bool, FragmentError> {
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.part.list.bytes());
+        let is_here = end.is_some_and(|end| self.part.has(&(offset..end)));
+        if is_here {
+            self.part.read_at(offset, buf)?;
+        }
+        Ok(is_here)
+    }
+
+    /// Removes what came: nobody wants it any more.
+    pub fn discard(&self) {
+        self.part.remove();
+    }
+
+    /// Appends it to a segment. It is held when that was synced. May be repeated.
     ///
     /// # Errors
     /// If groups are lacking, or the disk is full or fails.
-    pub fn finish(self) -> Result<Appended, FragmentError> {
+    pub fn finish(&self) -> Result<Appended, FragmentError> {
         let groups = self.part.lacking();
         if groups > 0 {
             return Err(FragmentError::Incomplete { groups });
