@@ -32,6 +32,7 @@ use crate::remote::{self, RemoteSnapshot};
 use crate::serve_pieces::Lists;
 use crate::share::Uplink;
 use crate::spread::Spreading;
+use crate::standing::Standing;
 use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
 use crate::tls::Pinned;
@@ -59,6 +60,10 @@ pub struct PeerStatus {
     pub health_for_ms: u64,
     /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
     pub refuses: Option<String>,
+    /// Why this node has shut it out, and for how much longer (in milliseconds).
+    pub shut_out: Option<(String, u64)>,
+    /// What keeps the two from talking, where that is known: another version, or that it has shut this node out.
+    pub obstacle: Option<String>,
 }
 
 /// A node's part in its cluster. Clones are one and the same; when the last one is dropped without
@@ -137,6 +142,7 @@ impl Cluster {
             links,
             served: Served::default(),
             reach: Reach::default(),
+            standing: Standing::default(),
             probe_events,
             spreading: Spreading::default(),
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
@@ -181,6 +187,8 @@ impl Cluster {
                 health,
                 health_for_ms: now_ms.saturating_sub(since_ms),
                 refuses: member.spreading.refusal(&peer.id),
+                shut_out: member.shut_out(&peer.id).map(|it| it.status(now_ms)),
+                obstacle: member.standing.obstacle(&peer.id),
                 peer,
             }
         };

@@ -1,6 +1,6 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
-//! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
+//! *Logic* (no I/O, no tasks, no clock): `probe`, `conduct`, `pace`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
 //! `copies`, `wanted`, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
 //! (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`] what the node above implements.
 //! Requirement numbers (P1–P41) refer to `docs/paper.md`.
@@ -11,6 +11,7 @@ pub mod limits;
 mod backoff;
 mod cluster;
 mod code;
+mod conduct;
 mod config;
 mod control;
 mod copies;
@@ -32,6 +33,7 @@ mod join_call;
 mod member;
 pub mod membership;
 mod overlay;
+mod pace;
 mod peers;
 mod placement;
 mod plan;
@@ -47,6 +49,7 @@ mod share;
 pub mod sim;
 mod sources;
 mod spread;
+mod standing;
 mod start;
 mod start_up;
 mod study;

@@ -193,6 +193,19 @@ pub const REBUILDS_MAX: usize = 2;
 /// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Packets of SWIM that one peer may send at once; it sends a few a second. What was sent while this node was stalled
+/// comes together.
+pub const PACKETS_AT_ONCE: u64 = 256;
+
+/// Packets of SWIM that one peer may send in a minute.
+pub const PACKETS_PER_MINUTE: u64 = 64 * 60;
+
+/// Messages and requests on the control lane that one peer may send at once.
+pub const MESSAGES_AT_ONCE: u64 = 4_096;
+
+/// Messages and requests on the control lane that one peer may send in a minute: twice the heartbeats of 256 services.
+pub const MESSAGES_PER_MINUTE: u64 = 2_048 * 60;
+
 /// Packets of SWIM that were not yet looked at; more are dropped, as the network might.
 pub const SWIM_EVENTS_MAX: usize = 1_024;
 

@@ -22,6 +22,7 @@ use crate::registry::Registry;
 use crate::serve_pieces::Lists;
 use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
+use crate::standing::Standing;
 use crate::tasks::Tasks;
 use crate::tls::Pinned;
 use crate::transport::accept::Served;
@@ -48,6 +49,7 @@ pub(crate) struct Member {
     pub(crate) links: Links,
     pub(crate) served: Served,
     pub(crate) reach: Reach,
+    pub(crate) standing: Standing,
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
     pub(crate) bulk_served: Semaphore,

@@ -10,6 +10,7 @@ use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{Details, Fact, NodeId, Record, Signed};
 use tokio::sync::mpsc;
 
+use crate::conduct::What;
 use crate::config::Peer;
 use crate::error::{MembershipError, StartError};
 use crate::healths::HealthEvent;
@@ -169,6 +170,9 @@ async fn take(member: &Arc<Member>, from: NodeId, facts: Vec<Fact>) -> bool {
     if let Some(why) = &merged.why {
         let (count, why) = (merged.refused, error_chain(why));
         tracing::debug!(peer = %from.short(), count, why, "facts of the roster are not believed");
+        if merged.is_forged {
+            member.misbehaved(from, What::Forgery);
+        }
     }
     if merged.is_news {
         if let Err(error) = fit(member).await {
@@ -279,6 +283,7 @@ fn part(member: &Member, peer: NodeId, code: VarInt, reason: &[u8]) {
     member.links.remove(peer, code, reason);
     member.reach.remove(&peer);
     member.spreading.remove(&peer);
+    member.standing.forget(&peer);
 }
 
 /// Compares the roster with some peer's, again and again.

@@ -21,6 +21,8 @@ mod swim_tests;
 mod trust;
 
 pub use circle::Circle;
+pub(crate) use packet::{Fault, fault};
+
 pub use facts::{Digest, Facts, Outline};
 pub use roster::{Merged, RemovedNode, Roster};
 pub use roster_error::RosterError;

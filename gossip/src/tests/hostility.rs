@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rand::{Rng, RngCore, SeedableRng};
-use sustain_proto::wire::{Lane, Message, Request, Response};
+use sustain_proto::wire::{Lane, Message, Request, Response, Versions};
 use sustain_proto::{PackId, encode_frame, limits};
 
 use super::harness::{self, Event, PATIENCE, TestNode, service_name};
@@ -15,7 +15,7 @@ use crate::{Tuning, tls};
 /// A connection as a peer of the cluster makes it, to do with as we like.
 async fn connect(target: &TestNode, caller: &TestNode, lane: Lane) -> Connection {
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let crypto = tls::client(&caller.config.key, target.id(), lane).unwrap();
+    let crypto = tls::client(&caller.config.key, target.id(), lane, Versions::default()).unwrap();
     let config = ClientConfig::new(Arc::new(crypto));
     endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap().await.unwrap()
 }

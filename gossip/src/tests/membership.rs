@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quinn::{ClientConfig, Endpoint};
 use sustain_proto::join::{JOIN_ALPN, JoinRefusal, JoinRequest, Token};
-use sustain_proto::wire::Lane;
+use sustain_proto::wire::{Lane, WIRE_VERSION};
 use sustain_proto::{NodeId, encode_frame};
 
 use super::harness::{self, Event, PATIENCE, TestNode};
@@ -247,12 +247,12 @@ async fn a_stranger_gets_one_question_and_only_while_somebody_is_invited() {
     let token = target.cluster.invite(false, DAY).await.unwrap();
     for lane in Lane::ALL {
         let refused =
-            call(target, &stranger, target.id(), lane.alpn()).await.expect("no lane is for strangers");
+            call(target, &stranger, target.id(), &lane.alpn(WIRE_VERSION)).await.expect("no lane is for strangers");
         assert!(refused.contains("not in this cluster"), "{refused}");
     }
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connect = async || {
-        let crypto = tls::client_speaking(&stranger, target.id(), JOIN_ALPN).unwrap();
+        let crypto = tls::client_speaking(&stranger, target.id(), vec![JOIN_ALPN.to_vec()]).unwrap();
         let config = ClientConfig::new(Arc::new(crypto));
         endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap().await.unwrap()
     };
