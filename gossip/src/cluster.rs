@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Serialize;
 use sustain_proto::join::Token;
 use sustain_proto::wire::{Message, Request, Response, SnapshotSummary};
 use sustain_proto::{ChunkId, NodeId, PackRef, RegionName, ServiceName, SnapshotId};
@@ -14,7 +13,7 @@ use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::config::{ClusterConfig, Peer};
+use crate::config::ClusterConfig;
 use crate::error::{ChunkError, GatherError, MembershipError, RequestError, StartError};
 use crate::forward::{self, ForwardStream};
 use crate::gather::{self, GatherReport, SharedProgress};
@@ -23,7 +22,8 @@ use crate::healths::{HealthEvent, Healths};
 use crate::identity::random;
 use crate::invitations::Invitations;
 use crate::member::Member;
-use crate::membership::{Health, RemovedNode};
+use crate::membership::RemovedNode;
+use crate::peer_status::{self, PeerStatus};
 use crate::peers::Peers;
 use crate::placement::Placement;
 use crate::prober::Reach;
@@ -40,31 +40,6 @@ use crate::transport::accept::{self, Served};
 use crate::transport::links::Links;
 use crate::transport::quic;
 use crate::{exchange, join, limits, start_up};
-
-/// How a peer stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PeerStatus {
-    /// The peer.
-    pub peer: Peer,
-    /// Whether it answers probes; else it is on the lost list.
-    pub reachable: bool,
-    /// For how long that has been so.
-    pub for_ms: u64,
-    /// From the last answered probe to its answer.
-    pub rtt_ms: Option<u64>,
-    /// Whether it is a neighbour of this node in the overlay.
-    pub neighbour: bool,
-    /// How it stands by what all nodes tell one another.
-    pub health: Health,
-    /// For how long that has been so.
-    pub health_for_ms: u64,
-    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
-    pub refuses: Option<String>,
-    /// Why this node has shut it out, and for how much longer (in milliseconds).
-    pub shut_out: Option<(String, u64)>,
-    /// What keeps the two from talking, where that is known: another version, or that it has shut this node out.
-    pub obstacle: Option<String>,
-}
 
 /// A node's part in its cluster. Clones are one and the same; when the last one is dropped without
 /// [`shutdown`](Self::shutdown), the tasks end, and peers find out by themselves.
@@ -174,25 +149,7 @@ impl Cluster {
     /// How all peers stand, by id.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let (member, now_ms) = (&self.member, self.member.now_ms());
-        let neighbours = member.neighbours();
-        let status = |peer: Peer| {
-            let view = member.reach.view(&peer.id);
-            let (health, since_ms) = member.healths.view(&peer.id).unwrap_or((Health::Down, 0));
-            PeerStatus {
-                reachable: view.reachable,
-                for_ms: now_ms.saturating_sub(view.since_ms),
-                rtt_ms: view.rtt_ms,
-                neighbour: neighbours.contains(&peer.id),
-                health,
-                health_for_ms: now_ms.saturating_sub(since_ms),
-                refuses: member.spreading.refusal(&peer.id),
-                shut_out: member.shut_out(&peer.id).map(|it| it.status(now_ms)),
-                obstacle: member.standing.obstacle(&peer.id),
-                peer,
-            }
-        };
-        member.peers.list().into_iter().map(status).collect()
+        peer_status::all(&self.member)
     }
 
     /// Everyone who was removed from the cluster, as far as this node has heard.

@@ -209,6 +209,12 @@ pub const MESSAGES_PER_MINUTE: u64 = 2_048 * 60;
 /// Packets of SWIM that were not yet looked at; more are dropped, as the network might.
 pub const SWIM_EVENTS_MAX: usize = 1_024;
 
+/// Facts of one signer that may take the places of others at once: a node that moves or starts again makes one or two.
+pub const FACTS_REPLACED_AT_ONCE: u64 = 4;
+
+/// Facts of one signer that may take the places of others in a minute. Others wait, and the newest of each is kept.
+pub const FACTS_REPLACED_PER_MINUTE: u64 = 6;
+
 /// Between two comparisons of the roster with some peer.
 pub const ROSTER_INTERVAL: Duration = Duration::from_secs(3);
 

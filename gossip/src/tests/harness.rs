@@ -32,6 +32,7 @@ pub(super) enum Event {
     Changed(NodeId, bool),
     Imported(NodeId, Vec<SnapshotId>),
     Durable(SnapshotId, usize),
+    ShutOut(NodeId, String),
 }
 
 /// Writes down what it is told. Answers polls with its number as priority, echoes what is forwarded to the
@@ -132,6 +133,10 @@ impl Handler for Recorder {
 
     fn peer_changed(&self, peer: NodeId, reachable: bool) {
         self.note(Event::Changed(peer, reachable));
+    }
+
+    fn shut_out(&self, peer: NodeId, reason: &str, _time: Duration) {
+        self.note(Event::ShutOut(peer, reason.to_owned()));
     }
 
     fn imported(&self, from: NodeId, snapshots: Vec<SnapshotId>) {
