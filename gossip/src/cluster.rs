@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde::Serialize;
 use sustain_proto::join::Token;
 use sustain_proto::wire::{Message, Request, Response, SnapshotSummary};
 use sustain_proto::{ChunkId, NodeId, PackRef, RegionName, ServiceName, SnapshotId};
@@ -16,7 +15,7 @@ use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::config::{ClusterConfig, Peer};
+use crate::config::ClusterConfig;
 use crate::error::{ChunkError, GatherError, MembershipError, RequestError, StartError};
 use crate::forward::{self, ForwardStream};
 use crate::gather::{self, GatherReport, SharedProgress};
@@ -27,7 +26,8 @@ use crate::invitations::Invitations;
 use crate::keeping::{self, Keeping, KeepingStatus, Retain};
 use crate::lists::Lists;
 use crate::member::Member;
-use crate::membership::{Health, RemovedNode};
+use crate::membership::RemovedNode;
+use crate::peer_status::{self, PeerStatus};
 use crate::peers::Peers;
 use crate::placement::Placement;
 use crate::prober::Reach;
@@ -35,6 +35,7 @@ use crate::registry::{self, Registry};
 use crate::remote::{self, RemoteSnapshot};
 use crate::share::Uplink;
 use crate::spread::Spreading;
+use crate::standing::Standing;
 use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
 use crate::tls::Pinned;
@@ -42,27 +43,6 @@ use crate::transport::accept::{self, Served};
 use crate::transport::links::Links;
 use crate::transport::quic;
 use crate::{exchange, join, limits, start_up};
-
-/// How a peer stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PeerStatus {
-    /// The peer.
-    pub peer: Peer,
-    /// Whether it answers probes; else it is on the lost list.
-    pub reachable: bool,
-    /// For how long that has been so.
-    pub for_ms: u64,
-    /// From the last answered probe to its answer.
-    pub rtt_ms: Option<u64>,
-    /// Whether it is a neighbour of this node in the overlay.
-    pub neighbour: bool,
-    /// How it stands by what all nodes tell one another.
-    pub health: Health,
-    /// For how long that has been so.
-    pub health_for_ms: u64,
-    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
-    pub refuses: Option<String>,
-}
 
 /// A node's part in its cluster. Clones are one and the same; when the last one is dropped without
 /// [`shutdown`](Self::shutdown), the tasks end, and peers find out by themselves.
@@ -142,6 +122,7 @@ impl Cluster {
             links,
             served: Served::default(),
             reach: Reach::default(),
+            standing: Standing::default(),
             probe_events,
             spreading: Spreading::default(),
             keeping,
@@ -176,23 +157,7 @@ impl Cluster {
     /// How all peers stand, by id.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let (member, now_ms) = (&self.member, self.member.now_ms());
-        let neighbours = member.neighbours();
-        let status = |peer: Peer| {
-            let view = member.reach.view(&peer.id);
-            let (health, since_ms) = member.healths.view(&peer.id).unwrap_or((Health::Down, 0));
-            PeerStatus {
-                reachable: view.reachable,
-                for_ms: now_ms.saturating_sub(view.since_ms),
-                rtt_ms: view.rtt_ms,
-                neighbour: neighbours.contains(&peer.id),
-                health,
-                health_for_ms: now_ms.saturating_sub(since_ms),
-                refuses: member.spreading.refusal(&peer.id),
-                peer,
-            }
-        };
-        member.peers.list().into_iter().map(status).collect()
+        peer_status::all(&self.member)
     }
 
     /// Everyone who was removed from the cluster, as far as this node has heard.

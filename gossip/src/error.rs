@@ -176,6 +176,24 @@ pub enum RequestError {
         /// Why, as QUIC says.
         reason: String,
     },
+    /// The two have no version of the wire in common.
+    #[error("node {} {mismatch}", node.short())]
+    Version {
+        /// The node.
+        node: NodeId,
+        /// What each speaks, and what to do.
+        mismatch: String,
+    },
+    /// The peer speaks an older version of the wire, which has no such request.
+    #[error("node {} speaks version {version} of the wire, which has no {what}", node.short())]
+    Unspoken {
+        /// The node.
+        node: NodeId,
+        /// What was to be asked.
+        what: &'static str,
+        /// What the connection speaks.
+        version: u16,
+    },
     /// No answer in time.
     #[error("node {} gave no answer to {what} in {timeout_ms} ms", node.short())]
     Timeout {
@@ -246,8 +264,10 @@ impl RequestError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownNode { .. } => ErrorKind::NotFound,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => ErrorKind::Unreachable,
-            Self::Refused { .. } => ErrorKind::Refused,
+            Self::Unreachable { .. } | Self::Version { .. } | Self::Timeout { .. } | Self::Broken { .. } => {
+                ErrorKind::Unreachable
+            }
+            Self::Refused { .. } | Self::Unspoken { .. } => ErrorKind::Refused,
             Self::Improper { .. } => ErrorKind::Corrupt,
             Self::Stopped => ErrorKind::Cancelled,
             Self::Unsendable { .. } | Self::Raw { .. } | Self::Store { .. } => ErrorKind::Failed,

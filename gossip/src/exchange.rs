@@ -7,9 +7,11 @@ use quinn::{RecvStream, SendStream};
 use sustain_proto::NodeId;
 use sustain_proto::wire::{Request, Response};
 
+use crate::conduct::What;
 use crate::error::RequestError;
 use crate::member::Member;
 use crate::transport::frames::{self, StreamError};
+use crate::transport::spoken;
 
 /// What a request is called in errors.
 pub(crate) fn name(request: &Request) -> &'static str {
@@ -68,6 +70,10 @@ impl Exchange {
         request.check().map_err(|error| unsendable(Box::new(error)))?;
         let lane = request.lane();
         let connection = member.links.get(self.to, lane).await?;
+        let version = spoken::version(&connection);
+        if request.since() > version {
+            return Err(RequestError::Unspoken { node: self.to, what: self.what, version });
+        }
         member.count_request();
         let (mut send, receive) =
             connection.open_bi().await.map_err(|error| self.broken(error.to_string()))?;
@@ -78,18 +84,25 @@ impl Exchange {
         }
     }
 
-    /// Reads the answer; a refusal is an error.
+    /// Reads the answer; a refusal is an error, and one that no node gives which keeps to the protocol is misconduct.
     pub(crate) async fn answer(
         self,
+        member: &Member,
         receive: &mut RecvStream,
         frame_bytes_max: usize,
     ) -> Result<Response, RequestError> {
         let response = match frames::read::<Response>(receive, frame_bytes_max).await {
             Ok(response) => response,
-            Err(StreamError::Frame(error)) => return Err(self.improper(error.to_string())),
+            Err(StreamError::Frame(error)) => {
+                What::of_frame(&error).into_iter().for_each(|what| member.misbehaved(self.to, what));
+                return Err(self.improper(error.to_string()));
+            }
             Err(error) => return Err(self.broken(sustain_store::error_chain(&error))),
         };
-        response.check().map_err(|error| self.improper(error.to_string()))?;
+        response.check().map_err(|error| {
+            member.misbehaved(self.to, What::Limit);
+            self.improper(error.to_string())
+        })?;
         match response {
             Response::Refused { reason } => {
                 Err(RequestError::Refused { node: self.to, what: self.what, reason })
@@ -100,6 +113,12 @@ impl Exchange {
 
     pub(crate) fn broken(self, reason: String) -> RequestError {
         RequestError::Broken { node: self.to, what: self.what, reason }
+    }
+
+    /// What came answers something else.
+    pub(crate) fn other_answer(self, member: &Member) -> RequestError {
+        member.misbehaved(self.to, What::Improper);
+        self.improper("another answer was expected")
     }
 
     /// What came is not what was asked for.
@@ -121,7 +140,7 @@ impl Member {
             let (mut send, mut receive) = exchange.open(self, request).await?;
             // Fails only on a stream that is finished already.
             let _ = send.finish();
-            exchange.answer(&mut receive, request.lane().frame_bytes_max()).await
+            exchange.answer(self, &mut receive, request.lane().frame_bytes_max()).await
         };
         exchange.within(limit, work).await
     }

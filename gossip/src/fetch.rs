@@ -48,12 +48,12 @@ async fn ask(
         let (mut send, mut receive) = exchange.open(member, &request).await?;
         // Fails only on a stream that is finished already.
         let _ = send.finish();
-        match exchange.answer(&mut receive, request.lane().frame_bytes_max()).await? {
+        match exchange.answer(member, &mut receive, request.lane().frame_bytes_max()).await? {
             Response::Pack { bytes } if bytes == pack.bytes => Ok(receive),
             Response::Pack { bytes } => {
                 Err(exchange.improper(format!("its pack has {bytes} bytes instead of {}", pack.bytes)))
             }
-            _ => Err(exchange.improper("another answer was expected")),
+            _ => Err(exchange.other_answer(member)),
         }
     };
     exchange.within(limit, work).await

@@ -123,9 +123,9 @@ pub(crate) async fn connect(
         let (send, receive) = exchange.open(member, &request).await?;
         // From here on, giving up breaks the stream off.
         let mut stream = ForwardStream::new(send, receive);
-        match exchange.answer(&mut stream.receive, Lane::Forward.frame_bytes_max()).await? {
+        match exchange.answer(member, &mut stream.receive, Lane::Forward.frame_bytes_max()).await? {
             Response::Connected => Ok(stream),
-            _ => Err(exchange.improper("another answer was expected")),
+            _ => Err(exchange.other_answer(member)),
         }
     };
     exchange.within(member.request_timeout(), work).await
@@ -136,7 +136,7 @@ pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Conne
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let known = member.clone();
         member.tasks.spawn(async move {
-            let request = take_request(peer, Lane::Forward, &mut send, &mut receive).await;
+            let request = take_request(&known, peer, Lane::Forward, &mut send, &mut receive).await;
             // No other request belongs on this lane.
             if let Some(Request::Connect { service, guest_port }) = request {
                 let incoming = IncomingForward { stream: ForwardStream::new(send, receive) };

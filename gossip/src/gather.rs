@@ -9,6 +9,7 @@ use sustain_proto::{Manifest, NodeId, PackId, PackRef, SnapshotId};
 use sustain_store::Progress;
 use tokio::task::JoinSet;
 
+use crate::conduct::What;
 use crate::error::{GatherError, RequestError};
 use crate::gathering::Gathering;
 use crate::limits;
@@ -161,19 +162,22 @@ async fn manifest(member: &Arc<Member>, id: SnapshotId) -> Result<Vec<u8>, Gathe
             let Some(peer) = waiting.pop_front() else { break };
             let known = member.clone();
             let request = Request::GetManifest { id };
-            asking.spawn(async move { known.request(peer, &request, known.request_timeout()).await });
+            asking.spawn(async move { (peer, known.request(peer, &request, known.request_timeout()).await) });
         }
         match asking.join_next().await {
             None if asked == 0 => return Err(GatherError::NoPeers { id }),
             None => return Err(GatherError::Unknown { id, asked }),
-            Some(Ok(Ok(Response::Manifest { bytes }))) => {
+            Some(Ok((peer, Ok(Response::Manifest { bytes })))) => {
                 asked += 1;
                 if Manifest::decode(&bytes).is_ok_and(|(found, _)| found == id) {
                     return Ok(bytes);
                 }
+                member.misbehaved(peer, What::WrongBytes);
             }
-            Some(Ok(Ok(_) | Err(RequestError::Refused { .. } | RequestError::Improper { .. }))) => asked += 1,
-            Some(Ok(Err(error))) => tracing::debug!(%error, "a peer could not be asked for a manifest"),
+            Some(Ok((_, Ok(_) | Err(RequestError::Refused { .. } | RequestError::Improper { .. })))) => {
+                asked += 1;
+            }
+            Some(Ok((_, Err(error)))) => tracing::debug!(%error, "a peer could not be asked for a manifest"),
             Some(Err(_)) => return Err(GatherError::Cancelled { id }),
         }
     }

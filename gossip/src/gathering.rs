@@ -242,7 +242,9 @@ impl Gathering {
                 self.plan.absent(id, piece);
             }
             Event::Wrong(peer, piece, what) => {
-                tracing::warn!(peer = %peer.short(), ?piece, what, "a peer sent something else than it was asked for");
+                let reason = what.words();
+                tracing::warn!(peer = %peer.short(), ?piece, reason, "a peer sent something else than it was asked for");
+                self.transfers.member.misbehaved(peer, what);
                 self.plan.lied(peer, piece);
             }
             Event::Ended(id, failure) => {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::num::NonZeroU16;
 use std::pin::Pin;
+use std::time::Duration;
 
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
@@ -37,6 +38,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A peer became reachable, or was lost. Every peer begins as lost. Calls for one peer come in order.
     fn peer_changed(&self, peer: NodeId, reachable: bool);
+
+    /// A peer misbehaves, and this node has nothing to do with it for so long.
+    fn shut_out(&self, peer: NodeId, reason: &str, time: Duration) {
+        let _ = (peer, reason, time);
+    }
 
     /// There are other members now: all of them but this node. What is known of one may be different, too.
     fn members_changed(&self, peers: Vec<Peer>) {

@@ -8,8 +8,9 @@ use sustain_proto::NodeId;
 use sustain_proto::wire::Lane;
 use tokio::sync::mpsc;
 
+use crate::conduct::What;
 use crate::member::Member;
-use crate::membership::{Circle, Health, Swim, SwimAction};
+use crate::membership::{self, Circle, Fault, Health, Swim, SwimAction};
 use crate::overlay::Members;
 use crate::transport::links::lock;
 
@@ -81,7 +82,9 @@ pub(crate) async fn run(
         let pause = Duration::from_millis(swim.wake_ms().saturating_sub(member.now_ms()));
         let (actions, is_new) = tokio::select! {
             () = tokio::time::sleep(pause) => {
-                let is_new = circle.tick(member.now_ms(), |node| member.reach.reachable(node));
+                // Who is shut out is not dead, though nobody may hear it.
+                let is_here = |node: &NodeId| member.reach.reachable(node) || member.shut_out(node).is_some();
+                let is_new = circle.tick(member.now_ms(), is_here);
                 (swim.tick(member.now_ms()), is_new)
             }
             event = events.recv() => {
@@ -104,7 +107,17 @@ fn take(
 ) -> (Vec<SwimAction>, bool) {
     let now_ms = member.now_ms();
     match event {
-        HealthEvent::Datagram { from, datagram } => (swim.datagram(from, &datagram, now_ms), false),
+        HealthEvent::Datagram { from, datagram } => {
+            let what = membership::fault(member.id, from, &datagram).map(|fault| match fault {
+                Fault::Strange => What::Datagram,
+                Fault::Impostor => What::Impostor,
+            });
+            if let Some(what) = what {
+                member.misbehaved(from, what);
+                return (Vec::new(), false);
+            }
+            (swim.datagram(from, &datagram, now_ms), false)
+        }
         HealthEvent::Connected { peer } => (swim.connected(peer, now_ms), false),
         HealthEvent::Leaving => (swim.leave(now_ms), false),
         HealthEvent::Members => {

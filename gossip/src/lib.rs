@@ -1,16 +1,18 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
-//! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
+//! *Logic* (no I/O, no tasks, no clock): [`audit`], `probe`, `conduct`, `pace`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
 //! `copies`, `wanted`, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
 //! (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`] what the node above implements.
 //! Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
+pub mod audit;
 pub mod keeper;
 pub mod limits;
 
 mod backoff;
 mod cluster;
 mod code;
+mod conduct;
 mod config;
 mod control;
 mod copies;
@@ -35,6 +37,8 @@ mod lists;
 mod member;
 pub mod membership;
 mod overlay;
+mod pace;
+mod peer_status;
 mod peers;
 mod placement;
 mod plan;
@@ -50,6 +54,7 @@ mod share;
 pub mod sim;
 mod sources;
 mod spread;
+mod standing;
 mod start;
 mod start_up;
 mod study;
@@ -62,7 +67,7 @@ mod transport;
 mod tuning;
 mod wanted;
 
-pub use cluster::{Cluster, PeerStatus};
+pub use cluster::Cluster;
 pub use code::Code;
 pub use config::{ClusterConfig, Peer};
 pub use error::{ChunkError, ErrorKind, GatherError, MembershipError, RequestError, StartError};
@@ -74,6 +79,7 @@ pub use identity::{KeyError, NodeKey};
 pub use join_call::{JoinError, join};
 pub use keeping::{KeepingStatus, Retain};
 pub use overlay::{Members, Overlay, neighbours};
+pub use peer_status::PeerStatus;
 pub use placement::{Placement, Replicate};
 pub use remote::RemoteSnapshot;
 pub use roster_file::{RosterFileError, save_roster};

@@ -251,8 +251,27 @@ pub const KEEP_AGAIN: Duration = Duration::from_secs(2);
 /// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Packets of SWIM that one peer may send at once; it sends a few a second. What was sent while this node was stalled
+/// comes together.
+pub const PACKETS_AT_ONCE: u64 = 256;
+
+/// Packets of SWIM that one peer may send in a minute.
+pub const PACKETS_PER_MINUTE: u64 = 64 * 60;
+
+/// Messages and requests on the control lane that one peer may send at once.
+pub const MESSAGES_AT_ONCE: u64 = 4_096;
+
+/// Messages and requests on the control lane that one peer may send in a minute: twice the heartbeats of 256 services.
+pub const MESSAGES_PER_MINUTE: u64 = 2_048 * 60;
+
 /// Packets of SWIM that were not yet looked at; more are dropped, as the network might.
 pub const SWIM_EVENTS_MAX: usize = 1_024;
+
+/// Facts of one signer that may take the places of others at once: a node that moves or starts again makes one or two.
+pub const FACTS_REPLACED_AT_ONCE: u64 = 4;
+
+/// Facts of one signer that may take the places of others in a minute. Others wait, and the newest of each is kept.
+pub const FACTS_REPLACED_PER_MINUTE: u64 = 6;
 
 /// Between two comparisons of the roster with some peer.
 pub const ROSTER_INTERVAL: Duration = Duration::from_secs(3);

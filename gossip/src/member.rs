@@ -23,6 +23,7 @@ use crate::prober::{ProbeEvent, Reach};
 use crate::registry::Registry;
 use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
+use crate::standing::Standing;
 use crate::tasks::Tasks;
 use crate::tls::Pinned;
 use crate::transport::accept::Served;
@@ -49,6 +50,7 @@ pub(crate) struct Member {
     pub(crate) links: Links,
     pub(crate) served: Served,
     pub(crate) reach: Reach,
+    pub(crate) standing: Standing,
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
     pub(crate) keeping: Keeping,

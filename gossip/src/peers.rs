@@ -40,6 +40,10 @@ impl Peers {
         lock(&self.table).values().map(|slot| slot.peer.clone()).collect()
     }
 
+    pub(crate) fn get(&self, node: &NodeId) -> Option<Peer> {
+        lock(&self.table).get(node).map(|slot| slot.peer.clone())
+    }
+
     pub(crate) fn outbox(&self, node: &NodeId) -> Option<mpsc::Sender<Message>> {
         lock(&self.table).get(node).map(|slot| slot.outbox.clone())
     }

@@ -10,13 +10,14 @@ use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{Details, Fact, NodeId, Record, Signed};
 use tokio::sync::mpsc;
 
+use crate::conduct::What;
 use crate::config::Peer;
 use crate::error::{MembershipError, StartError};
 use crate::healths::HealthEvent;
 use crate::identity::random;
 use crate::keeping::posts;
 use crate::member::Member;
-use crate::membership::{Merged, Outline, RemovedNode, Roster, RosterError};
+use crate::membership::{Merged, Outline, RemovedNode, Roster, RosterError, Waiting};
 use crate::transport::links::lock;
 use crate::transport::quic;
 use crate::{control, limits, roster_file, spread};
@@ -31,14 +32,22 @@ pub(crate) struct Registry {
     fitting: tokio::sync::Mutex<()>,
     /// Peers that are being asked for facts.
     asked: Mutex<BTreeSet<NodeId>>,
+    /// Facts that come too often.
+    waiting: Mutex<Waiting>,
     /// Removed nodes whose calls were spoken of.
     spoken_of: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Registry {
     pub(crate) fn new(roster: Roster, file: Option<PathBuf>) -> Self {
-        let (asked, spoken_of) = (Mutex::default(), Mutex::default());
-        Self { roster: Mutex::new(roster), file, fitting: tokio::sync::Mutex::default(), asked, spoken_of }
+        Self {
+            roster: Mutex::new(roster),
+            file,
+            fitting: tokio::sync::Mutex::default(),
+            asked: Mutex::default(),
+            waiting: Mutex::default(),
+            spoken_of: Mutex::default(),
+        }
     }
 
     pub(crate) fn members(&self) -> BTreeMap<NodeId, Details> {
@@ -100,8 +109,18 @@ impl Registry {
         }
     }
 
-    fn merge(&self, facts: Vec<Fact>) -> Merged {
-        lock(&self.roster).merge(facts)
+    /// Takes facts in that a peer has sent, without those that have to wait. And how many of its own do that.
+    fn merge(&self, from: NodeId, facts: Vec<Fact>, now_ms: u64) -> (Merged, usize) {
+        let mut roster = lock(&self.roster);
+        let sifted = lock(&self.waiting).sift(from, facts, roster.facts(), now_ms);
+        (roster.merge(sifted.now), sifted.own_held)
+    }
+
+    /// Takes facts in that have waited. True if there was news among them.
+    fn merge_due(&self, now_ms: u64) -> bool {
+        let mut roster = lock(&self.roster);
+        let due = lock(&self.waiting).due(roster.facts(), now_ms);
+        roster.merge(due).is_news
     }
 }
 
@@ -150,7 +169,7 @@ async fn pull(member: &Arc<Member>, from: NodeId) {
         let request = Request::Roster { nonce, hashes };
         let facts = match member.request(from, &request, member.request_timeout()).await {
             Ok(Response::Facts { facts }) => facts,
-            Ok(_) => return,
+            Ok(_) => return member.misbehaved(from, What::Improper),
             Err(error) => {
                 tracing::debug!(peer = %from.short(), error = error_chain(&error), "the roster was not compared");
                 return;
@@ -166,18 +185,28 @@ async fn pull(member: &Arc<Member>, from: NodeId) {
 
 /// Takes facts in that a peer has sent. True if there was news among them.
 async fn take(member: &Arc<Member>, from: NodeId, facts: Vec<Fact>) -> bool {
-    let merged = member.registry.merge(facts);
+    let (merged, own_held) = member.registry.merge(from, facts, member.now_ms());
+    for _ in 0..own_held {
+        member.misbehaved(from, What::Flood);
+    }
     if let Some(why) = &merged.why {
         let (count, why) = (merged.refused, error_chain(why));
         tracing::debug!(peer = %from.short(), count, why, "facts of the roster are not believed");
-    }
-    if merged.is_news {
-        if let Err(error) = fit(member).await {
-            // Other nodes have it, and will tell it again.
-            tracing::warn!(error = error_chain(&error), "the roster's news could not be kept");
+        if merged.is_forged {
+            member.misbehaved(from, What::Forgery);
         }
     }
+    if merged.is_news {
+        fit_news(member).await;
+    }
     merged.is_news
+}
+
+async fn fit_news(member: &Arc<Member>) {
+    if let Err(error) = fit(member).await {
+        // Other nodes have it, and will tell it again.
+        tracing::warn!(error = error_chain(&error), "the roster's news could not be kept");
+    }
 }
 
 /// The other side may have closed a connection because this node was removed; it shows the proof.
@@ -283,6 +312,7 @@ fn part(member: &Member, peer: NodeId, code: VarInt, reason: &[u8]) {
     member.reach.remove(&peer);
     member.spreading.remove(&peer);
     member.keeping.remove(&peer);
+    member.standing.forget(&peer);
 }
 
 /// Compares the roster with some peer's, again and again.
@@ -291,6 +321,9 @@ pub(crate) async fn compare(member: Arc<Member>) {
         tokio::time::sleep(limits::ROSTER_INTERVAL).await;
         // Invitations expire.
         crate::join::open_door(&member);
+        if member.registry.merge_due(member.now_ms()) {
+            fit_news(&member).await;
+        }
         let reachable = member.peers.ids().into_iter().filter(|peer| member.reach.reachable(peer));
         if let Some(peer) = reachable.choose(&mut rand::rng()) {
             member.send(peer, member.registry.summary(false));

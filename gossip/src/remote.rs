@@ -14,6 +14,7 @@ use sustain_store::{ForeignDirectory, ForeignError, SnapshotReader, error_chain}
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::conduct::What;
 use crate::error::{ChunkError, RequestError};
 use crate::fetch::read_part;
 use crate::limits;
@@ -148,6 +149,7 @@ pub(crate) async fn fetch_chunk(
                 if matches!(error, PartError::Foreign(ForeignError::Wrong { .. })) {
                     tracing::warn!(peer = %peer.short(), pack = %pack.id.short(), reason, "a chunk came wrong");
                     sources.lied(peer);
+                    member.misbehaved(peer, What::WrongBytes);
                 } else {
                     tracing::debug!(peer = %peer.short(), pack = %pack.id.short(), reason, "no chunk came");
                     sources.failed(peer);

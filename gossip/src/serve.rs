@@ -42,7 +42,7 @@ pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Conne
 }
 
 async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut receive: RecvStream) {
-    let Some(request) = take_request(peer, Lane::Bulk, &mut send, &mut receive).await else {
+    let Some(request) = take_request(member, peer, Lane::Bulk, &mut send, &mut receive).await else {
         return;
     };
     // It is never closed.

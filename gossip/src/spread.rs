@@ -233,7 +233,7 @@ async fn send_snapshot(member: &Arc<Member>, peer: NodeId, snapshot: SnapshotId)
     let exchange = Exchange::new(peer, &request);
     let lacking = match member.request(peer, &request, member.request_timeout()).await? {
         Response::Lacking { packs } => packs,
-        _ => return Err(exchange.improper("another answer was expected").into()),
+        _ => return Err(exchange.other_answer(member).into()),
     };
     let listed = packs_listed(&manifests);
     if lacking.iter().any(|pack| !listed.contains(pack)) {
@@ -243,7 +243,7 @@ async fn send_snapshot(member: &Arc<Member>, peer: NodeId, snapshot: SnapshotId)
     let request = Request::Commit { manifests };
     match member.request(peer, &request, member.sync_timeout()).await? {
         Response::Synced => Ok(()),
-        _ => Err(Exchange::new(peer, &request).improper("another answer was expected").into()),
+        _ => Err(Exchange::new(peer, &request).other_answer(member).into()),
     }
 }
 
@@ -302,8 +302,8 @@ async fn send_pack(member: &Member, peer: NodeId, pack: PackId) -> Result<(), Se
         }
     };
     let frame_max = request.lane().frame_bytes_max();
-    match exchange.within(limit, exchange.answer(&mut receive, frame_max)).await? {
+    match exchange.within(limit, exchange.answer(member, &mut receive, frame_max)).await? {
         Response::Synced => Ok(()),
-        _ => Err(exchange.improper("another answer was expected").into()),
+        _ => Err(exchange.other_answer(member).into()),
     }
 }

@@ -22,7 +22,7 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sustain_proto::NodeId;
 use sustain_proto::join::JOIN_ALPN;
-use sustain_proto::wire::Lane;
+use sustain_proto::wire::{Lane, VERSIONS_ALPN, Versions};
 
 use crate::identity::NodeKey;
 use crate::transport::links::lock;
@@ -188,15 +188,20 @@ fn pins(provider: &CryptoProvider, pinned: Arc<Pinned>) -> Arc<Pins> {
     Arc::new(Pins { pinned, algorithms: provider.signature_verification_algorithms })
 }
 
-/// The settings with which calls are answered, on every lane and by the joining protocol.
-pub(crate) fn server(key: &NodeKey, pinned: Arc<Pinned>) -> Result<QuicServerConfig, TlsError> {
+/// The settings with which calls are answered, on every lane and by the joining protocol. What comes first here is
+/// taken if the caller speaks it, too.
+pub(crate) fn server(
+    key: &NodeKey,
+    pinned: Arc<Pinned>,
+    versions: Versions,
+) -> Result<QuicServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(pins(&provider, pinned))
         .with_single_cert(vec![key.certificate()?], key.private_der())?;
-    let lanes = Lane::ALL.iter().map(|lane| lane.alpn());
-    config.alpn_protocols = lanes.chain([JOIN_ALPN]).map(<[u8]>::to_vec).collect();
+    let lanes = Lane::ALL.into_iter().flat_map(|lane| versions.alpns(lane));
+    config.alpn_protocols = lanes.chain([JOIN_ALPN.to_vec(), VERSIONS_ALPN.to_vec()]).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -204,8 +209,13 @@ pub(crate) fn server(key: &NodeKey, pinned: Arc<Pinned>) -> Result<QuicServerCon
 }
 
 /// The settings with which exactly this node is called, on one lane.
-pub(crate) fn client(key: &NodeKey, node: NodeId, lane: Lane) -> Result<QuicClientConfig, TlsError> {
-    client_speaking(key, node, lane.alpn())
+pub(crate) fn client(
+    key: &NodeKey,
+    node: NodeId,
+    lane: Lane,
+    versions: Versions,
+) -> Result<QuicClientConfig, TlsError> {
+    client_speaking(key, node, versions.alpns(lane).chain([VERSIONS_ALPN.to_vec()]).collect())
 }
 
 fn only(node: NodeId) -> Arc<Pinned> {
@@ -214,11 +224,11 @@ fn only(node: NodeId) -> Arc<Pinned> {
     Arc::new(pinned)
 }
 
-/// As [`client`], with any protocol name; tests call with wrong ones.
+/// As [`client`], with any protocol names; tests call with wrong ones.
 pub(crate) fn client_speaking(
     key: &NodeKey,
     node: NodeId,
-    protocol: &[u8],
+    protocols: Vec<Vec<u8>>,
 ) -> Result<QuicClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
@@ -226,7 +236,7 @@ pub(crate) fn client_speaking(
         .dangerous()
         .with_custom_certificate_verifier(pins(&provider, only(node)))
         .with_client_auth_cert(vec![key.certificate()?], key.private_der())?;
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols;
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;

@@ -12,6 +12,7 @@ use sustain_proto::{
 use sustain_store::{GroupReceiver, ImportError, Received, error_chain};
 use tokio::sync::mpsc;
 
+use crate::conduct::What;
 use crate::error::ErrorKind;
 use crate::exchange::Exchange;
 use crate::gather::SharedProgress;
@@ -37,7 +38,7 @@ pub(crate) enum Event {
     /// The peer does not have the piece, or its own is damaged.
     Absent(OrderId, NodeId, Piece),
     /// The peer sent something else.
-    Wrong(NodeId, Piece, &'static str),
+    Wrong(NodeId, Piece, What),
     /// An order ended, and if it ended badly, why.
     Ended(OrderId, Option<String>),
     /// These pieces are synced here.
@@ -102,7 +103,7 @@ impl Transfers {
         let Opened { mut stream, answer, exchange } = self.ask(peer, &request).await?;
         let counts = match answer {
             Response::Groups { counts } if counts.len() == pieces.len() => counts,
-            _ => return Err(exchange.improper("another answer was expected").to_string()),
+            _ => return Err(exchange.other_answer(&self.member).to_string()),
         };
         for ((piece, bytes), count) in pieces.iter().zip(counts) {
             if count == 0 {
@@ -110,7 +111,8 @@ impl Transfers {
                 continue;
             }
             if count as usize != group_count(*bytes) {
-                self.tell(Event::Wrong(peer, *piece, "a list with another number of groups")).await;
+                // Its pack may have been cut off on its disk.
+                self.tell(Event::Wrong(peer, *piece, What::WrongBytes)).await;
                 return Ok(());
             }
             let room = count as usize * GROUP_VALUE_BYTES;
@@ -121,7 +123,7 @@ impl Transfers {
             match GroupList::check(*piece.root(), *bytes, values.collect()) {
                 Ok(list) => self.tell(Event::Listed(id, *piece, list)).await,
                 Err(_) => {
-                    self.tell(Event::Wrong(peer, *piece, "a list that yields another hash")).await;
+                    self.tell(Event::Wrong(peer, *piece, What::FalseList)).await;
                     return Ok(());
                 }
             }
@@ -140,7 +142,7 @@ impl Transfers {
         let Opened { mut stream, answer, exchange } = self.ask(peer, &request).await?;
         let here = match answer {
             Response::Ranges { here } if here.len() == wanted.len() => here,
-            _ => return Err(exchange.improper("another answer was expected").to_string()),
+            _ => return Err(exchange.other_answer(&self.member).to_string()),
         };
         for (wanted, _) in wanted.iter().zip(&here).filter(|(_, here)| !**here) {
             self.tell(Event::Absent(id, peer, wanted.piece)).await;
@@ -204,7 +206,7 @@ impl Transfers {
                 }
                 match receiver.write(group, bytes) {
                     Ok(Received::Wrong) => {
-                        trouble = Some(Event::Wrong(peer, *piece, "a group that is another one"));
+                        trouble = Some(Event::Wrong(peer, *piece, What::WrongBytes));
                         break;
                     }
                     Ok(Received::New | Received::Known) => {}
@@ -233,7 +235,7 @@ impl Transfers {
             let (mut send, mut stream) = exchange.open(member, request).await?;
             // Fails only on a stream that is finished already.
             let _ = send.finish();
-            let answer = exchange.answer(&mut stream, request.lane().frame_bytes_max()).await?;
+            let answer = exchange.answer(member, &mut stream, request.lane().frame_bytes_max()).await?;
             Ok(Opened { stream, answer, exchange })
         };
         exchange.within(member.request_timeout(), work).await.map_err(|error| error_chain(&error))

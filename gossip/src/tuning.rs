@@ -1,6 +1,7 @@
 //! Timing: what fits a local network by default and may be set for others.
 
 use serde::{Deserialize, Serialize};
+use sustain_proto::wire::Versions;
 
 use crate::limits;
 
@@ -35,6 +36,9 @@ pub struct Tuning {
     pub neighbours: usize,
     /// How long a node must be dead before the overlay does without it.
     pub hold_off_ms: u64,
+    /// What this node speaks; tests have nodes speak other versions.
+    #[serde(skip)]
+    pub(crate) versions: Versions,
 }
 
 impl Default for Tuning {
@@ -53,6 +57,7 @@ impl Default for Tuning {
             sync_timeout_ms: 60_000,
             neighbours: limits::NEIGHBOURS_DEFAULT,
             hold_off_ms: 60_000,
+            versions: Versions::default(),
         }
     }
 }

@@ -150,6 +150,17 @@ pub enum Happening {
         /// Whether it answers.
         reachable: bool,
     },
+    /// A peer misbehaves, and this node has nothing to do with it for a while.
+    ShutOut {
+        /// The peer.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// What it does.
+        reason: String,
+        /// For how long.
+        for_ms: u64,
+    },
     /// Something went wrong.
     Problem {
         /// The service concerned.
@@ -174,7 +185,7 @@ impl Happening {
             | Self::Woken { service, .. }
             | Self::Rebased { service, .. } => Some(service),
             Self::Mended { service, .. } | Self::Problem { service, .. } => service.as_ref(),
-            Self::Peer { .. } => None,
+            Self::Peer { .. } | Self::ShutOut { .. } => None,
         }
     }
 
@@ -225,6 +236,9 @@ impl Happening {
             }
             Self::Peer { name, reachable: true, .. } => format!("{name} can be reached"),
             Self::Peer { name, reachable: false, .. } => format!("{name} can't be reached"),
+            Self::ShutOut { name, reason, for_ms, .. } => {
+                format!("{name} is shut out for {} s: {reason}", for_ms / 1_000)
+            }
             Self::Problem { what, .. } => what.clone(),
         }
     }

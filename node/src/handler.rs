@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sustain_gossip::membership::RemovedNode;
 use sustain_gossip::{BoxFuture, Handler, IncomingForward, Peer};
@@ -44,14 +45,8 @@ impl NodeHandler {
 }
 
 impl Handler for NodeHandler {
-    fn message(&self, from: NodeId, message: Message) {
+    fn message(&self, _from: NodeId, message: Message) {
         let Message::Heartbeat(heartbeat) = message else { return };
-        // Nobody speaks for another node's term.
-        if heartbeat.term.node != from {
-            let (service, from) = (&heartbeat.service, from.short());
-            tracing::warn!(%service, %from, "a heartbeat in another node's name is ignored");
-            return;
-        }
         if let Some(service) = self.services.get(&heartbeat.service) {
             service.offer(Event::Heartbeat(heartbeat));
         }
@@ -84,7 +79,6 @@ impl Handler for NodeHandler {
                     Some(ballot) => Response::Ballot(ballot),
                     None => refused("the node is stopping"),
                 },
-                Request::Claim { term, .. } if term.node != from => refused("the term names another node"),
                 Request::Claim { term, origin, .. } => match service.claim(term, origin).await {
                     Some(greatest) => Response::Claimed { greatest },
                     None => refused("the node is stopping"),
@@ -113,6 +107,12 @@ impl Handler for NodeHandler {
         for service in self.services.values() {
             service.offer(Event::Peer { node: peer, reachable });
         }
+    }
+
+    fn shut_out(&self, peer: NodeId, reason: &str, time: Duration) {
+        let for_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (name, reason) = (self.names.of(&peer), reason.to_owned());
+        self.events.add(Happening::ShutOut { node: peer, name, reason, for_ms });
     }
 
     fn members_changed(&self, peers: Vec<Peer>) {

@@ -10,6 +10,7 @@
 
 mod parts;
 mod service;
+mod version;
 
 use std::num::NonZeroU16;
 
@@ -22,6 +23,7 @@ use crate::{
 
 pub use parts::{Ask, ByteRange, Denial, Granted};
 pub use service::{Ballot, Heartbeat, SnapshotSummary};
+pub use version::{VERSIONS_ALPN, Versions, WIRE_VERSION, WIRE_VERSION_MIN};
 
 /// Which connection a message travels on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,16 +39,6 @@ pub enum Lane {
 impl Lane {
     /// All lanes.
     pub const ALL: [Self; 3] = [Self::Control, Self::Bulk, Self::Forward];
-
-    /// The lane's protocol name in the TLS handshake (ALPN). It carries the protocol's version.
-    #[must_use]
-    pub const fn alpn(self) -> &'static [u8] {
-        match self {
-            Self::Control => b"sustain-control/3",
-            Self::Bulk => b"sustain-bulk/3",
-            Self::Forward => b"sustain-forward/3",
-        }
-    }
 
     /// Most bytes of a frame on this lane.
     #[must_use]

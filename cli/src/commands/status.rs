@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sustain_gossip::membership::Health;
-use sustain_node::admin::{NodeStatus, PeerView, RemovedView};
+use sustain_node::admin::{NodeStatus, PeerView, RemovedView, ShutOutView};
 use sustain_node::operations::Failure;
 use sustain_node::{Problem, ScrubStatus, ServiceStatus};
 use sustain_proto::human::counted;
@@ -33,6 +33,13 @@ fn words(status: &NodeStatus) -> String {
     for peer in &status.peers {
         if let Some(reason) = &peer.refuses {
             text.push_str(&format!("{} takes no snapshots from here: {reason}\n", peer.name));
+        }
+        if let Some(ShutOutView { reason, left_ms }) = &peer.shut_out {
+            let left = text::seconds(*left_ms as f64 / 1_000.0);
+            text.push_str(&format!("{} is shut out for another {left}: {reason}\n", peer.name));
+        }
+        if let Some(obstacle) = &peer.obstacle {
+            text.push_str(&format!("{} {obstacle}\n", peer.name));
         }
     }
     // What survives is the newest durable snapshot, not the newest.

@@ -43,6 +43,16 @@ impl Facts {
         }
     }
 
+    /// Whether the fact would take the place of another one.
+    pub(super) fn is_replaced_by(&self, fact: &Fact) -> bool {
+        let has_other = match fact {
+            Fact::Record(it) => self.records.contains_key(&it.body.node),
+            Fact::Admission(it) => self.admissions.contains_key(&(it.body.node, it.body.by)),
+            Fact::Removal(it) => self.removals.contains_key(&it.body.node),
+        };
+        has_other && self.is_news(fact)
+    }
+
     /// Adds a fact. False if that changes nothing.
     pub fn add(&mut self, fact: Fact) -> bool {
         let is_news = self.is_news(&fact);

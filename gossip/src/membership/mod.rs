@@ -19,8 +19,15 @@ mod swim_config;
 #[cfg(test)]
 mod swim_tests;
 mod trust;
+mod waiting;
+
+#[cfg(test)]
+pub(crate) use {life::Life, packet::Packet, statement::sign};
 
 pub use circle::Circle;
+pub(crate) use packet::{Fault, fault};
+pub(crate) use waiting::Waiting;
+
 pub use facts::{Digest, Facts, Outline};
 pub use roster::{Merged, RemovedNode, Roster};
 pub use roster_error::RosterError;

@@ -6,6 +6,27 @@ use foca::{Header, Member, Message};
 use sustain_proto::NodeId;
 
 use super::life::Life;
+use super::swim_config::PACKET_BYTES_MAX;
+
+/// What is wrong with a packet whoever looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is none, or too large.
+    Strange,
+    /// It is not from the node that sent it, or not for the one that has it.
+    Impostor,
+}
+
+/// What is wrong with a packet that a node has sent to this one.
+pub(crate) fn fault(me: NodeId, from: NodeId, bytes: &[u8]) -> Option<Fault> {
+    match Packet::decode(bytes).filter(|_| bytes.len() <= PACKET_BYTES_MAX) {
+        None => Some(Fault::Strange),
+        Some(Packet { header, .. }) if header.src.node != from || header.dst.node != me => {
+            Some(Fault::Impostor)
+        }
+        Some(_) => None,
+    }
+}
 
 /// A packet.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use sustain_proto::{Admission, Details, Fact, NodeId, Record, Removal};
 
 use super::facts::{Digest, Facts};
 use super::roster_error::RosterError;
-use super::statement;
+use super::statement::{self, StatementError};
 use super::trust::{believable, closure, named, signer};
 use crate::identity::NodeKey;
 use crate::limits;
@@ -32,11 +32,14 @@ pub struct Merged {
     pub refused: usize,
     /// Why the first of them is not.
     pub why: Option<RosterError>,
+    /// Whether the signature of one is wrong: whoever passes it on has not looked at it, which all do that are honest.
+    pub is_forged: bool,
 }
 
 impl Merged {
     fn refuse(&mut self, why: RosterError) {
         self.refused += 1;
+        self.is_forged |= matches!(why, RosterError::Statement(StatementError::Signature));
         self.why.get_or_insert(why);
     }
 }

@@ -145,6 +145,22 @@ fn who_removes_the_only_one_that_admitted_it_is_vouched_for() {
     assert!(all[1..].iter().all(|roster| roster.members().len() == 3));
 }
 
+/// Else whoever steals a key could bring other removed keys back by removing their remover.
+#[test]
+fn a_removal_stays_when_the_one_that_signed_it_is_removed_since() {
+    let mut all = found(4);
+    settle_all(&mut all);
+    let (first, second) = (all[0].me(), all[1].me());
+    all[1].remove(first).unwrap();
+    settle_all(&mut all);
+    all[2].remove(second).unwrap();
+    settle_all(&mut all);
+    for roster in &all[2..] {
+        assert_eq!(roster.members().len(), 2);
+        assert_eq!(roster.removed(&first).unwrap().by, second);
+    }
+}
+
 #[test]
 fn lies_and_strangers_are_refused() {
     let mut all = found(2);
@@ -186,6 +202,38 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Members that remove one another at once, and others: whoever hears of it in whatever order and in whatever
+    /// parts has the same members, and whoever was removed by anybody is out.
+    #[test]
+    fn removals_count_the_same_in_any_order(
+        pairs in prop::collection::vec((0_usize..6, 0_usize..6), 1..12),
+        order in any::<u64>(),
+        part in 1_usize..5,
+    ) {
+        let mut all = found(6);
+        let before: Vec<Roster> = all.clone();
+        for (by, node) in pairs {
+            let node = before[node].me();
+            // Itself is refused, and so is one that it has removed before.
+            let _ = all[by].remove(node);
+        }
+        let mut facts: Vec<Fact> = all.iter().flat_map(|roster| roster.facts().iter()).collect();
+        let mut told = before[0].clone();
+        told.merge(facts.clone());
+        facts.sort_by_key(|fact| blake3::hash(format!("{order} {fact:?}").as_bytes()).to_hex().to_string());
+        let mut other = before[0].clone();
+        // Twice, as who is admitted by what comes later is believed then.
+        for _ in 0..2 {
+            facts.chunks(part).for_each(|part| drop(other.merge(part.to_vec())));
+        }
+        prop_assert_eq!(ids(&told), ids(&other));
+        for fact in &facts {
+            if let Fact::Removal(removal) = fact {
+                prop_assert!(!told.members().contains_key(&removal.body.node));
+            }
+        }
+    }
 
     /// Whoever joins and removes whom in whatever order: nodes that take one another for members have the same
     /// facts in the end, and the same members.

@@ -33,6 +33,7 @@ pub(super) enum Event {
     Imported(Vec<SnapshotId>),
     Durable(SnapshotId, usize),
     Level(SnapshotId, Option<u32>),
+    ShutOut(NodeId, String),
 }
 
 /// Writes down what it is told. Answers polls with its number as priority, echoes what is forwarded to the
@@ -133,6 +134,10 @@ impl Handler for Recorder {
 
     fn peer_changed(&self, peer: NodeId, reachable: bool) {
         self.note(Event::Changed(peer, reachable));
+    }
+
+    fn shut_out(&self, peer: NodeId, reason: &str, _time: Duration) {
+        self.note(Event::ShutOut(peer, reason.to_owned()));
     }
 
     fn imported(&self, snapshots: Vec<SnapshotId>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quinn::{ClientConfig, Endpoint};
 use sustain_proto::join::{JOIN_ALPN, JoinRefusal, JoinRequest, Token};
-use sustain_proto::wire::Lane;
+use sustain_proto::wire::{Lane, WIRE_VERSION};
 use sustain_proto::{NodeId, encode_frame};
 
 use super::harness::{self, Event, PATIENCE, TestNode};
@@ -18,7 +18,7 @@ use crate::{ClusterConfig, JoinError, NodeKey, Peer, StartError, Tuning, join, l
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Waits until something holds.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !holds() {
         assert!(tokio::time::Instant::now() < end, "{what} did not come");
@@ -246,13 +246,14 @@ async fn a_stranger_gets_one_question_and_only_while_somebody_is_invited() {
     assert!(call(target, &stranger, target.id(), JOIN_ALPN).await.is_some(), "nobody is invited");
     let token = target.cluster.invite(false, DAY).await.unwrap();
     for lane in Lane::ALL {
-        let refused =
-            call(target, &stranger, target.id(), lane.alpn()).await.expect("no lane is for strangers");
+        let refused = call(target, &stranger, target.id(), &lane.alpn(WIRE_VERSION))
+            .await
+            .expect("no lane is for strangers");
         assert!(refused.contains("not in this cluster"), "{refused}");
     }
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connect = async || {
-        let crypto = tls::client_speaking(&stranger, target.id(), JOIN_ALPN).unwrap();
+        let crypto = tls::client_speaking(&stranger, target.id(), vec![JOIN_ALPN.to_vec()]).unwrap();
         let config = ClientConfig::new(Arc::new(crypto));
         endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap().await.unwrap()
     };

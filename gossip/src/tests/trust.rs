@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quinn::{ClientConfig, Endpoint};
 use sustain_proto::NodeId;
-use sustain_proto::wire::Lane;
+use sustain_proto::wire::{Lane, WIRE_VERSION};
 
 use super::harness::{self, PATIENCE, TestNode};
 use crate::{NodeKey, Tuning, tls};
@@ -19,7 +19,8 @@ pub(super) async fn call(
     protocol: &[u8],
 ) -> Option<String> {
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let config = ClientConfig::new(Arc::new(tls::client_speaking(key, expected, protocol).unwrap()));
+    let config =
+        ClientConfig::new(Arc::new(tls::client_speaking(key, expected, vec![protocol.to_vec()]).unwrap()));
     let connecting = endpoint.connect_with(config, target.address(), tls::SERVER_NAME).unwrap();
     let connection = match tokio::time::timeout(PATIENCE, connecting).await.unwrap() {
         Ok(connection) => connection,
@@ -39,13 +40,19 @@ async fn only_pinned_keys_and_known_protocols_are_let_in() {
     let nodes = harness::start(2, &Tuning::default()).await;
     let (target, known) = (&nodes[0], &nodes[1].config.key);
     for lane in Lane::ALL {
-        assert_eq!(call(target, known, target.id(), lane.alpn()).await, None, "{lane:?}");
+        assert_eq!(call(target, known, target.id(), &lane.alpn(WIRE_VERSION)).await, None, "{lane:?}");
     }
     let stranger = NodeKey::generate().unwrap();
     for lane in Lane::ALL {
-        assert!(call(target, &stranger, target.id(), lane.alpn()).await.is_some(), "an unknown key");
+        assert!(
+            call(target, &stranger, target.id(), &lane.alpn(WIRE_VERSION)).await.is_some(),
+            "an unknown key"
+        );
     }
-    assert!(call(target, known, stranger.node_id(), Lane::Bulk.alpn()).await.is_some(), "an unexpected key");
+    assert!(
+        call(target, known, stranger.node_id(), &Lane::Bulk.alpn(WIRE_VERSION)).await.is_some(),
+        "an unexpected key"
+    );
     for protocol in [&b"sustain-control/2"[..], b"h3", b"sustain-control"] {
         assert!(call(target, known, target.id(), protocol).await.is_some(), "another protocol");
     }

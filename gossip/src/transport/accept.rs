@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use rustls::pki_types::CertificateDer;
 use sustain_proto::NodeId;
-use sustain_proto::join::JOIN_ALPN;
 use sustain_proto::wire::Lane;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::member::Member;
 use crate::transport::links::lock;
 use crate::transport::quic;
+use crate::transport::spoken::{Spoken, spoken};
 use crate::{control, forward, join, limits, serve, tls};
 
 /// The served connections: the newest for each peer and lane.
@@ -104,23 +103,27 @@ async fn admit(member: &Arc<Member>, incoming: Incoming, permit: OwnedSemaphoreP
         }
     };
     drop(permit);
-    let (Some(peer), Some(called)) = (caller(&connection), called(&connection)) else {
+    let (Some(peer), Some(spoken)) = (caller(&connection), spoken(&connection)) else {
         connection.close(quic::CLOSE_REFUSED, b"not in this cluster");
         return;
     };
-    let Called::Lane(lane) = called else {
-        join::serve(member, peer, &connection).await;
-        return;
-    };
-    // TLS lets removed nodes through, too, and strangers while there is an invitation.
-    if !member.peers.contains(&peer) {
-        member.registry.speak_of_call(peer);
-        let (code, reason) = member.registry.refusal(peer);
-        connection.close(code, &reason);
+    if spoken == Spoken::Join {
+        return join::serve(member, peer, &connection).await;
+    }
+    if refuse(member, peer, &connection) {
         return;
     }
-    tracing::debug!(peer = %peer.short(), ?lane, "a peer has connected");
+    let Spoken::Lane(lane, version) = spoken else {
+        connection.close(quic::CLOSE_VERSION, member.tuning.versions.to_text().as_bytes());
+        return;
+    };
+    tracing::debug!(peer = %peer.short(), ?lane, version, "a peer has connected");
     member.served.replace(peer, lane, connection.clone());
+    // It may have been removed or shut out just before it was there to be closed.
+    if refuse(member, peer, &connection) {
+        member.served.remove(peer, lane, &connection);
+        return;
+    }
     quic::admit(&connection, lane);
     match lane {
         Lane::Control => control::serve(member, peer, &connection).await,
@@ -128,26 +131,27 @@ async fn admit(member: &Arc<Member>, incoming: Incoming, permit: OwnedSemaphoreP
         Lane::Forward => forward::serve(member, peer, &connection).await,
     }
     member.served.remove(peer, lane, &connection);
+    member.look_at_end(peer, &connection);
+}
+
+/// Closes the connection of who may not say anything here. TLS lets removed nodes through, too, and strangers while
+/// there is an invitation.
+fn refuse(member: &Member, peer: NodeId, connection: &Connection) -> bool {
+    if !member.peers.contains(&peer) {
+        member.registry.speak_of_call(peer);
+        let (code, reason) = member.registry.refusal(peer);
+        connection.close(code, &reason);
+        return true;
+    }
+    if let Some(shut_out) = member.shut_out(&peer) {
+        connection.close(quic::CLOSE_SHUT_OUT, shut_out.what.words().as_bytes());
+        return true;
+    }
+    false
 }
 
 /// The node that is at the other end.
 fn caller(connection: &Connection) -> Option<NodeId> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     tls::node_of(identity.first()?)
-}
-
-/// What a caller wants.
-enum Called {
-    Lane(Lane),
-    Join,
-}
-
-/// What was agreed on.
-fn called(connection: &Connection) -> Option<Called> {
-    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
-    let protocol = data.protocol?;
-    if protocol == JOIN_ALPN {
-        return Some(Called::Join);
-    }
-    Lane::ALL.into_iter().find(|lane| lane.alpn() == protocol).map(Called::Lane)
 }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, Endpoint, VarInt};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, VarInt};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sustain_proto::NodeId;
-use sustain_proto::wire::Lane;
+use sustain_proto::wire::{Lane, Versions};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -18,6 +18,7 @@ use crate::error::{RequestError, StartError};
 use crate::identity::NodeKey;
 use crate::tls;
 use crate::transport::quic;
+use crate::transport::spoken::{Spoken, spoken};
 use crate::tuning::Tuning;
 
 /// Locks a mutex whose holder can't leave it half changed, even by a panic.
@@ -55,6 +56,8 @@ pub(crate) struct Links {
     key: NodeKey,
     tuning: Tuning,
     random: Mutex<StdRng>,
+    /// Peers that are not called until then, and why.
+    barred: Mutex<BTreeMap<NodeId, (Instant, String)>>,
 }
 
 impl Links {
@@ -65,6 +68,7 @@ impl Links {
             key: config.key.clone(),
             tuning: config.tuning.clone(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
+            barred: Mutex::default(),
         }
     }
 
@@ -93,8 +97,29 @@ impl Links {
         Ok(())
     }
 
+    /// Closes the connections to a peer, and calls it for so long no more.
+    pub(crate) fn bar(&self, peer: NodeId, time: Duration, code: VarInt, reason: &str) {
+        lock(&self.barred).insert(peer, (Instant::now() + time, reason.to_owned()));
+        for lane in Lane::ALL {
+            if let Some(link) = self.link(peer, lane) {
+                link.close(code, reason.as_bytes());
+            }
+        }
+    }
+
+    /// Until when a peer is not called, and why.
+    fn barred(&self, peer: NodeId) -> Option<(Instant, String)> {
+        let mut barred = lock(&self.barred);
+        let found = barred.get(&peer).filter(|(until, _)| *until > Instant::now()).cloned();
+        if found.is_none() {
+            barred.remove(&peer);
+        }
+        found
+    }
+
     /// Forgets a peer, and closes what connections there are.
     pub(crate) fn remove(&self, peer: NodeId, code: VarInt, reason: &[u8]) {
+        lock(&self.barred).remove(&peer);
         for lane in Lane::ALL {
             let old = lock(&self.links).remove(&(peer, lane));
             if let Some(old) = old {
@@ -132,16 +157,24 @@ impl Links {
                 if self.link(peer, lane).is_none_or(|now| !Arc::ptr_eq(&now, link)) {
                     // It was removed, or has moved, while it was dialled.
                     link.close(quic::CLOSE_REPLACED, b"not where it was");
+                } else if let Some((_, reason)) = self.barred(peer) {
+                    link.close(quic::CLOSE_SHUT_OUT, reason.as_bytes());
                 }
                 Ok(connection)
             }
-            Err(reason) => Err(self.failed(peer, &mut lock(&link.state), reason)),
+            Err(DialError::Unreachable(reason)) => Err(self.failed(peer, &mut lock(&link.state), reason)),
+            Err(DialError::Versions(theirs)) => {
+                let mismatch = self.tuning.versions.mismatch(theirs);
+                drop(self.failed(peer, &mut lock(&link.state), mismatch.clone()));
+                Err(RequestError::Version { node: peer, mismatch })
+            }
         }
     }
 
     /// How long the next attempt has to wait.
     pub(crate) fn pause(&self, peer: NodeId, lane: Lane) -> Duration {
         let pause = self.link(peer, lane).and_then(|link| lock(&link.state).pause.clone());
+        let pause = self.barred(peer).max(pause);
         pause.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(Instant::now()))
     }
 
@@ -167,6 +200,9 @@ impl Links {
     }
 
     fn ready(&self, peer: NodeId, link: &Link) -> Result<Option<Connection>, RequestError> {
+        if let Some((_, reason)) = self.barred(peer) {
+            return Err(RequestError::Unreachable { node: peer, reason });
+        }
         let mut state = lock(&link.state);
         if let Some((connection, since)) = state.current.take() {
             let Some(reason) = connection.close_reason() else {
@@ -194,14 +230,40 @@ impl Links {
         RequestError::Unreachable { node: peer, reason }
     }
 
-    async fn dial(&self, endpoint: &Endpoint, link: &Link) -> Result<Connection, String> {
+    async fn dial(&self, endpoint: &Endpoint, link: &Link) -> Result<Connection, DialError> {
+        let failed = |error: String| DialError::Unreachable(error);
         let connecting = endpoint
             .connect_with(link.config.clone(), link.address, tls::SERVER_NAME)
-            .map_err(|error| error.to_string())?;
-        match tokio::time::timeout(Duration::from_millis(self.tuning.dial_timeout_ms), connecting).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer from {}", link.address)),
+            .map_err(|error| failed(error.to_string()))?;
+        let work = async {
+            let connection = connecting.await.map_err(|error| failed(error.to_string()))?;
+            match spoken(&connection) {
+                Some(Spoken::Nothing) => Err(no_common_version(&connection.closed().await)),
+                _ => Ok(connection),
+            }
+        };
+        match tokio::time::timeout(Duration::from_millis(self.tuning.dial_timeout_ms), work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(failed(format!("no answer from {}", link.address))),
         }
+    }
+}
+
+/// Why a peer can't be called.
+enum DialError {
+    Unreachable(String),
+    /// It speaks these versions of the wire, and none of this node's.
+    Versions(Versions),
+}
+
+/// What a peer has told with which there is no common version. One that refuses this node tells something else.
+fn no_common_version(end: &ConnectionError) -> DialError {
+    match end {
+        ConnectionError::ApplicationClosed(close) if close.error_code == quic::CLOSE_VERSION => {
+            let theirs = Versions::from_text(&close.reason);
+            theirs.map_or_else(|| DialError::Unreachable(end.to_string()), DialError::Versions)
+        }
+        end => DialError::Unreachable(end.to_string()),
     }
 }
 

@@ -9,3 +9,4 @@ pub(crate) mod cids;
 pub(crate) mod frames;
 pub(crate) mod links;
 pub(crate) mod quic;
+pub(crate) mod spoken;

@@ -25,6 +25,10 @@ pub(crate) const CLOSE_REPLACED: VarInt = VarInt::from_u32(2);
 pub(crate) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
 /// Close code: the caller was removed from the cluster. The reason is the removal, as a fact of the roster.
 pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(5);
+/// Close code: the two have no version of the wire in common. The reason is what the closing node speaks.
+pub(crate) const CLOSE_VERSION: VarInt = VarInt::from_u32(6);
+/// Close code: the peer is shut out for a while. The reason is a text that says why.
+pub(crate) const CLOSE_SHUT_OUT: VarInt = VarInt::from_u32(7);
 /// Stream code: the sender or receiver gave up.
 pub(crate) const STREAM_ABANDONED: VarInt = VarInt::from_u32(4);
 
@@ -41,7 +45,8 @@ pub(crate) fn endpoint(
     // that the connections which they still hold are dead.
     let reset_key = config.key.derive("sustain 2026 quic stateless reset v1");
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key);
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server(&config.key, pinned)?));
+    let mut server =
+        ServerConfig::with_crypto(Arc::new(tls::server(&config.key, pinned, config.tuning.versions)?));
     server
         .transport_config(Arc::new(served_transport(&config.tuning)))
         .max_incoming(limits::HANDSHAKES_MAX)
@@ -61,7 +66,7 @@ pub(crate) fn client_config(
     lane: Lane,
     tuning: &Tuning,
 ) -> Result<ClientConfig, tls::TlsError> {
-    let mut config = ClientConfig::new(Arc::new(tls::client(key, peer, lane)?));
+    let mut config = ClientConfig::new(Arc::new(tls::client(key, peer, lane, tuning.versions)?));
     config.transport_config(Arc::new(dialled_transport(lane, tuning)));
     Ok(config)
 }
@@ -72,7 +77,8 @@ pub(crate) fn join_config(
     inviter: NodeId,
     tuning: &Tuning,
 ) -> Result<ClientConfig, tls::TlsError> {
-    let mut config = ClientConfig::new(Arc::new(tls::client_speaking(key, inviter, JOIN_ALPN)?));
+    let mut config =
+        ClientConfig::new(Arc::new(tls::client_speaking(key, inviter, vec![JOIN_ALPN.to_vec()])?));
     config.transport_config(Arc::new(dialled_transport(Lane::Bulk, tuning)));
     Ok(config)
 }

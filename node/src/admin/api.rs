@@ -125,6 +125,21 @@ pub struct PeerView {
     /// Why it took nothing when this node last sent it a snapshot.
     #[serde(default)]
     pub refuses: Option<String>,
+    /// That this node has shut it out.
+    #[serde(default)]
+    pub shut_out: Option<ShutOutView>,
+    /// What keeps the two from talking, where that is known.
+    #[serde(default)]
+    pub obstacle: Option<String>,
+}
+
+/// A node that misbehaves, and is shut out for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutOutView {
+    /// What it does.
+    pub reason: String,
+    /// For how much longer.
+    pub left_ms: u64,
 }
 
 /// A node that was removed.

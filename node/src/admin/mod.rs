@@ -28,7 +28,7 @@ mod upkeep;
 
 pub use api::{
     EventsQuery, GatherCall, GatherProgress, InviteCall, Invited, NodeStatus, PeerView, PushCall, RemoveCall,
-    Removed, RemovedView, ServiceCall,
+    Removed, RemovedView, ServiceCall, ShutOutView,
 };
 pub(crate) use gather::Gathers;
 pub(crate) use routes::AdminState;

@@ -13,7 +13,9 @@ use sustain_gossip::Cluster;
 use sustain_proto::ServiceName;
 use sustain_store::{NoProgress, Pace, ServiceKeys, Store, VerifyReport};
 
-use super::api::{EventsQuery, LogEntry, NodeStatus, PeerView, PushCall, RemovedView, ServiceCall};
+use super::api::{
+    EventsQuery, LogEntry, NodeStatus, PeerView, PushCall, RemovedView, ServiceCall, ShutOutView,
+};
 use super::gather::{self, Gathers};
 use super::{membership, upkeep};
 use crate::config::Config;
@@ -105,6 +107,8 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         for_ms: peer.for_ms,
         rtt_ms: peer.rtt_ms,
         refuses: peer.refuses,
+        shut_out: peer.shut_out.map(|(reason, left_ms)| ShutOutView { reason, left_ms }),
+        obstacle: peer.obstacle,
     };
     let removed = state.cluster.removed().into_iter();
     let removed = removed.map(|(id, it)| RemovedView { id, name: it.name, by: it.by });

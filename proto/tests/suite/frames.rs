@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use sustain_proto::wire::{Lane, Message, Request, Response};
+use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{
     CodecError, FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame, limits,
 };
@@ -144,14 +144,4 @@ fn a_frame_of_empty_lists_is_refused_for_their_number() {
     for count in [limits::MESSAGE_MANIFESTS_MAX + 1, BYTES_MAX - 100] {
         decode_frame::<Request>(&offer(count), BYTES_MAX).unwrap_err();
     }
-}
-
-#[test]
-fn lanes_have_distinct_versioned_protocols() {
-    let names: std::collections::BTreeSet<_> = Lane::ALL.iter().map(|lane| lane.alpn()).collect();
-    assert_eq!(names.len(), Lane::ALL.len());
-    assert!(
-        names.iter().all(|name| name.starts_with(b"sustain-")
-            && [b"/1", b"/2"].iter().any(|version| name.ends_with(*version)))
-    );
 }
