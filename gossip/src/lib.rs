@@ -15,6 +15,9 @@ mod config;
 mod control;
 mod copies;
 mod copies_rule;
+// The driver of the keeper is what uses it.
+#[allow(dead_code)]
+mod depot;
 mod error;
 mod exchange;
 mod fetch;
@@ -29,6 +32,7 @@ mod identity;
 mod invitations;
 mod join;
 mod join_call;
+mod lists;
 mod member;
 pub mod membership;
 mod overlay;

@@ -111,6 +111,12 @@ pub const KEPT_AT_ONCE: usize = 2;
 /// Values of groups that a node keeps in memory after they were asked for: 8 MiB, the lists of 16 GiB of packs.
 pub const GROUPS_KEPT_MAX: usize = 1 << 18;
 
+/// Most bytes of a file with a catalog. One of a service with a snapshot a second for a minute has about a megabyte.
+pub const CATALOG_FILE_BYTES_MAX: usize = 128 << 20;
+
+/// Parts that are being received at once: each has a file open.
+pub const PARTS_COMING_MAX: usize = 512;
+
 /// Peers asked at once what they hold.
 pub const PEERS_ASKED_AT_ONCE: usize = 32;
 

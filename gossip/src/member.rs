@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::Connection;
-use sustain_proto::NodeId;
 use sustain_proto::wire::{Lane, Message};
+use sustain_proto::{NodeId, Piece};
 use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use crate::handler::Handler;
 use crate::healths::Healths;
 use crate::invitations::Invitations;
+use crate::lists::Lists;
 use crate::peers::Peers;
 use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
 use crate::registry::Registry;
-use crate::serve_pieces::Lists;
 use crate::share::{Share, Uplink};
 use crate::spread::Spreading;
 use crate::tasks::Tasks;
@@ -53,7 +53,7 @@ pub(crate) struct Member {
     pub(crate) bulk_served: Semaphore,
     pub(crate) share: Share,
     pub(crate) uplink: Uplink,
-    pub(crate) lists: Lists,
+    pub(crate) lists: Lists<Piece>,
     pub(crate) requests: AtomicU64,
     pub(crate) started: Instant,
 }

@@ -1,57 +1,20 @@
 //! Answers peers that gather: lists of groups, and ranges of pieces.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use quinn::SendStream;
 use sustain_proto::wire::{Lane, Response};
-use sustain_proto::{GroupList, GroupValue, NodeId, Piece, PieceRange, group_count};
+use sustain_proto::{GroupList, NodeId, Piece, PieceRange, group_count};
 use sustain_store::{ReadError, Store, error_chain};
 use tokio::sync::mpsc;
 
 use crate::control::respond;
 use crate::limits;
+use crate::lists::Values;
 use crate::member::Member;
 use crate::pump::{self, PumpError};
 use crate::transport::frames;
-use crate::transport::links::lock;
 use crate::transport::quic::STREAM_ABANDONED;
-
-pub(crate) type Values = Arc<Vec<GroupValue>>;
-
-/// Lists of groups that were asked for lately: making one takes reading all of the piece.
-#[derive(Debug, Default)]
-pub(crate) struct Lists {
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    lists: BTreeMap<Piece, Values>,
-    /// In the order in which they were made.
-    order: VecDeque<Piece>,
-    groups: usize,
-}
-
-impl Lists {
-    fn get(&self, piece: &Piece) -> Option<Values> {
-        lock(&self.kept).lists.get(piece).cloned()
-    }
-
-    pub(crate) fn put(&self, piece: Piece, values: Values) {
-        let mut kept = lock(&self.kept);
-        kept.groups += values.len();
-        match kept.lists.insert(piece, values) {
-            Some(before) => kept.groups -= before.len(),
-            None => kept.order.push_back(piece),
-        }
-        while kept.groups > limits::GROUPS_KEPT_MAX {
-            let Some(oldest) = kept.order.pop_front() else { break };
-            let gone = kept.lists.remove(&oldest);
-            kept.groups -= gone.map_or(0, |gone| gone.len());
-        }
-    }
-}
 
 /// Bytes of a piece, if it is here.
 fn piece_bytes(store: &Store, piece: &Piece) -> Option<u64> {

@@ -35,12 +35,7 @@ impl Expected {
 impl Store {
     /// Counts on these snapshots of a service, and on these packs, instead of those that were given before: retiring
     /// leaves the snapshots, and received packs are not dropped for being too many.
-    pub fn expect(
-        &self,
-        service: &ServiceName,
-        snapshots: BTreeSet<SnapshotId>,
-        packs: BTreeSet<PackId>,
-    ) {
+    pub fn expect(&self, service: &ServiceName, snapshots: BTreeSet<SnapshotId>, packs: BTreeSet<PackId>) {
         let mut services = self.shared.expected.services();
         if snapshots.is_empty() && packs.is_empty() {
             services.remove(service);

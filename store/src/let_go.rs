@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 
+use crate::RebaseError;
 use crate::gate::Work;
 use crate::named_pins::NamedPins;
 use crate::replace::replace;
 use crate::state::{Snapshot, State};
 use crate::store::Store;
-use crate::RebaseError;
 
 /// What was let go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

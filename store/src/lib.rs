@@ -116,8 +116,8 @@ pub use fragments::{
 };
 pub use holds::Reason;
 pub use import::ImportError;
-pub use let_go::LetGo;
 pub use key::{ClusterKeys, KeySource};
+pub use let_go::LetGo;
 pub use named_pins::{NamedPin, PinError};
 pub use open::{OpenError, OpenReport, StoreOptions};
 pub use parallel::Pace;

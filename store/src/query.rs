@@ -231,6 +231,21 @@ impl Store {
         Ok(packs.filter(|pack| seen.insert(pack.id)).copied().collect())
     }
 
+    /// Whether a snapshot is known here by this id, whole or not.
+    #[must_use]
+    pub fn has_snapshot(&self, id: &SnapshotId) -> bool {
+        self.shared.state().snapshots.contains_key(id)
+    }
+
+    /// The packs that snapshots list and that are here.
+    #[must_use]
+    pub fn packs_listed(&self) -> BTreeSet<PackId> {
+        let state = self.shared.state();
+        let mut listed = state.listed_packs();
+        listed.retain(|pack| state.packs.contains_key(pack));
+        listed
+    }
+
     /// Whether a pack is here.
     #[must_use]
     pub fn has_pack(&self, id: &PackId) -> bool {

@@ -209,7 +209,10 @@ impl GroupReceiver {
         let groups = (offset / GROUP_BYTES) as usize..end.div_ceil(GROUP_BYTES) as usize;
         let is_here = self.lock().here.get(groups).is_some_and(|here| here.iter().all(|here| *here));
         if is_here {
-            self.file.file().read_at(offset, buf).map_err(|error| Fault::reading(&self.file.path(), error))?;
+            self.file
+                .file()
+                .read_at(offset, buf)
+                .map_err(|error| Fault::reading(&self.file.path(), error))?;
         }
         Ok(is_here)
     }
