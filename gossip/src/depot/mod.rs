@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Everything here blocks. What [`sync`](Depot::sync) has said to be synced is here after any crash, as
-//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when the snapshot
-//! was imported, so that what is said to be here can be restored. What no catalog lists that is known is not said to be
+//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when a snapshot that
+//! lists it is there, so that what is said to be here can be restored. What no catalog lists that is known is not said to be
 //! here, and stays: of a catalog that is damaged nobody knows what it lists.
 
 mod coming;
@@ -25,6 +25,8 @@ mod reading;
 mod records;
 mod sheets;
 mod syncing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,11 +38,13 @@ use sustain_store::{Appended, Fragments, Store, StoredSheet};
 use crate::keeper::{Catalog, Claim, Kept, Pack, Part, Which};
 use crate::lists::Lists;
 use crate::transport::links::lock;
+#[allow(unused_imports)]
 pub(crate) use coming::{PartList, PartReceiver};
 pub(crate) use error::DepotError;
 use files::Folder;
 use known::Known;
 use records::Records;
+#[allow(unused_imports)]
 pub(crate) use syncing::SyncReport;
 
 /// A node's depot. One process has one.
@@ -138,7 +142,7 @@ impl Depot {
 
     /// Keeps a line's catalog no longer.
     pub(crate) fn forget(&self, service: &ServiceName, term: Term) -> Result<(), DepotError> {
-        let line = crate::keeper::Line { service: service.clone(), term };
+        let line = (service.clone(), term);
         records::remove_catalog(&self.folder, &line)?;
         let known = self.known().without(&line);
         *lock(&self.known) = Arc::new(known);
@@ -173,11 +177,12 @@ impl Depot {
     /// Parts of packs that catalogs list and that are here and synced, with their bytes.
     fn here(&self) -> Vec<(Part, u64)> {
         let known = self.known();
+        let is_settled = self.settled(&known);
         let mut parts = BTreeMap::new();
         for catalog in known.catalogs() {
             for pack in catalog.packs() {
                 let whole = pack.whole();
-                if !parts.contains_key(&whole) && self.is_settled(&known, &pack.id) {
+                if !parts.contains_key(&whole) && is_settled(&pack.id) {
                     parts.insert(whole, pack.bytes);
                 }
                 if let Some(cut) = pack.cut {
@@ -201,9 +206,10 @@ impl Depot {
     /// It counts as not synced from then on.
     pub(crate) fn lost(&self) -> Vec<Part> {
         let known = self.known();
+        let is_settled = self.settled(&known);
         let is_here = |part: &Part| match (part.which, known.pack(&part.pack)) {
             (_, None) => true,
-            (Which::Whole, _) => self.is_settled(&known, &part.pack),
+            (Which::Whole, _) => is_settled(&part.pack),
             (Which::Fragment(index), Some((service, pack))) => {
                 pack.cut.is_some_and(|cut| self.held(service, &pack, cut).any(|held| held == index))
             }
