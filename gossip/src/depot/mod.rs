@@ -142,7 +142,7 @@ impl Depot {
 
     /// Keeps a line's catalog no longer.
     pub(crate) fn forget(&self, service: &ServiceName, term: Term) -> Result<(), DepotError> {
-        let line = (service.clone(), term);
+        let line = crate::keeper::Line { service: service.clone(), term };
         records::remove_catalog(&self.folder, &line)?;
         let known = self.known().without(&line);
         *lock(&self.known) = Arc::new(known);
