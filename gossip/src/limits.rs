@@ -229,6 +229,9 @@ pub const KEEPER_STREAMS_MAX: u32 = 2;
 /// How long the keeper may take to say how it stands: it may be waiting for the disk.
 pub const KEEPER_STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Between two looks at whether what is kept is still here.
+pub const KEPT_LOOK: Duration = Duration::from_secs(10);
+
 /// Pause before the disk is tried again that failed to keep something.
 pub const KEEP_AGAIN: Duration = Duration::from_secs(2);
 

@@ -15,8 +15,12 @@ use crate::limits;
 /// Has what this node's store retains of a service kept, as the newest snapshot in it says.
 pub(crate) async fn retain_files(cluster: &Cluster, store: &Store, service: &ServiceName) {
     let Some(newest) = newest(store, service).await else { return };
-    let own: Vec<Term> = cluster.lines(service).await.into_iter().map(|line| line.term).collect();
-    let (term, origin) = line_for(&newest, cluster.node_id(), &own);
+    let (term, origin) = if newest.term.node == cluster.node_id() {
+        (newest.term, newest.origin)
+    } else {
+        let lines: Vec<Term> = cluster.lines(service).await.into_iter().map(|line| line.term).collect();
+        line_after(&newest, cluster.node_id(), &lines)
+    };
     cluster.retain(retain(service.clone(), term, origin));
 }
 
@@ -25,12 +29,9 @@ fn retain(service: ServiceName, term: Term, origin: Option<TermOrigin>) -> Retai
     Retain { service, term, origin, tolerance, warm, merged }
 }
 
-/// The line in which this node makes the newest snapshot known: that of the snapshot if it is this node's, or one that
-/// it has begun before and that goes on from there; else a new one.
-fn line_for(newest: &SnapshotInfo, me: NodeId, lines: &[Term]) -> (Term, Option<TermOrigin>) {
-    if newest.term.node == me {
-        return (newest.term, newest.origin);
-    }
+/// The line in which this node makes another one's snapshot known: one that it has begun before and that goes on from
+/// there, or a new one.
+fn line_after(newest: &SnapshotInfo, me: NodeId, lines: &[Term]) -> (Term, Option<TermOrigin>) {
     let origin = Some(TermOrigin { parent: newest.term, seq: newest.seq });
     let begun = lines.iter().find(|term| term.node == me && **term > newest.term);
     let new = || Term { counter: newest.term.counter.saturating_add(1), node: me, nonce: rand::random() };

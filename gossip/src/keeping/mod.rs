@@ -72,6 +72,7 @@ enum Worked {
     Synced { asked: Vec<Part>, report: SyncReport },
     Made(Part, Result<(), DepotError>),
     Dropped(Vec<Part>),
+    Looked { lost: Vec<Part>, report: SyncReport },
     Opened(Part, Opened, oneshot::Sender<Opened>),
 }
 

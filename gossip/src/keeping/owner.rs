@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use sustain_proto::{NodeId, ServiceName, SnapshotId, Term};
 use sustain_store::error_chain;
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
@@ -39,6 +40,8 @@ pub(super) struct Owner {
     /// Parts that are coming.
     pub(super) receivers: BTreeMap<Part, Arc<PartReceiver>>,
     pub(super) works: Works<Opening>,
+    /// What is kept is being looked at.
+    pub(super) is_looking_at_kept: bool,
     /// Lines whose snapshots are being read from the store.
     pub(super) looking: BTreeSet<(ServiceName, Term)>,
     /// Lines whose server is this node, and what they are to survive.
@@ -63,6 +66,7 @@ pub(crate) async fn run(
         flights: BTreeMap::new(),
         receivers: BTreeMap::new(),
         works: Works::new(limits::MAKES_AT_ONCE),
+        is_looking_at_kept: false,
         looking: BTreeSet::new(),
         lines: BTreeMap::new(),
         levels: BTreeMap::new(),
@@ -71,6 +75,8 @@ pub(crate) async fn run(
     };
     owner.look_at_members().await;
     let keeping = &member.keeping;
+    let mut looks = tokio::time::interval(limits::KEPT_LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let pause_ms = owner.keeper.wakes_ms().saturating_sub(member.now_ms());
         tokio::select! {
@@ -79,6 +85,7 @@ pub(crate) async fn run(
                 let Some(inlet) = inlet else { return };
                 owner.take(inlet).await;
             }
+            _ = looks.tick() => owner.look_at_kept(),
             () = keeping.members.notified() => owner.look_at_members().await,
             () = keeping.retain_news.notified() => owner.look_at_store(),
             inlet = inbox.messages.recv() => {
@@ -159,7 +166,8 @@ impl Owner {
                             self.lines.remove(&Line { service: service.clone(), term: *term });
                         }
                     }
-                    self.keep(records).await;
+                    let remembered = self.keep(records).await;
+                    self.kept(remembered);
                 }
                 Action::Send { to, message } => self.send(to, message, events),
                 Action::Serve { to, request, part, range } => {
@@ -196,14 +204,14 @@ impl Owner {
 
     /// Writes down what must outlive this process, before anything else is done. As long as that fails nothing is:
     /// others must not rely on what this node would not know any more after a restart.
-    async fn keep(&self, records: Vec<Action>) {
+    async fn keep(&self, records: Vec<Action>) -> Remembered {
         let records = Arc::new(records);
         loop {
             let (depot, now) = (self.depot.clone(), records.clone());
             let write = move || keep(&depot, &now);
             match self.member.tasks.blocking(write).await {
-                Ok(Ok(kept)) => return self.kept(kept),
-                Err(_) => return,
+                Ok(Ok(kept)) => return kept,
+                Err(_) => return Remembered::default(),
                 Ok(Err(error)) => {
                     tracing::error!(error = error_chain(&error), "can't write down what this node keeps");
                     tokio::time::sleep(limits::KEEP_AGAIN).await;
@@ -240,8 +248,12 @@ impl Owner {
     }
 
     /// What came of taking note of catalogs.
-    fn kept(&self, Remembered { imported, unlisted: _ }: Remembered) {
-        self.tell_imported(imported);
+    fn kept(&mut self, Remembered { imported, .. }: Remembered) {
+        if !imported.is_empty() {
+            self.tell_imported(imported);
+            // Packs that had waited for that are synced now.
+            self.look_at_kept();
+        }
     }
 
     async fn look_at_members(&mut self) {

@@ -41,7 +41,7 @@ impl Owner {
             }
             self.looking.insert(line);
             let (member, depot) = (self.member.clone(), self.depot.clone());
-            let (service, cut) = (retain.service.clone(), self.cut());
+            let (service, cut) = (retain.service.clone(), self.cut(retain.tolerance));
             let known = self.keeper.catalog(&service).cloned();
             let read = self.member.tasks.blocking(move || {
                 let entries = depot.entries(&service, cut, known.as_deref())?;
@@ -60,8 +60,10 @@ impl Owner {
     }
 
     /// How packs are cut that are new.
-    fn cut(&self) -> Option<Cut> {
-        None
+    fn cut(&self, tolerance: u32) -> Option<Cut> {
+        let code = self.keeper.code(usize::try_from(tolerance).unwrap_or(usize::MAX));
+        let (needed, total) = (u8::try_from(code.needed).ok()?, u8::try_from(code.total).ok()?);
+        Cut::in_groups(needed, total)
     }
 
     pub(super) async fn listed(&mut self, retain: Retain, listed: Option<Listed>) {

@@ -6,7 +6,7 @@ use sustain_store::error_chain;
 use super::owner::Owner;
 use super::works::Start;
 use super::{Inlet, Worked};
-use crate::depot::DepotError;
+use crate::depot::{DepotError, SyncReport};
 use crate::keeper::{Event, Part};
 use crate::limits;
 
@@ -55,22 +55,13 @@ impl Owner {
         match worked {
             Worked::Synced { asked, report } => {
                 self.works.synced(&asked);
-                self.tell_imported(report.imported);
-                for (part, outcome) in report.parts {
-                    self.receivers.remove(&part);
-                    match outcome {
-                        Ok(()) => self.handle(Event::Synced { part }).await,
-                        Err(error) => {
-                            let (pack, error) = (part.pack.short(), error_chain(&error));
-                            tracing::warn!(%pack, error, "a part could not be kept");
-                            // Not at once: where the disk is full it would come again and again.
-                            let member = self.member.clone();
-                            self.member.tasks.spawn(async move {
-                                tokio::time::sleep(limits::KEEP_AGAIN).await;
-                                member.keeping.tell(Inlet::Event(Event::Lost { part })).await;
-                            });
-                        }
-                    }
+                self.synced(report).await;
+            }
+            Worked::Looked { lost, report } => {
+                self.is_looking_at_kept = false;
+                self.synced(report).await;
+                for part in lost {
+                    self.handle(Event::Lost { part }).await;
                 }
             }
             Worked::Made(part, made) => {
@@ -96,6 +87,43 @@ impl Owner {
             }
         }
         self.begin_works();
+    }
+
+    async fn synced(&mut self, report: SyncReport) {
+        self.tell_imported(report.imported);
+        for (part, outcome) in report.parts {
+            self.receivers.remove(&part);
+            match outcome {
+                Ok(()) => self.handle(Event::Synced { part }).await,
+                Err(error) => {
+                    let (pack, error) = (part.pack.short(), error_chain(&error));
+                    tracing::warn!(%pack, error, "a part could not be kept");
+                    // Not at once: where the disk is full it would come again and again.
+                    let member = self.member.clone();
+                    self.member.tasks.spawn(async move {
+                        tokio::time::sleep(limits::KEEP_AGAIN).await;
+                        member.keeping.tell(Inlet::Event(Event::Lost { part })).await;
+                    });
+                }
+            }
+        }
+    }
+
+    /// Looks for parts that are here no more, and tries again what could not be imported before.
+    pub(super) fn look_at_kept(&mut self) {
+        if std::mem::replace(&mut self.is_looking_at_kept, true) {
+            return;
+        }
+        let (member, depot) = (self.member.clone(), self.depot.clone());
+        let looked = self.member.tasks.blocking(move || {
+            let lost = depot.lost();
+            Worked::Looked { lost, report: depot.sync(&[]) }
+        });
+        self.member.tasks.spawn(async move {
+            if let Ok(worked) = looked.await {
+                member.keeping.tell(Inlet::Worked(worked)).await;
+            }
+        });
     }
 
     pub(super) fn tell_imported(&self, snapshots: Vec<SnapshotId>) {

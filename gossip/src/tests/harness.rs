@@ -196,10 +196,15 @@ impl TestNode {
 
     /// Has this node be the server of the line that its newest snapshot is of.
     pub(super) fn retain(&self, service: &str, tolerance: u32) {
+        self.retain_warm(service, tolerance, Vec::new());
+    }
+
+    /// The same, and these nodes are to hold everything.
+    pub(super) fn retain_warm(&self, service: &str, tolerance: u32, warm: Vec<NodeId>) {
         let service = service_name(service);
-        let term = self.store.snapshots(Some(&service)).unwrap().last().unwrap().term;
-        let (origin, warm, merged) = (None, Vec::new(), Default::default());
-        self.cluster.retain(Retain { service, term, origin, tolerance, warm, merged });
+        let newest = self.store.snapshots(Some(&service)).unwrap().pop().unwrap();
+        let (term, origin) = (newest.term, newest.origin);
+        self.cluster.retain(Retain { service, term, origin, tolerance, warm, merged: Default::default() });
     }
 
     /// Waits until a snapshot survives so many losses.
