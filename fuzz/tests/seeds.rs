@@ -12,7 +12,9 @@ use std::process::Command;
 use sustain_fuzz::TARGETS;
 use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
 use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Token, Welcome};
-use sustain_proto::wire::{Ballot, Heartbeat, Lane, Message, Request, Response, SnapshotSummary};
+use sustain_proto::wire::{
+    Ask, Ballot, Denial, Granted, Heartbeat, Lane, Message, Request, Response, SnapshotSummary,
+};
 use sustain_proto::{
     ChunkId, Cut, Details, Fact, FragmentId, NodeId, PackRef, Piece, PieceRange, PinName, RegionName,
     Removal, ServiceName, Sheet, Signature, Signed, SnapshotId, SnapshotIndex, Term, TermOrigin,
@@ -136,6 +138,13 @@ fn of_messages(seeds: &mut Seeds) {
         Request::GetRanges {
             ranges: pieces.map(|piece| PieceRange { piece, offset: 65_536, bytes: 7 }).to_vec(),
         },
+        Request::Ask(Ask {
+            pack,
+            fragment: Some(3),
+            missing: vec![(0, 65_536), (131_072, 131_079)],
+            is_stuck: true,
+            wants_list: true,
+        }),
     ] {
         frames.push(encode_frame(&request, most).unwrap());
     }
@@ -146,6 +155,9 @@ fn of_messages(seeds: &mut Seeds) {
         Response::refused("no"),
         Response::Groups { counts: vec![3, 0] },
         Response::Ranges { here: vec![true, false] },
+        Response::Granted(Granted { range: (0, 9), groups: vec![[4; 32]; 2], sheet: Some(vec![5; 9]) }),
+        Response::Denied(Denial::Lack { have: vec![(0, 9)], is_coming: true }),
+        Response::Denied(Denial::Elsewhere { nodes: vec![NodeId::from_bytes([6; 32])] }),
     ] {
         frames.push(encode_frame(&response, most).unwrap());
     }

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde::Serialize;
 use sustain_proto::join::Token;
 use sustain_proto::wire::{Message, Request, Response, SnapshotSummary};
@@ -22,6 +24,7 @@ use crate::handler::Handler;
 use crate::healths::{HealthEvent, Healths};
 use crate::identity::random;
 use crate::invitations::Invitations;
+use crate::keeping::{self, Keeping, KeepingStatus, Retain};
 use crate::lists::Lists;
 use crate::member::Member;
 use crate::membership::{Health, RemovedNode};
@@ -117,6 +120,8 @@ impl Cluster {
         let id = config.key.node_id();
         let (probe_events, events) = mpsc::channel(limits::PROBE_EVENTS_MAX);
         let (health_events, healths) = mpsc::channel(limits::SWIM_EVENTS_MAX);
+        let (keeping, inbox) = Keeping::new();
+        let keeper = start_up::keeper(&config, &store)?;
         let tasks = Tasks::new(runtime);
         let stop = Arc::new(tasks.stop_on_drop());
         let member = Arc::new(Member {
@@ -139,6 +144,7 @@ impl Cluster {
             reach: Reach::default(),
             probe_events,
             spreading: Spreading::default(),
+            keeping,
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
             uplink: Uplink::new(&config.share),
             share: config.share,
@@ -147,6 +153,8 @@ impl Cluster {
             started: Instant::now(),
         });
         start_up::launch(&member, events, healths)?;
+        let seed = StdRng::seed_from_u64(random()?);
+        member.tasks.spawn(keeping::run(member.clone(), inbox, keeper, seed));
         member.tasks.spawn(accept::run(member.clone(), endpoint));
         let peers = member.peers.ids().len();
         tracing::info!(cluster = member.cluster, node = %id, %address, peers, "joined");
@@ -253,9 +261,21 @@ impl Cluster {
             | Request::GetPack { .. }
             | Request::GetGroups { .. }
             | Request::GetRanges { .. }
+            | Request::Ask(_)
             | Request::Connect { .. } => Err(RequestError::Raw { what: exchange::name(&request) }),
             request => self.until_stopped(self.member.request(to, &request, timeout)).await,
         }
+    }
+
+    /// Says that this node is the server of a line, and has what its store retains of the service kept by all. To be
+    /// called again whenever that has changed. Returns at once; [`Handler::level`] tells what becomes of it.
+    pub fn retain(&self, retain: Retain) {
+        self.member.keeping.retain(retain);
+    }
+
+    /// What this node holds of what the cluster stores; none if that can't be said now.
+    pub async fn keeping(&self) -> Option<KeepingStatus> {
+        self.member.keeping.status().await
     }
 
     /// Begins to spread a snapshot of this node's store so that it survives this many losses, and returns

@@ -97,6 +97,9 @@ pub enum StartError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
+    /// What the node keeps for its cluster can't be read.
+    #[error("can't use what the node keeps for its cluster")]
+    Depot(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl StartError {

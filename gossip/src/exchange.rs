@@ -26,6 +26,7 @@ pub(crate) fn name(request: &Request) -> &'static str {
         Request::GetPack { .. } => "a request for a pack",
         Request::GetGroups { .. } => "a request for lists of groups",
         Request::GetRanges { .. } => "a request for ranges of pieces",
+        Request::Ask(_) => "a request for a part",
         Request::Connect { .. } => "a connection to a service",
     }
 }

@@ -56,8 +56,14 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// A peer's snapshots were synced here, base first.
-    fn imported(&self, from: NodeId, snapshots: Vec<SnapshotId>);
+    /// Snapshots of other nodes were synced here, base first.
+    fn imported(&self, snapshots: Vec<SnapshotId>);
+
+    /// A snapshot of a line whose server is this node survives so many losses of nodes now, besides this one's; none if
+    /// it does not survive even now. Called whenever that changes, for some of the changes at least for the last one.
+    fn level(&self, service: ServiceName, snapshot: SnapshotId, level: Option<u32>) {
+        drop((service, snapshot, level));
+    }
 
     /// A spread snapshot has reached enough other nodes: this many. Called once for each `spread`.
     fn durable(&self, snapshot: SnapshotId, copies: usize);

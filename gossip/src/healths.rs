@@ -111,6 +111,7 @@ fn take(
             let members = members_of(member);
             let actions = swim.set_members(&members.keys().copied().collect(), now_ms);
             lock(&member.healths.views).retain(|node, _| members.contains_key(node));
+            member.keeping.members.notify_one();
             (actions, circle.set_members(members, now_ms))
         }
     }
@@ -131,6 +132,7 @@ fn act(member: &Member, actions: Vec<SwimAction>, circle: &mut Circle) -> bool {
                 let (short, state) = (node.short(), health.as_str());
                 tracing::debug!(node = short, state, "a node has changed");
                 lock(&member.healths.views).insert(node, (health, now_ms));
+                member.keeping.members.notify_one();
                 is_new |= circle.changed(node, health, now_ms);
             }
         }

@@ -15,8 +15,6 @@ mod config;
 mod control;
 mod copies;
 mod copies_rule;
-// The driver of the keeper is what uses it.
-#[allow(dead_code)]
 mod depot;
 mod error;
 mod exchange;
@@ -32,6 +30,7 @@ mod identity;
 mod invitations;
 mod join;
 mod join_call;
+mod keeping;
 mod lists;
 mod member;
 pub mod membership;
@@ -73,6 +72,7 @@ pub use handler::{BoxFuture, Handler};
 pub use holdings::{Fragment, Holdings, Move, View};
 pub use identity::{KeyError, NodeKey};
 pub use join_call::{JoinError, join};
+pub use keeping::{KeepingStatus, Retain};
 pub use overlay::{Members, Overlay, neighbours};
 pub use placement::{Placement, Replicate};
 pub use remote::RemoteSnapshot;

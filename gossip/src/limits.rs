@@ -227,6 +227,27 @@ pub const WAITERS_MAX: usize = 64;
 /// Parts that are made of fragments at once.
 pub const REBUILDS_MAX: usize = 2;
 
+/// Parts that are made on the disk at once.
+pub const MAKES_AT_ONCE: usize = 2;
+
+/// Events for the keeper that were not yet looked at, and as many messages for it: those after them wait.
+pub const KEEPER_EVENTS_MAX: usize = 256;
+
+/// Bytes of messages for the keeper that were not yet looked at.
+pub const KEEPER_MESSAGES_BYTES_MAX: usize = 16 << 20;
+
+/// Messages of the keeper queued for one peer; more are lost, and said again.
+pub const KEEPER_OUTBOX_MAX: usize = 128;
+
+/// Streams with keepers' messages that a peer may have open at once: one that breaks may be there beside the next.
+pub const KEEPER_STREAMS_MAX: u32 = 2;
+
+/// How long the keeper may take to say how it stands: it may be waiting for the disk.
+pub const KEEPER_STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause before the disk is tried again that failed to keep something.
+pub const KEEP_AGAIN: Duration = Duration::from_secs(2);
+
 /// Bytes of datagrams kept for a connection, in each direction; what comes when it is full pushes out the oldest.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::handler::Handler;
 use crate::healths::Healths;
 use crate::invitations::Invitations;
+use crate::keeping::Keeping;
 use crate::lists::Lists;
 use crate::peers::Peers;
 use crate::placement::Placement;
@@ -50,6 +51,7 @@ pub(crate) struct Member {
     pub(crate) reach: Reach,
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) spreading: Spreading,
+    pub(crate) keeping: Keeping,
     pub(crate) bulk_served: Semaphore,
     pub(crate) share: Share,
     pub(crate) uplink: Uplink,

@@ -131,6 +131,7 @@ fn tell(member: &Member, peer: NodeId, reachable: bool) {
     // The handler knows its name, and tells people.
     tracing::debug!(cluster = member.cluster, peer = %peer.short(), reachable, "a peer has changed");
     member.handler.peer_changed(peer, reachable);
+    member.keeping.members.notify_one();
 }
 
 fn publish(member: &Member, table: &ProbeTable, peer: NodeId) {

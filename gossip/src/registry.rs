@@ -14,6 +14,7 @@ use crate::config::Peer;
 use crate::error::{MembershipError, StartError};
 use crate::healths::HealthEvent;
 use crate::identity::random;
+use crate::keeping::posts;
 use crate::member::Member;
 use crate::membership::{Merged, Outline, RemovedNode, Roster, RosterError};
 use crate::transport::links::lock;
@@ -257,6 +258,7 @@ pub(crate) fn join(member: &Arc<Member>, peer: Peer) -> Result<(), StartError> {
     member.links.set(id, peer.address)?;
     member.reach.add(id);
     member.spreading.add(id);
+    let messages = member.keeping.add(id);
     let seed = random()?;
     let (outbox, inbox) = mpsc::channel(limits::OUTBOX_MESSAGES_MAX);
     let end = member.peers.add(peer, outbox);
@@ -269,6 +271,7 @@ pub(crate) fn join(member: &Arc<Member>, peer: Peer) -> Result<(), StartError> {
     spawn(Box::pin(control::keep_connection(member.clone(), id)));
     spawn(Box::pin(control::send_messages(member.clone(), id, inbox)));
     spawn(Box::pin(spread::work(member.clone(), id, seed)));
+    spawn(Box::pin(posts::send(member.clone(), id, messages)));
     Ok(())
 }
 
@@ -279,6 +282,7 @@ fn part(member: &Member, peer: NodeId, code: VarInt, reason: &[u8]) {
     member.links.remove(peer, code, reason);
     member.reach.remove(&peer);
     member.spreading.remove(&peer);
+    member.keeping.remove(&peer);
 }
 
 /// Compares the roster with some peer's, again and again.

@@ -9,6 +9,7 @@ use sustain_proto::{NodeId, PackId, ServiceName};
 use sustain_store::{ImportError, ReadError, Store};
 
 use crate::control::{respond, take_request};
+use crate::keeping::{self, posts};
 use crate::member::Member;
 use crate::pump;
 use crate::serve_pieces;
@@ -25,9 +26,18 @@ const PART_PRIORITY: i32 = 1;
 
 /// Serves a bulk connection that a peer has dialled.
 pub(crate) async fn serve(member: &Arc<Member>, peer: NodeId, connection: &Connection) {
-    while let Ok((send, receive)) = connection.accept_bi().await {
-        let known = member.clone();
-        member.tasks.spawn(async move { answer(&known, peer, send, receive).await });
+    loop {
+        tokio::select! {
+            streams = connection.accept_bi() => {
+                let Ok((send, receive)) = streams else { return };
+                let known = member.clone();
+                member.tasks.spawn(async move { answer(&known, peer, send, receive).await });
+            }
+            stream = connection.accept_uni() => {
+                let Ok(stream) = stream else { return };
+                member.tasks.spawn(posts::take(member.clone(), peer, stream));
+            }
+        }
     }
 }
 
@@ -42,13 +52,14 @@ async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut re
         Request::GetPack { id, offset, bytes } => {
             return get_pack(member, peer, id, offset..offset.saturating_add(bytes), &mut send).await;
         }
+        Request::Ask(ask) => return keeping::give(member, peer, ask, &mut send).await,
         Request::GetGroups { pieces } => {
             return serve_pieces::get_groups(member, peer, pieces, &mut send).await;
         }
         Request::GetRanges { ranges } => {
             return serve_pieces::get_ranges(member, peer, ranges, &mut send).await;
         }
-        Request::Commit { manifests } => commit(member, peer, manifests).await,
+        Request::Commit { manifests } => commit(member, manifests).await,
         request => {
             let (store, share) = (member.store.clone(), member.share);
             blocking(member, move || look(&store, share, request)).await
@@ -130,11 +141,11 @@ fn synced(result: Result<(), ImportError>) -> Response {
     }
 }
 
-async fn commit(member: &Member, peer: NodeId, manifests: Vec<Vec<u8>>) -> Response {
+async fn commit(member: &Member, manifests: Vec<Vec<u8>>) -> Response {
     let store = member.store.clone();
     match member.tasks.blocking(move || store.import(&manifests)).await {
         Ok(Ok(snapshots)) => {
-            member.handler.imported(peer, snapshots);
+            member.handler.imported(snapshots);
             Response::Synced
         }
         Ok(Err(error)) => Response::refused(error_chain(&error)),

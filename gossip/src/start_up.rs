@@ -4,19 +4,27 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sustain_proto::NodeId;
+use sustain_store::Store;
 use tokio::sync::mpsc;
 
 use crate::config::{ClusterConfig, Peer};
+use crate::depot::Depot;
 use crate::error::StartError;
 use crate::healths::{self, HealthEvent, members_of};
 use crate::identity::random;
+use crate::keeper::{Keeper, KeeperConfig, Overlays};
+use crate::keeping::KeySigner;
 use crate::member::Member;
 use crate::membership::{Circle, Roster, Swim, SwimConfig};
 use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent};
 use crate::{join, limits, registry, roster_file, spread};
+
+/// Where a node keeps its claim and the catalogs, in the folder of its store.
+const KEEPING_FOLDER: &str = "keeping";
 
 /// A file beside that of the roster, with another ending.
 pub(crate) fn beside(config: &ClusterConfig, ending: &str) -> Option<PathBuf> {
@@ -55,6 +63,24 @@ pub(crate) fn roster(config: &ClusterConfig, listens: SocketAddr) -> Result<Rost
         tracing::warn!(name = peer.name, "the configuration names a node that was removed from the cluster");
     }
     Ok(roster)
+}
+
+/// The keeper of a node, and where its parts are.
+pub(crate) fn keeper(config: &ClusterConfig, store: &Store) -> Result<(Keeper, Depot), StartError> {
+    let folder = store.path().join(KEEPING_FOLDER);
+    let (depot, kept) = Depot::open(store.clone(), config.key.node_id(), &folder)
+        .map_err(|error| StartError::Depot(Box::new(error)))?;
+    let settings = KeeperConfig {
+        degree: config.tuning.neighbours,
+        hold_off_ms: config.tuning.hold_off_ms,
+        storage_bytes_max: config.share.storage_bytes.unwrap_or(u64::MAX),
+        ..KeeperConfig::default()
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let life = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let signer = Arc::new(KeySigner::new(&config.key)?);
+    let me = config.key.node_id();
+    Ok((Keeper::new(me, settings, Overlays::default(), life, kept, signer), depot))
 }
 
 /// Starts the tasks of a node, all but the one that takes calls.

@@ -141,7 +141,7 @@ impl Handler for NodeHandler {
         }
     }
 
-    fn imported(&self, _from: NodeId, snapshots: Vec<SnapshotId>) {
+    fn imported(&self, snapshots: Vec<SnapshotId>) {
         let (store, services) = (self.store.clone(), self.services.clone());
         self.tasks.spawn_blocking(move || {
             let manifests = snapshots.iter().filter_map(|snapshot| store.manifest(*snapshot).ok());

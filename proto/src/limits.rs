@@ -94,6 +94,15 @@ pub const MESSAGE_RANGES_MAX: usize = 256;
 /// Most bytes that the ranges of one message have together.
 pub const MESSAGE_RANGE_BYTES_MAX: u64 = 16 << 20;
 
+/// Most ranges of a part that are asked for in one message.
+pub const MESSAGE_ASKED_RANGES_MAX: usize = 64;
+
+/// Most nodes that are named to a node that is to ask elsewhere.
+pub const MESSAGE_HINTS_MAX: usize = 16;
+
+/// Most groups of a part of a pack: those of the largest pack. Their values fit a bulk frame.
+pub const PART_GROUPS_MAX: usize = PACK_BYTES_MAX.div_ceil(GROUP_BYTES) as usize;
+
 /// Most bytes of a text (a reason, an address) in a message.
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 1_024;
 

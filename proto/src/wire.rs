@@ -8,6 +8,7 @@
 //! Decoding already refuses a list that is over its limit. [`Request::check`] and [`Response::check`] check
 //! all limits: senders call them before, receivers after.
 
+mod parts;
 mod service;
 
 use std::num::NonZeroU16;
@@ -19,6 +20,7 @@ use crate::{
     limits,
 };
 
+pub use parts::{Ask, ByteRange, Denial, Granted};
 pub use service::{Ballot, Heartbeat, SnapshotSummary};
 
 /// Which connection a message travels on.
@@ -40,9 +42,9 @@ impl Lane {
     #[must_use]
     pub const fn alpn(self) -> &'static [u8] {
         match self {
-            Self::Control => b"sustain-control/2",
-            Self::Bulk => b"sustain-bulk/2",
-            Self::Forward => b"sustain-forward/2",
+            Self::Control => b"sustain-control/3",
+            Self::Bulk => b"sustain-bulk/3",
+            Self::Forward => b"sustain-forward/3",
         }
     }
 
@@ -173,6 +175,8 @@ pub enum Request {
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::OUTLINE_FACTS_MAX }>")]
         hashes: Vec<[u8; 8]>,
     },
+    /// Bulk: bytes of a part of a pack that is retained, raw.
+    Ask(Ask),
 }
 
 impl Request {
@@ -209,6 +213,7 @@ impl Request {
             Self::Roster { hashes, .. } => {
                 at_most("facts", hashes.len() as u64, limits::OUTLINE_FACTS_MAX as u64)
             }
+            Self::Ask(ask) => ask.check(),
             Self::Poll { .. }
             | Self::Claim { .. }
             | Self::Snapshots { .. }
@@ -285,6 +290,10 @@ pub enum Response {
         #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_FACTS_MAX }>")]
         facts: Vec<Fact>,
     },
+    /// To `Ask`: the bytes follow, raw.
+    Granted(Granted),
+    /// To `Ask`: no bytes come.
+    Denied(Denial),
 }
 
 impl Response {
@@ -327,6 +336,8 @@ impl Response {
             }
             Self::Ranges { here } => at_most("ranges", here.len() as u64, limits::MESSAGE_RANGES_MAX as u64),
             Self::Facts { facts } => at_most("facts", facts.len() as u64, limits::MESSAGE_FACTS_MAX as u64),
+            Self::Granted(granted) => granted.check(),
+            Self::Denied(denial) => denial.check(),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
         }
     }

@@ -166,6 +166,6 @@ impl Known {
 
     /// Whether all that is to be kept of a service is known.
     pub(super) fn is_certain(&self, service: &ServiceName) -> bool {
-        !self.damaged.iter().any(|(of, _)| of == service)
+        !self.damaged.iter().any(|of| of.service == *service)
     }
 }

@@ -38,13 +38,11 @@ use sustain_store::{Appended, Fragments, Store, StoredSheet};
 use crate::keeper::{Catalog, Claim, Kept, Pack, Part, Which};
 use crate::lists::Lists;
 use crate::transport::links::lock;
-#[allow(unused_imports)]
 pub(crate) use coming::{PartList, PartReceiver};
 pub(crate) use error::DepotError;
 use files::Folder;
 use known::Known;
 use records::Records;
-#[allow(unused_imports)]
 pub(crate) use syncing::SyncReport;
 
 /// A node's depot. One process has one.
@@ -142,7 +140,7 @@ impl Depot {
 
     /// Keeps a line's catalog no longer.
     pub(crate) fn forget(&self, service: &ServiceName, term: Term) -> Result<(), DepotError> {
-        let line = (service.clone(), term);
+        let line = crate::keeper::Line { service: service.clone(), term };
         records::remove_catalog(&self.folder, &line)?;
         let known = self.known().without(&line);
         *lock(&self.known) = Arc::new(known);

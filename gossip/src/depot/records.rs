@@ -17,7 +17,7 @@ const CLAIM_NAME: &str = "claim";
 const CATALOG_END: &str = ".catalog";
 
 /// A line, which a catalog is of.
-pub(super) type Line = (ServiceName, Term);
+pub(super) use crate::keeper::Line;
 
 /// What was found.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub(super) struct Records {
 }
 
 /// The name of a line's file: the service, and the term's counter, node and nonce.
-fn catalog_name((service, term): &Line) -> String {
+fn catalog_name(Line { service, term }: &Line) -> String {
     format!("{service}.{:x}.{}.{:x}{CATALOG_END}", term.counter, term.node, term.nonce)
 }
 
@@ -39,7 +39,7 @@ fn line_of(name: &str) -> Option<Line> {
     let counter = u64::from_str_radix(words.next()?, 16).ok()?;
     let node: NodeId = words.next()?.parse().ok()?;
     let nonce = u64::from_str_radix(words.next()?, 16).ok()?;
-    words.next().is_none().then_some((service, Term { counter, node, nonce }))
+    words.next().is_none().then_some(Line { service, term: Term { counter, node, nonce } })
 }
 
 impl Records {
@@ -105,10 +105,10 @@ mod tests {
 
     #[test]
     fn the_name_of_a_file_says_which_line_it_is() {
-        let line = (
-            ServiceName::new("mail-2_x").unwrap(),
-            Term { counter: 17, node: NodeId::from_bytes([7; 32]), nonce: u64::MAX },
-        );
+        let line = Line {
+            service: ServiceName::new("mail-2_x").unwrap(),
+            term: Term { counter: 17, node: NodeId::from_bytes([7; 32]), nonce: u64::MAX },
+        };
         assert_eq!(line_of(&catalog_name(&line)), Some(line));
         for name in ["claim", ".catalog", "mail.catalog", "mail.1.2.3.catalog", "mail.1.zz.3.catalog.new"] {
             assert_eq!(line_of(name), None, "{name}");

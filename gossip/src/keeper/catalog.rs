@@ -8,15 +8,20 @@ use serde::{Deserialize, Serialize, Serializer};
 use sustain_proto::limits::{MANIFEST_BYTES_MAX, MANIFEST_PACKS_MAX};
 use sustain_proto::{Held, NodeId, PackId, ServiceName, Signature, SnapshotId, Term, TermOrigin, bounded};
 
+use super::codec;
+use super::line::Line;
 use super::part::Pack;
 use crate::limits;
 
-/// Orders the catalogs of a service: a greater term wins, and within a term the greater number.
+/// The greatest number of a catalog, so that adding to it is safe.
+const NUMBER_MAX: u64 = 1 << 48;
+
+/// Which catalog of a service: its line is named by the term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version {
     /// The server's term.
     pub term: Term,
-    /// Counts the catalogs, over all terms.
+    /// Counts the catalogs of the line, on from the one that it inherits from.
     pub number: u64,
 }
 
@@ -117,10 +122,57 @@ impl Catalog {
         both.flat_map(|entry| &entry.packs).map(|pack| (pack.id, *pack)).collect()
     }
 
-    /// The names of the line: no two catalogs of one line have different contents and the same number.
+    /// The line that it is of.
     #[must_use]
-    pub fn line(&self) -> (ServiceName, Term) {
-        (self.service.clone(), self.version.term)
+    pub fn line(&self) -> Line {
+        Line { service: self.service.clone(), term: self.version.term }
+    }
+
+    /// Signs it.
+    pub(super) fn sign(&mut self, signer: &dyn Signer) -> bool {
+        let Ok(hash) = codec::signed(self) else { return false };
+        self.signature = Signature::from_bytes(&signer.sign(&hash));
+        true
+    }
+
+    /// Whether its server has signed it.
+    #[must_use]
+    pub fn is_signed(&self, signer: &dyn Signer) -> bool {
+        let signature = self.signature.to_bytes();
+        codec::signed(self).is_ok_and(|hash| signer.is_by(&self.server, &hash, &signature))
+    }
+
+    /// Checks what does not take all entries.
+    pub(super) fn check_head(&self) -> Result<(), &'static str> {
+        let number = self.version.number;
+        if self.server != self.version.term.node {
+            return Err("a catalog of a server in another one's term");
+        }
+        if number > NUMBER_MAX
+            || self.spread_to > number
+            || self.inherits.is_some_and(|it| it.number > number)
+        {
+            return Err("a catalog with impossible numbers");
+        }
+        Ok(())
+    }
+
+    /// Checks entries that stand one after the other in it, and after a number.
+    pub(super) fn check_entries(&self, after: u64) -> Result<(), &'static str> {
+        let mut last = after;
+        for entry in &self.entries {
+            if entry.added <= last || entry.added > self.version.number {
+                return Err("entries of a catalog out of order");
+            }
+            if SnapshotId::of_manifest(&entry.manifest) != entry.id {
+                return Err("an entry with another snapshot's manifest");
+            }
+            if !entry.packs.iter().all(|pack| pack.is_possible() && pack.added <= entry.added) {
+                return Err("an entry with an impossible pack");
+            }
+            last = entry.added;
+        }
+        Ok(())
     }
 
     /// Bytes of all packs.

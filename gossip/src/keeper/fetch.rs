@@ -2,6 +2,7 @@
 
 use rand::{Rng, RngCore};
 use sustain_proto::NodeId;
+use sustain_proto::limits::GROUP_BYTES;
 
 use super::Keeper;
 use super::event::Action;
@@ -138,7 +139,9 @@ impl Keeper {
             return Some(Next { source, range: None, missing: wanted });
         }
         // Each begins at another place, so that those who fetch the same can give it to each other.
+        // What is sent is verified in groups, so that a range begins with one.
         let start = super::sources::rank(&self.jobs.get(&part)?.pack, &self.me) % bytes.max(1);
+        let start = start - start % GROUP_BYTES;
         let (from, to) = wanted.take(start, limits::ASK_BYTES_MAX)?;
         Some(Next { source, range: Some((from, to)), missing: Ranges::one(from, to) })
     }

@@ -14,15 +14,20 @@
 
 mod catalog;
 mod claims;
+pub mod codec;
 mod config;
 mod durable;
 mod event;
 mod fetch;
 mod jobs;
+mod line;
+mod lines;
 mod message;
 mod metadata;
+mod pages;
 mod part;
 mod place;
+mod publish;
 mod ranges;
 mod rebuild;
 mod report;
@@ -31,6 +36,7 @@ mod serve;
 mod shelf;
 mod sources;
 mod steward;
+mod stock;
 mod wants;
 
 use std::collections::BTreeMap;
@@ -45,19 +51,25 @@ pub use claims::{Buckets, Claim, Claims};
 pub use config::KeeperConfig;
 pub use durable::level;
 pub use event::{Action, Event};
+pub use line::Line;
+pub(crate) use line::covers;
 pub use message::{Message, Page, Refusal, Report, Request};
 pub use part::{Pack, Part, Which};
 pub use ranges::Ranges;
 pub use roster::{Overlays, Roster};
+pub use stock::Stock;
 
 use crate::overlay::Overlay;
 use jobs::Jobs;
+use lines::{Lines, Put};
 use metadata::Offer;
+use pages::Drafts;
+use publish::Retained;
 use report::Reporting;
 use serve::Serving;
 use shelf::Shelf;
 use steward::Steward;
-use wants::{Shed, Want};
+use wants::{Listed, Shed, Want};
 
 /// How long changes of the membership are collected before the neighbours are worked out anew.
 const RECOUNT_MS: u64 = 2_000;
@@ -92,6 +104,12 @@ pub struct Load {
     pub reports: usize,
     /// Parts that are here.
     pub parts: usize,
+    /// Lines whose catalogs are kept.
+    pub lines: usize,
+    /// Catalogs that are asked for.
+    pub offers: usize,
+    /// Catalogs that have come in part.
+    pub drafts: usize,
 }
 
 /// One node's part in keeping what the cluster stores.
@@ -108,9 +126,10 @@ pub struct Keeper {
     overlay: Arc<Overlay>,
     claims: Claims,
     claim: Claim,
-    catalogs: BTreeMap<ServiceName, Arc<Catalog>>,
-    packs: BTreeMap<PackId, (Pack, ServiceName)>,
-    offers: BTreeMap<ServiceName, Offer>,
+    lines: Lines,
+    packs: BTreeMap<PackId, Listed>,
+    offers: BTreeMap<Line, Offer>,
+    drafts: Drafts,
     pending_claims: Vec<(Claim, Option<NodeId>)>,
     /// Grows with whatever may change who is asked for what.
     epoch: u64,
@@ -121,8 +140,8 @@ pub struct Keeper {
     shed: BTreeMap<Part, Shed>,
     jobs: Jobs,
     serving: Serving,
-    reports: BTreeMap<ServiceName, Reporting>,
-    stewards: BTreeMap<ServiceName, Steward>,
+    reports: BTreeMap<Line, Reporting>,
+    stewards: BTreeMap<Line, Steward>,
 
     are_wants_stale: bool,
     is_place_stale: bool,
@@ -150,13 +169,12 @@ impl Keeper {
         signer: Arc<dyn Signer>,
     ) -> Self {
         let old = kept.claim.filter(|claim| claim.node == me);
-        let life = old.map_or(life, |old| life.max(old.life + 1));
+        let life = old.map_or(life, |old| life.max(old.life.saturating_add(1)));
         let claim = Claim { node: me, life, number: 0, index: None, moving: None };
         let claim = old.map_or(claim, |old| Claim { index: old.index, moving: old.moving, ..claim });
         let mut shelf = Shelf::default();
         kept.parts.into_iter().for_each(|(part, bytes)| shelf.put_synced(part, bytes));
-        let catalogs = kept.catalogs.into_iter().map(|catalog| (catalog.service.clone(), catalog)).collect();
-        Self {
+        let mut keeper = Self {
             me,
             config,
             signer,
@@ -167,9 +185,10 @@ impl Keeper {
             overlay: Arc::default(),
             claims: Claims::default(),
             claim,
-            catalogs,
+            lines: Lines::default(),
             packs: BTreeMap::new(),
             offers: BTreeMap::new(),
+            drafts: Drafts::default(),
             pending_claims: Vec::new(),
             epoch: 1,
             shelf,
@@ -192,7 +211,27 @@ impl Keeper {
             join_ms: None,
             move_ms: None,
             hopeless_ms: None,
+        };
+        keeper.know(kept.catalogs);
+        keeper
+    }
+
+    /// Takes the catalogs that are on the disk. Where the node ended between the keeping of one and the removal of those
+    /// that it covers, these go now.
+    fn know(&mut self, catalogs: Vec<Arc<Catalog>>) {
+        for catalog in catalogs {
+            let line = catalog.line();
+            let gone = match self.lines.put(&catalog) {
+                Put::Taken { gone } => gone,
+                Put::Covered { .. } => vec![line.clone()],
+                Put::Known | Put::TooMany => Vec::new(),
+            };
+            for Line { service, term } in gone {
+                self.out.push(Action::Forget { service, term });
+            }
         }
+        let own = self.lines.all().filter(|(_, catalog)| catalog.server == self.me);
+        self.stewards = own.map(|(line, catalog)| (line.clone(), Steward::of(catalog))).collect();
     }
 
     /// Takes one event, and says what is to be done.
@@ -209,7 +248,8 @@ impl Keeper {
                 self.recount();
             }
             Event::Retained { service, term, tolerance, warm, terms, merged, entries } => {
-                self.retained(steward::Retained { service, term, tolerance, warm, terms, merged, entries });
+                let line = Line { service, term };
+                self.retained(Retained { line, tolerance, warm, terms, merged, entries });
             }
             Event::Message { from, message } => self.heard(from, message, random),
             Event::Fetched { request, range, is_last } => self.fetched(request, range, is_last),
@@ -268,8 +308,8 @@ impl Keeper {
     fn heard(&mut self, from: NodeId, message: Message, random: &mut dyn RngCore) {
         match message {
             Message::Digest { catalogs, buckets } => self.heard_digest(from, &catalogs, buckets.as_deref()),
-            Message::Get { service, .. } => self.asked_for(from, &service),
-            Message::Catalog(page) => self.adopt(Arc::new(page.catalog), Some(from)),
+            Message::Get { service, term, known } => self.asked_for(from, &Line { service, term }, &known),
+            Message::Catalog(page) => self.heard_page(from, *page),
             Message::Claims { claims, differing } => self.heard_claims(from, &claims, differing),
             Message::Ask { request, part, missing, is_stuck } => {
                 self.asked(from, request, part, &missing, is_stuck);
@@ -278,8 +318,8 @@ impl Keeper {
             Message::Refuse { request, why } => self.refused(from, request, why, random),
             Message::Have { part, ranges } => self.has_more(from, &part, ranges),
             Message::Report(report) => self.heard_report(from, report),
-            Message::Counted { service, life, number, spread_to, .. } => {
-                self.counted(&service, life, number, spread_to);
+            Message::Counted { service, term, life, number, spread_to } => {
+                self.counted(from, &Line { service, term }, life, number, spread_to);
             }
         }
     }
@@ -349,6 +389,9 @@ impl Keeper {
             pending: self.pending_claims.len(),
             reports: self.stewards.values().map(Steward::len).sum(),
             parts: self.shelf.len(),
+            lines: self.lines.len(),
+            offers: self.offers.len(),
+            drafts: self.drafts.len(),
         }
     }
 
@@ -379,10 +422,27 @@ impl Keeper {
         self.claim
     }
 
-    /// The newest catalog that is known of a service.
+    /// The newest catalog of the greatest term that is known of a service.
     #[must_use]
     pub fn catalog(&self, service: &ServiceName) -> Option<&Arc<Catalog>> {
-        self.catalogs.get(service)
+        self.lines.of(service).next()
+    }
+
+    /// The newest catalogs of all lines of a service, the greatest term first.
+    pub fn catalogs(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<Catalog>> {
+        self.lines.of(service)
+    }
+
+    /// The newest catalog of a line.
+    #[must_use]
+    pub fn catalog_of_line(&self, line: &Line) -> Option<&Arc<Catalog>> {
+        self.lines.get(line)
+    }
+
+    /// On a line's server: the nodes that their caps on storage keep from holding all that they should of it.
+    #[must_use]
+    pub fn capped(&self, line: &Line) -> Vec<NodeId> {
+        self.stewards.get(line).map(Steward::capped).unwrap_or_default()
     }
 
     /// Bytes of parts that are here.

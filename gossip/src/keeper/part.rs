@@ -1,6 +1,7 @@
 //! Logic: what a node stores of a pack: all of it, or one of its fragments.
 
 use serde::{Deserialize, Serialize};
+use sustain_proto::limits::PACK_BYTES_MAX;
 use sustain_proto::{Cut, PackId};
 
 use crate::holdings::Fragment;
@@ -39,6 +40,14 @@ pub struct Part {
 }
 
 impl Pack {
+    /// Whether its numbers can be true.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        self.bytes <= PACK_BYTES_MAX
+            && self.cut.is_none_or(|cut| cut.check().is_ok())
+            && self.cut.is_some() == self.sheet.is_some()
+    }
+
     /// All of this pack.
     #[must_use]
     pub fn whole(&self) -> Part {

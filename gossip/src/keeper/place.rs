@@ -30,19 +30,19 @@ const HOPELESS_MS: u64 = 4_000;
 const TOTAL_PER_DEGREE: usize = 3;
 
 impl Keeper {
-    /// How packs that are stored now are to be cut.
+    /// How packs are to be cut now of a service that is to survive so many losses (f).
     #[must_use]
-    pub fn code(&self) -> Code {
+    pub fn code(&self, tolerance: usize) -> Code {
         let nodes = self.roster.counting().len().max(1);
-        Code::for_cluster(nodes, self.config.degree, self.config.tolerance)
+        Code::for_cluster(nodes, self.config.degree, tolerance)
     }
 
     /// How the packs are cut that are kept: the greatest k counts.
     fn code_kept(&self) -> Code {
-        let cuts = self.packs.values().filter_map(|(pack, _)| pack.cut);
+        let cuts = self.packs.values().filter_map(|listed| listed.pack.cut);
         let greatest = cuts.max_by_key(|cut| cut.needed);
         let code = greatest.map(|cut| Code { needed: cut.needed.into(), total: cut.total.into() });
-        let code = code.unwrap_or_else(|| self.code());
+        let code = code.unwrap_or_else(|| self.code(self.config.tolerance));
         if !code.is_whole() {
             return code;
         }
@@ -144,7 +144,7 @@ impl Keeper {
             let packs = catalog.packs();
             is_whole || packs.iter().all(|pack| self.shelf.is_synced(&pack.share(index)))
         };
-        if self.catalogs.values().all(|catalog| is_synced(catalog)) {
+        if self.lines.catalogs().all(|catalog| is_synced(catalog)) {
             self.claim.index = Some(index);
             self.claim.moving = None;
             self.are_wants_stale = true;

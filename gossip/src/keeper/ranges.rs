@@ -5,11 +5,24 @@ use sustain_proto::bounded;
 
 use crate::limits;
 
-/// Ranges of bytes, in order, that neither touch nor overlap. The end of a range is not in it.
+/// Ranges of bytes or of numbers, in order, that neither touch nor overlap. The end of a range is not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ranges(
-    #[serde(deserialize_with = "bounded::list::<_, _, { limits::RANGES_MAX }>")] Vec<(u64, u64)>,
-);
+#[serde(try_from = "Told")]
+pub struct Ranges(Vec<(u64, u64)>);
+
+/// Ranges as somebody else says that they are.
+#[derive(Deserialize)]
+struct Told(#[serde(deserialize_with = "bounded::list::<_, _, { limits::RANGES_MAX }>")] Vec<(u64, u64)>);
+
+impl TryFrom<Told> for Ranges {
+    type Error = &'static str;
+
+    fn try_from(told: Told) -> Result<Self, Self::Error> {
+        let are_ranges = told.0.iter().all(|(start, end)| start < end);
+        let are_apart = told.0.windows(2).all(|two| two[0].1 < two[1].0);
+        if are_ranges && are_apart { Ok(Self(told.0)) } else { Err("ranges that are out of order") }
+    }
+}
 
 impl Ranges {
     /// All of something with so many bytes.
@@ -81,6 +94,13 @@ impl Ranges {
         bytes == 0 || self.0.first().is_some_and(|range| range.0 == 0 && range.1 >= bytes)
     }
 
+    /// Whether a number is in it.
+    #[must_use]
+    pub fn contains(&self, number: u64) -> bool {
+        let after = self.0.partition_point(|range| range.1 <= number);
+        self.0.get(after).is_some_and(|range| range.0 <= number)
+    }
+
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -129,6 +149,7 @@ mod tests {
                 if adds { ranges.insert(start, end) } else { ranges.remove(start, end) }
                 (start..end).for_each(|at| model[at as usize] = adds);
                 prop_assert_eq!(bits(&ranges), model.clone());
+                prop_assert!((0..40).all(|at| ranges.contains(at) == model[at as usize]));
                 prop_assert!(ranges.0.windows(2).all(|two| two[0].1 < two[1].0), "{:?}", ranges);
                 prop_assert_eq!(ranges.bytes(), model.iter().filter(|bit| **bit).count() as u64);
             }

@@ -137,7 +137,7 @@ impl Keeper {
         if serving.len() >= limits::SERVED_MAX || serving.of(&from) >= limits::REQUESTS_PER_PEER {
             return Err(Refusal::Busy);
         }
-        if self.config.gives_once && self.is_server_of(&pack) {
+        if self.config.gives_once && self.served_as(&pack).is_some() {
             return self.give(from, &pack, part, &available, is_stuck);
         }
         available.take(0, limits::ASK_BYTES_MAX).ok_or_else(nothing)
@@ -153,7 +153,7 @@ impl Keeper {
         is_stuck: bool,
     ) -> Result<(u64, u64), Refusal> {
         let nothing = Refusal::Lack { have: Ranges::default(), is_coming: false };
-        let Some(catalog) = self.catalog_of(pack) else { return Err(nothing) };
+        let Some(catalog) = self.served_as(pack) else { return Err(nothing) };
         let is_alive = |node: &&NodeId| **node != to && self.roster.is_alive(node);
         let makers: Vec<NodeId> =
             catalog.warm.iter().chain(&catalog.encoders).filter(is_alive).copied().collect();

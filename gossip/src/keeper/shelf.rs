@@ -102,11 +102,14 @@ impl Shelf {
         self.items.len()
     }
 
+    /// The parts, each with the bytes that are here of it.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (&Part, u64)> {
+        let bytes = |item: &Item| if item.stage == Stage::Filling { item.have.bytes() } else { item.bytes };
+        self.items.iter().map(move |(part, item)| (part, bytes(item)))
+    }
+
     /// Bytes of everything that is here.
     pub(super) fn bytes(&self) -> u64 {
-        self.items
-            .values()
-            .map(|item| if item.stage == Stage::Filling { item.have.bytes() } else { item.bytes })
-            .sum()
+        self.sizes().map(|(_, bytes)| bytes).sum()
     }
 }

@@ -35,12 +35,13 @@ pub(super) fn rank(pack: &Pack, node: &NodeId) -> u64 {
 impl Keeper {
     /// Whom to ask for a part.
     pub(super) fn sources(&self, pack: &Pack, part: &Part) -> Vec<Source> {
-        let Some(catalog) = self.catalog_of(pack) else { return Vec::new() };
         let mut sources = Sources { keeper: self, list: Vec::new(), seen: BTreeSet::from([self.me]) };
-        match part.which {
-            Which::Whole if pack.cut.is_none() => sources.copies(catalog),
-            Which::Whole => sources.wholes(catalog, pack.added > self.spread_to(&catalog.service)),
-            Which::Fragment(index) => sources.fragments(catalog, pack, index),
+        for catalog in self.catalogs_of(pack) {
+            match part.which {
+                Which::Whole if pack.cut.is_none() => sources.copies(catalog),
+                Which::Whole => sources.wholes(catalog, pack.added > self.spread_to(&catalog.line())),
+                Which::Fragment(index) => sources.fragments(catalog, pack, index),
+            }
         }
         sources.list
     }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use sustain_proto::{PackId, ServiceName};
+use sustain_proto::PackId;
 
 use super::Keeper;
 use super::catalog::Catalog;
 use super::event::Action;
+use super::line::Line;
 use super::part::{Pack, Part, Which};
 
 /// A part that a node is to hold.
@@ -18,21 +19,31 @@ pub(super) struct Want {
     pub(super) pack: Pack,
 }
 
-/// A part that is held no more as soon as the server has counted this report of the service.
+/// A pack that is retained.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) pack: Pack,
+    /// The lines that list it, the one with the greatest term first.
+    pub(super) lines: Vec<Line>,
+}
+
+/// A part that is held no more as soon as the servers of all lines that list its pack have counted these reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shed {
-    pub(super) service: ServiceName,
-    pub(super) report: u64,
+    pub(super) reports: BTreeMap<Line, u64>,
 }
 
 impl Keeper {
-    /// What this node is to hold of a service's packs, in the order in which they were added.
+    /// What this node is to hold of a line's packs, in the order in which they were added.
     fn wants_of(&self, catalog: &Catalog) -> Vec<(Part, Want)> {
         let mut wants = Vec::new();
         let is_whole = catalog.is_whole_holder(&self.me);
         let is_encoder = catalog.encoders.contains(&self.me);
-        let spread_to = self.spread_to(&catalog.service);
-        for pack in catalog.packs() {
+        let spread_to = self.spread_to(&catalog.line());
+        for listed in catalog.packs() {
+            // Where lines cut it in different ways, the one with the greatest term counts.
+            let pack =
+                self.packs.get(&listed.id).map_or(listed, |known| Pack { added: listed.added, ..known.pack });
             let want = Want { pack };
             if is_whole || (is_encoder && pack.added > spread_to) {
                 wants.push((pack.whole(), want));
@@ -49,8 +60,9 @@ impl Keeper {
     pub(super) fn renew_wants(&mut self) {
         self.are_wants_stale = false;
         self.is_busy = true;
+        self.packs = self.listed();
         let mut all: Vec<(Part, Want)> =
-            self.catalogs.values().flat_map(|catalog| self.wants_of(catalog)).collect();
+            self.lines.catalogs().flat_map(|catalog| self.wants_of(catalog)).collect();
         // In the order of age over all services, so that a cap leaves out what is newest.
         all.sort_by_key(|(part, want)| (want.pack.added, *part));
         let (mut wants, mut bytes, mut short) = (BTreeMap::new(), 0_u64, 0_u64);
@@ -73,15 +85,22 @@ impl Keeper {
         unsynced.into_iter().for_each(|part| self.sync(part));
         self.wants = wants;
         self.short_bytes = short;
-        self.packs = self.catalogs.values().fold(BTreeMap::new(), |mut packs, catalog| {
-            let listed = catalog.packs().into_iter();
-            packs.extend(listed.map(|pack| (pack.id, (pack, catalog.service.clone()))));
-            packs
-        });
         let (packs, now_ms) = (&self.packs, self.now_ms);
         self.serving.forget_unknown(now_ms, |pack| packs.contains_key(pack));
         self.let_go();
         self.begin_wanted();
+    }
+
+    /// All packs that are retained.
+    fn listed(&self) -> BTreeMap<PackId, Listed> {
+        let mut packs: BTreeMap<PackId, Listed> = BTreeMap::new();
+        for (line, catalog) in self.lines.all().rev() {
+            for pack in catalog.packs() {
+                let listed = packs.entry(pack.id).or_insert_with(|| Listed { pack, lines: Vec::new() });
+                listed.lines.push(line.clone());
+            }
+        }
+        packs
     }
 
     /// Ends jobs and drops parts that are wanted no more.
@@ -100,16 +119,17 @@ impl Keeper {
             let is_for_another = self.jobs.get(&part).is_some() || self.is_used_to_make(&part);
             if self.is_wanted(&part) {
                 self.shed.remove(&part);
-            } else if self.packs.get(&part.pack).is_none_or(|(pack, _)| self.is_server_of(pack)) {
+            } else if self.asked_about(&part).is_empty() {
                 self.drop_part(&part);
             } else if !self.shelf.is_synced(&part) {
                 if !is_for_another {
                     self.drop_part(&part);
                 }
-            } else if !self.shed.contains_key(&part) {
+            } else {
                 self.shed_later(part);
             }
         }
+        self.drop_shed();
     }
 
     /// Whether a part that is being made takes this one.
@@ -189,16 +209,23 @@ impl Keeper {
     /// A pack that is retained.
     #[must_use]
     pub fn pack(&self, id: &PackId) -> Option<Pack> {
-        self.packs.get(id).map(|(pack, _)| *pack)
+        self.packs.get(id).map(|listed| listed.pack)
     }
 
-    /// The catalog that lists a pack.
-    pub(super) fn catalog_of(&self, pack: &Pack) -> Option<&Catalog> {
-        let (_, service) = self.packs.get(&pack.id)?;
-        self.catalogs.get(service).map(|catalog| &**catalog)
+    /// The catalogs that list a pack, the one with the greatest term first.
+    pub(super) fn catalogs_of(&self, pack: &Pack) -> impl Iterator<Item = &Catalog> {
+        let lines = self.packs.get(&pack.id).into_iter().flat_map(|listed| &listed.lines);
+        lines.filter_map(|line| self.lines.get(line)).map(|catalog| &**catalog)
     }
 
-    pub(super) fn is_server_of(&self, pack: &Pack) -> bool {
-        self.catalog_of(pack).is_some_and(|catalog| catalog.server == self.me)
+    /// The catalog by which this node gives a pack as a server.
+    pub(super) fn served_as(&self, pack: &Pack) -> Option<&Catalog> {
+        self.catalogs_of(pack).find(|catalog| catalog.server == self.me)
+    }
+
+    /// The lines whose servers are asked before a part of a retained pack is dropped.
+    pub(super) fn asked_about(&self, part: &Part) -> Vec<Line> {
+        let listed = self.packs.get(&part.pack).into_iter().flat_map(|listed| &listed.lines);
+        listed.filter(|line| line.term.node != self.me).cloned().collect()
     }
 }

@@ -1,13 +1,16 @@
 //! Logic: what a simulated node's actions lead to.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use rand::Rng;
-use sustain_proto::NodeId;
+use sustain_proto::{NodeId, PackId};
 
 use super::NodeNumber;
 use super::check::Occasion;
 use super::trace::Note;
 use super::world::{Coming, Mutant, World};
-use crate::keeper::{Action, Event, Message, Part, Request};
+use crate::keeper::{Action, Catalog, Event, Line, Message, Part, Request};
 
 /// How long a sync takes, at most, besides a millisecond for each 200 KB.
 const SYNC_MS: u64 = 20;
@@ -41,16 +44,41 @@ impl World {
                 self.disks.of(node).claim = Some(claim);
                 self.check(&Occasion::Claimed(node));
             }
-            Action::Remember { catalog } => self.disks.of(node).catalogs = vec![catalog],
+            Action::Remember { catalog } => self.remember(node, catalog),
+            Action::Forget { service, term } => {
+                self.note(node, Note::Other("forgets a line"));
+                self.disks.of(node).catalogs.remove(&Line { service, term });
+                self.check(&Occasion::Forgotten(node));
+            }
             Action::Level { id, level, .. } => {
                 self.note(node, Note::Level(id, level));
-                if node == self.server {
-                    self.levels.insert(id, level);
-                    self.check(&Occasion::Level(id));
-                }
+                self.says(node, id, level);
             }
-            Action::Forget { .. } | Action::Misbehaved { .. } | Action::TooMuch { .. } => {}
+            Action::Misbehaved { node: by, what } => {
+                let by = self.numbers.get(&by).copied().unwrap_or(0);
+                self.note(node, Note::Fault(what));
+                self.check(&Occasion::Accused(by, what));
+            }
+            Action::TooMuch { what, .. } => self.note(node, Note::Fault(what)),
         }
+    }
+
+    fn remember(&mut self, node: NodeNumber, catalog: Arc<Catalog>) {
+        if self.mutant == Some(Mutant::DropsLosers) {
+            let new: BTreeSet<PackId> = catalog.packs().into_iter().map(|pack| pack.id).collect();
+            let term = catalog.version.term;
+            let others = self.disks.of(node).catalogs.values();
+            let lesser = others.filter(|other| other.version.term < term).flat_map(|other| other.packs());
+            let lost: BTreeSet<PackId> =
+                lesser.map(|pack| pack.id).filter(|pack| !new.contains(pack)).collect();
+            let parts = self.disks.of(node).synced().map(|(part, _)| part);
+            let parts: Vec<Part> = parts.filter(|part| lost.contains(&part.pack)).collect();
+            for part in parts {
+                self.disks.drop_part(node, &part);
+                self.check(&Occasion::Dropped(part));
+            }
+        }
+        self.disks.of(node).catalogs.insert(catalog.line(), catalog);
     }
 
     fn bytes_of(&self, node: NodeNumber, part: &Part) -> u64 {

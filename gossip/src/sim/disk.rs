@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sustain_proto::PackId;
 
-use crate::keeper::{Catalog, Claim, Part, Ranges, Which};
+use crate::keeper::{Catalog, Claim, Line, Part, Ranges, Which};
 use crate::sim::NodeNumber;
 
 /// A node's disk.
@@ -14,7 +14,7 @@ pub(super) struct Disk {
     files: BTreeMap<Part, Ranges>,
     synced: BTreeMap<Part, u64>,
     pub(super) claim: Option<Claim>,
-    pub(super) catalogs: Vec<std::sync::Arc<Catalog>>,
+    pub(super) catalogs: BTreeMap<Line, std::sync::Arc<Catalog>>,
 }
 
 impl Disk {
@@ -59,6 +59,11 @@ pub(super) struct Holders {
 }
 
 impl Holders {
+    /// Whether a node has any of it.
+    pub(super) fn has(&self, node: NodeNumber) -> bool {
+        self.whole.contains(&node) || self.fragments.values().any(|nodes| nodes.contains(&node))
+    }
+
     /// The least number of losses after which a pack can't be rebuilt, not counting what `except` holds. A node counts
     /// once: by the whole pack if it has that, else by the rarest of its fragments.
     pub(super) fn losses(&self, needed: usize, except: &BTreeSet<NodeNumber>) -> usize {

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 
 use super::NodeNumber;
-use super::world::World;
+use super::world::{Coming, World};
 
 /// How many faults there are, and how large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) enum Fault {
     Stall { for_ms: u64 },
     /// A part of the nodes is cut off from the others.
     Partition { for_ms: u64 },
+    /// The server is cut off with others, and goes on; on the other side another one takes over.
+    Split { for_ms: u64 },
     /// Nothing gets from one node to another, but back it does.
     OneWay { for_ms: u64 },
     /// Several nodes end at once, and start again.
@@ -59,7 +61,8 @@ impl Fault {
             1 | 2 => Self::Join,
             3 | 4 => Self::Restart { down_ms: long_ms },
             5 => Self::Stall { for_ms: long_ms },
-            6 => Self::Partition { for_ms: long_ms },
+            6 if random.random_bool(0.5) => Self::Partition { for_ms: long_ms },
+            6 => Self::Split { for_ms: long_ms + 12_000 },
             7 if random.random_bool(0.3) => Self::Warm,
             7 if random.random_bool(0.5) => Self::OneWay { for_ms: long_ms },
             7 => Self::Many { down_ms: long_ms },
@@ -74,6 +77,7 @@ impl Fault {
             Self::Join => "joins",
             Self::Stall { .. } => "stands still",
             Self::Partition { .. } => "is cut off, with others",
+            Self::Split { .. } => "is cut off as the server, with others",
             Self::OneWay { .. } => "is not heard by another",
             Self::Many { .. } => "crashes with others",
             Self::Warm => "is warm from now on, or no more",
@@ -101,7 +105,7 @@ impl World {
 
     /// Some node that runs, no server, and may fail.
     pub(super) fn victim(&mut self) -> Option<NodeNumber> {
-        let server = self.server;
+        let server = self.main.server;
         let running = self.nodes.iter().filter(|(number, node)| **number != server && node.keeper.is_some());
         running.map(|(number, _)| *number).choose(&mut self.random)
     }
@@ -109,7 +113,7 @@ impl World {
     pub(super) fn strike(&mut self, fault: Fault) {
         self.faults += 1;
         let Some(victim) = self.victim() else { return };
-        let victim = if matches!(fault, Fault::Server { .. }) { self.server } else { victim };
+        let victim = if matches!(fault, Fault::Server { .. }) { self.main.server } else { victim };
         self.note_fault(victim, fault.name());
         match fault {
             Fault::Restart { down_ms } => {
@@ -124,7 +128,11 @@ impl World {
             }
             Fault::Join => self.join(),
             Fault::Stall { for_ms } => self.stall(victim, for_ms),
-            Fault::Partition { for_ms } => self.partition(for_ms),
+            Fault::Partition { for_ms } => self.partition(for_ms, None),
+            Fault::Split { for_ms } => {
+                let successor = self.island_of_server();
+                self.partition(for_ms, successor);
+            }
             Fault::OneWay { for_ms } => self.cut_one_way(victim, for_ms),
             Fault::Many { down_ms } => {
                 for _ in 0..self.scenario.mix.many {
@@ -150,13 +158,19 @@ impl World {
         }
     }
 
-    fn partition(&mut self, for_ms: u64) {
+    /// Some nodes are cut off; the server among them, and its successor not, if one is named.
+    fn partition(&mut self, for_ms: u64, successor: Option<NodeNumber>) {
         if !self.net.island.is_empty() {
             return;
         }
         let size = self.random.random_range(1..=self.nodes.len() / 2);
         let all: Vec<NodeNumber> = self.nodes.keys().copied().collect();
         self.net.island = all.into_iter().choose_multiple(&mut self.random, size).into_iter().collect();
+        if let Some(successor) = successor {
+            self.net.island.insert(self.main.server);
+            self.net.island.remove(&successor);
+            self.after(6_000, Coming::Usurp);
+        }
         self.cut_ms = Some(self.now_ms);
         self.detect_all();
         self.end_after(End::Partition, for_ms);
@@ -180,6 +194,6 @@ impl World {
                 self.net.one_way.remove(&(from, to));
             }
         }
-        self.note_fault(self.server, "a fault has ended");
+        self.note_fault(self.main.server, "a fault has ended");
     }
 }

@@ -49,7 +49,7 @@ impl World {
         self.check(&Occasion::Started(number));
         self.start_quietly(number, &alive);
         self.detect_one(number);
-        if number == self.server {
+        if number == self.main.server {
             self.reign();
         }
     }
@@ -72,8 +72,11 @@ impl World {
         let alone: Vec<_> = me.into_iter().collect();
         let alive = if self.scenario.has_swim { &alone } else { alive };
         let disk = self.disks.of(number);
-        let kept =
-            Kept { claim: disk.claim, catalogs: disk.catalogs.clone(), parts: disk.synced().collect() };
+        let kept = Kept {
+            claim: disk.claim,
+            catalogs: disk.catalogs.values().cloned().collect(),
+            parts: disk.synced().collect(),
+        };
         let forgets = self.mutant == Some(Mutant::ForgetsItsDisk);
         let kept = if forgets { Kept::default() } else { kept };
         let config = self.keeper_config();
@@ -115,7 +118,7 @@ impl World {
         }
         self.detect_one(number);
         self.check(&Occasion::Crashed(number));
-        if number == self.server {
+        if number == self.main.server {
             self.after(5_000, Coming::Lead { from_ms: self.now_ms });
         }
     }

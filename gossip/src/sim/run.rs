@@ -68,7 +68,7 @@ fn simulate(scenario: Scenario, mutant: Option<Mutant>, lines_max: usize) -> Out
     }
     let stored =
         world.nodes.keys().filter_map(|node| world.disks.get(*node)).map(super::disk::Disk::bytes).sum();
-    let keeper = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
+    let keeper = world.nodes.get(&world.main.server).and_then(|node| node.keeper.as_ref());
     let retained =
         keeper.and_then(|keeper| keeper.catalog(&world.service_name)).map_or(0, |catalog| catalog.bytes());
     Outcome {
@@ -77,7 +77,7 @@ fn simulate(scenario: Scenario, mutant: Option<Mutant>, lines_max: usize) -> Out
         virtual_ms: world.now_ms,
         faults: world.faults,
         last: if world.violations.is_empty() { Vec::new() } else { world.trace.last() },
-        made_bytes: world.service.made.iter().map(|(_, bytes)| bytes).sum(),
+        made_bytes: world.main.service.made.iter().map(|(_, bytes)| bytes).sum(),
         stored_bytes: (stored, retained),
         violations: world.violations,
         scenario: world.scenario,
@@ -167,6 +167,6 @@ impl World {
             self.start(number);
         }
         self.detect_all();
-        self.note_fault(self.server, "faults end");
+        self.note_fault(self.main.server, "faults end");
     }
 }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sustain_proto::{NodeId, ServiceName, SnapshotId};
+use sustain_proto::{NodeId, ServiceName};
 
 use super::NodeNumber;
 use super::check::{Checks, Occasion, Violation};
 use super::disk::Disks;
 use super::faults::{End, Fault};
 use super::net::Net;
+use super::reign::Reign;
 use super::scenario::Scenario;
 use super::service::Service;
 use super::trace::{Note, Trace, name_of};
@@ -43,6 +44,8 @@ pub enum Mutant {
     ForgetsItsDisk,
     /// A part's file is taken for whole when half of it is there.
     TakesHalfForWhole,
+    /// What only a lesser term lists is dropped as soon as a greater one is heard of.
+    DropsLosers,
 }
 
 /// A simulated node.
@@ -97,6 +100,7 @@ pub(super) enum Coming {
     Lead {
         from_ms: u64,
     },
+    Usurp,
     Fault(Fault),
     End(End),
     Snapshot,
@@ -140,13 +144,12 @@ pub(super) struct World {
     pub(super) numbers: BTreeMap<NodeId, NodeNumber>,
     pub(super) disks: Disks,
     pub(super) net: Net,
-    pub(super) service: Service,
+    /// The server whose term is the greatest.
+    pub(super) main: Reign,
+    /// One that went on in its own term while it was cut off.
+    pub(super) rival: Option<Reign>,
     pub(super) service_name: ServiceName,
-    pub(super) server: NodeNumber,
-    pub(super) term: u64,
     pub(super) warm: Vec<NodeNumber>,
-    /// What the server says of its snapshots.
-    pub(super) levels: BTreeMap<SnapshotId, Option<usize>>,
     pub(super) is_publishing: bool,
     pub(super) trace: Trace,
     pub(super) faults: usize,
@@ -179,12 +182,10 @@ impl World {
             numbers: BTreeMap::new(),
             disks: Disks::default(),
             net,
-            service,
+            main: Reign::new(service),
+            rival: None,
             service_name,
-            server: 0,
-            term: 1,
             warm: Vec::new(),
-            levels: BTreeMap::new(),
             is_publishing: true,
             trace: Trace::new(lines_max),
             faults: 0,
@@ -253,6 +254,7 @@ impl World {
             Coming::Admitted(node) => self.admitted(node),
             Coming::Start(node) => self.start(node),
             Coming::Lead { from_ms } => self.lead(from_ms),
+            Coming::Usurp => self.usurp(),
             Coming::Fault(fault) => self.strike(fault),
             Coming::End(end) => self.end_fault(end),
             Coming::Snapshot => self.snapshot(),

@@ -30,8 +30,9 @@ pub(super) const ECHO_PORT: NonZeroU16 = NonZeroU16::MAX;
 pub(super) enum Event {
     Message(NodeId, Message),
     Changed(NodeId, bool),
-    Imported(NodeId, Vec<SnapshotId>),
+    Imported(Vec<SnapshotId>),
     Durable(SnapshotId, usize),
+    Level(SnapshotId, Option<u32>),
 }
 
 /// Writes down what it is told. Answers polls with its number as priority, echoes what is forwarded to the
@@ -134,12 +135,16 @@ impl Handler for Recorder {
         self.note(Event::Changed(peer, reachable));
     }
 
-    fn imported(&self, from: NodeId, snapshots: Vec<SnapshotId>) {
-        self.note(Event::Imported(from, snapshots));
+    fn imported(&self, snapshots: Vec<SnapshotId>) {
+        self.note(Event::Imported(snapshots));
     }
 
     fn durable(&self, snapshot: SnapshotId, copies: usize) {
         self.note(Event::Durable(snapshot, copies));
+    }
+
+    fn level(&self, _service: ServiceName, snapshot: SnapshotId, level: Option<u32>) {
+        self.note(Event::Level(snapshot, level));
     }
 }
 
@@ -193,6 +198,26 @@ impl TestNode {
             push.ingest(&RegionName::new(*name).unwrap(), &Bytes(bytes)).unwrap();
         }
         push.commit().unwrap()
+    }
+
+    /// Has this node be the server of the line that its newest snapshot is of.
+    pub(super) fn retain(&self, service: &str, tolerance: u32) {
+        let service = service_name(service);
+        let term = self.store.snapshots(Some(&service)).unwrap().last().unwrap().term;
+        let (origin, warm, merged) = (None, Vec::new(), Default::default());
+        self.cluster.retain(Retain { service, term, origin, tolerance, warm, merged });
+    }
+
+    /// Waits until a snapshot survives so many losses.
+    pub(super) async fn wait_level(&self, snapshot: SnapshotId, level: u32) {
+        let reached = |events: &[Event]| {
+            let mut last = events.iter().rev().filter_map(|event| match event {
+                Event::Level(id, level) if *id == snapshot => Some(*level),
+                _ => None,
+            });
+            last.next() >= Some(Some(level))
+        };
+        self.recorder.wait(&format!("level {level}"), reached).await;
     }
 
     /// What this node's store restores.

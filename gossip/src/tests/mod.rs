@@ -4,6 +4,7 @@ mod forwarding;
 mod gathering;
 mod harness;
 mod hostility;
+mod keeping;
 mod membership;
 mod probing;
 mod spreading;

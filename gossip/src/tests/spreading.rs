@@ -38,7 +38,7 @@ fn durable(events: &[Event], snapshot: sustain_proto::SnapshotId) -> Option<usiz
 }
 
 fn imported(events: &[Event], snapshot: sustain_proto::SnapshotId) -> bool {
-    events.iter().any(|event| matches!(event, Event::Imported(_, ids) if ids.contains(&snapshot)))
+    events.iter().any(|event| matches!(event, Event::Imported(ids) if ids.contains(&snapshot)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,7 +46,7 @@ async fn only_pinned_keys_and_known_protocols_are_let_in() {
         assert!(call(target, &stranger, target.id(), lane.alpn()).await.is_some(), "an unknown key");
     }
     assert!(call(target, known, stranger.node_id(), Lane::Bulk.alpn()).await.is_some(), "an unexpected key");
-    for protocol in [&b"sustain-control/1"[..], b"h3", b"sustain-control"] {
+    for protocol in [&b"sustain-control/2"[..], b"h3", b"sustain-control"] {
         assert!(call(target, known, target.id(), protocol).await.is_some(), "another protocol");
     }
     harness::stop(&nodes).await;

@@ -38,6 +38,12 @@ impl Served {
         }
     }
 
+    /// The connection that a peer has dialled, if there is one.
+    #[cfg(test)]
+    pub(crate) fn live(&self, peer: NodeId, lane: Lane) -> Option<Connection> {
+        lock(&self.connections).get(&(peer, lane)).cloned()
+    }
+
     /// Closes the connections of a peer.
     pub(crate) fn close(&self, peer: NodeId, code: VarInt, reason: &[u8]) {
         for lane in Lane::ALL {

@@ -107,7 +107,7 @@ fn served_transport(tuning: &Tuning) -> TransportConfig {
 pub(crate) fn admit(connection: &quinn::Connection, lane: Lane) {
     let (requests, messages) = match lane {
         Lane::Control => (limits::CONTROL_STREAMS_MAX, limits::CONTROL_STREAMS_MAX),
-        Lane::Bulk => (limits::BULK_STREAMS_MAX, 0),
+        Lane::Bulk => (limits::BULK_STREAMS_MAX, limits::KEEPER_STREAMS_MAX),
         Lane::Forward => (limits::FORWARD_STREAMS_MAX, 0),
     };
     connection.set_receive_window(VarInt::from_u32(window_bytes(lane)));

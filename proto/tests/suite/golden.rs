@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU16;
 
-use sustain_proto::wire::{Message, Request, Response};
+use sustain_proto::wire::{Ask, Denial, Granted, Message, Request, Response};
 use sustain_proto::{
     Admission, ChunkId, ChunkKey, ContentHash, Details, FRAME_HEADER_BYTES, Held, IndexRoot, KeyId, Manifest,
     NodeId, PackId, PackRef, Record, Region, RegionName, Removal, ServiceName, SnapshotId, SnapshotIndex,
@@ -155,6 +155,38 @@ fn a_request_for_a_part_of_a_pack() {
     assert_eq!(hex(&frame[FRAME_HEADER_BYTES..]), expected.concat());
 }
 
+fn ask() -> Ask {
+    Ask {
+        pack: PackId::from_bytes([0x77; 32]),
+        fragment: Some(5),
+        missing: vec![(0, 7), (65_536, 65_537)],
+        is_stuck: false,
+        wants_list: true,
+    }
+}
+
+#[test]
+fn bytes_of_a_part_are_asked_for_and_given_or_not() {
+    let body = |frame: Vec<u8>| hex(&frame[FRAME_HEADER_BYTES..]);
+    let asked = body(encode_frame(&Request::Ask(ask()), 1_000).unwrap());
+    assert_eq!(
+        asked,
+        ["5355536d0100", "0d", &id("77"), "0105", "02", "0007", "808004818004", "0001"].concat()
+    );
+    let granted =
+        Granted { range: (65_536, 65_537), groups: vec![[0x88; 32]; 2], sheet: Some(vec![0x99; 3]) };
+    let granted = body(encode_frame(&Response::Granted(granted), 1_000).unwrap());
+    let values = [id("88"), id("88")].concat();
+    assert_eq!(granted, ["5355536d0100", "0d", "808004818004", "02", &values, "0103999999"].concat());
+    let lack = Response::Denied(Denial::Lack { have: vec![(0, 9)], is_coming: true });
+    let elsewhere = Response::Denied(Denial::Elsewhere { nodes: vec![NodeId::from_bytes([0x11; 32])] });
+    assert_eq!(body(encode_frame(&lack, 1_000).unwrap()), "5355536d01000e0001000901");
+    let busy = Response::Denied(Denial::Busy);
+    assert_eq!(body(encode_frame(&busy, 1_000).unwrap()), "5355536d01000e01");
+    let elsewhere = body(encode_frame(&elsewhere, 1_000).unwrap());
+    assert_eq!(elsewhere, ["5355536d0100", "0e", "0201", &id("11")].concat());
+}
+
 /// What kind of message a body is, is its first byte: a new kind goes to the end.
 #[test]
 fn kinds_of_messages() {
@@ -178,8 +210,9 @@ fn kinds_of_messages() {
         Request::GetGroups { pieces: Vec::new() },
         Request::GetRanges { ranges: Vec::new() },
         Request::Roster { nonce: 1, hashes: Vec::new() },
+        Request::Ask(ask()),
     ];
-    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
     let (eligible, able, failed) = (true, true, Vec::new());
@@ -199,8 +232,10 @@ fn kinds_of_messages() {
         Response::Groups { counts: Vec::new() },
         Response::Ranges { here: Vec::new() },
         Response::Facts { facts: Vec::new() },
+        Response::Granted(Granted { range: (0, 1), groups: Vec::new(), sheet: None }),
+        Response::Denied(Denial::Busy),
     ];
-    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
 
     let durable = None;
     let heartbeat = sustain_proto::wire::Heartbeat {

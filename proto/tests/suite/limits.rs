@@ -1,6 +1,6 @@
 //! The limits fit one another: what may be listed fits what may be sent, at its very largest.
 
-use sustain_proto::wire::{Ballot, Request, Response, SnapshotSummary, WireError};
+use sustain_proto::wire::{Ask, Ballot, Denial, Granted, Request, Response, SnapshotSummary, WireError};
 use sustain_proto::{
     ChunkId, CodecError, ContentHash, Held, IndexRoot, KeyId, Manifest, ManifestError, NodeId, PackId,
     PackRef, Region, RegionName, ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin,
@@ -166,6 +166,58 @@ fn sizes_in_requests_are_checked() {
     assert!(Request::GetPack { id, offset: 1, bytes }.check().is_err());
     let manifests = vec![vec![7; limits::MANIFEST_BYTES_MAX + 1]];
     assert!(Request::Offer { manifests }.check().is_err());
+}
+
+/// The last ranges that a pack has, each of one group, with a group between.
+fn last_ranges(count: usize) -> Vec<(u64, u64)> {
+    let groups = limits::PART_GROUPS_MAX as u64;
+    let starts = (0..count as u64).rev().map(|back| groups - 1 - 2 * back).map(|at| at * limits::GROUP_BYTES);
+    starts.map(|start| (start, (start + limits::GROUP_BYTES).min(limits::PACK_BYTES_MAX))).collect()
+}
+
+#[test]
+fn what_is_asked_of_parts_and_answered_fits_and_is_checked() {
+    let ask = |missing| {
+        Request::Ask(Ask {
+            pack: PackId::from_bytes([1; 32]),
+            fragment: Some(255),
+            missing,
+            is_stuck: true,
+            wants_list: true,
+        })
+    };
+    let largest = ask(last_ranges(limits::MESSAGE_ASKED_RANGES_MAX));
+    encode_frame(&largest, limits::BULK_FRAME_BYTES_MAX).unwrap();
+    assert_eq!(largest.check(), Ok(()));
+    assert!(ask(last_ranges(limits::MESSAGE_ASKED_RANGES_MAX + 1)).check().is_err());
+    let group = limits::GROUP_BYTES;
+    for bad in [
+        vec![(1, group)],
+        vec![(0, 0)],
+        vec![(group, 1)],
+        vec![(0, group), (group, 2 * group)],
+        vec![(2 * group, 3 * group), (0, group)],
+        vec![(0, limits::PACK_BYTES_MAX + 1)],
+    ] {
+        assert!(ask(bad.clone()).check().is_err(), "{bad:?}");
+    }
+    let granted = |groups, sheet| {
+        let (groups, sheet) = (vec![[7; 32]; groups], Some(vec![7; sheet]));
+        Response::Granted(Granted { range: last_ranges(1)[0], groups, sheet })
+    };
+    let largest = granted(limits::PART_GROUPS_MAX, limits::SHEET_BYTES_MAX);
+    encode_frame(&largest, limits::BULK_FRAME_BYTES_MAX).unwrap();
+    assert_eq!(largest.check(), Ok(()));
+    assert!(granted(limits::PART_GROUPS_MAX + 1, 0).check().is_err());
+    assert!(granted(0, limits::SHEET_BYTES_MAX + 1).check().is_err());
+    let nodes =
+        |count| Response::Denied(Denial::Elsewhere { nodes: vec![NodeId::from_bytes([1; 32]); count] });
+    assert_eq!(nodes(limits::MESSAGE_HINTS_MAX).check(), Ok(()));
+    assert!(nodes(limits::MESSAGE_HINTS_MAX + 1).check().is_err());
+    let have = last_ranges(limits::PART_GROUPS_MAX / 2);
+    let lack = Response::Denied(Denial::Lack { have, is_coming: true });
+    encode_frame(&lack, limits::BULK_FRAME_BYTES_MAX).unwrap();
+    assert_eq!(lack.check(), Ok(()));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use sustain_proto::wire::{Ballot, Heartbeat, Message, Request, Response, SnapshotSummary};
+use sustain_proto::wire::{
+    Ask, Ballot, Denial, Granted, Heartbeat, Message, Request, Response, SnapshotSummary,
+};
 use sustain_proto::{
     ChunkId, ContentHash, Held, IndexRoot, KeyId, Manifest, NodeId, PackId, PackRef, Region, RegionName,
     ServiceName, SnapshotId, SnapshotIndex, SnapshotKind, Term, TermOrigin, limits,
@@ -156,6 +158,46 @@ fn manifests() -> impl Strategy<Value = Vec<Vec<u8>>> {
     vec(vec(any::<u8>(), 0..40), 0..=limits::MESSAGE_MANIFESTS_MAX)
 }
 
+/// Ranges as they are asked for: from groups' beginnings on, in order, with room between.
+fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
+    let lengths = vec(1..=limits::GROUP_BYTES, 0..=limits::MESSAGE_ASKED_RANGES_MAX);
+    lengths.prop_map(|lengths| {
+        let start = |position: u64| 2 * position * limits::GROUP_BYTES;
+        (0..).zip(lengths).map(|(position, bytes)| (start(position), start(position) + bytes)).collect()
+    })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let flags = any::<(Option<u8>, bool, bool)>();
+    (pack_id(), ranges(), flags).prop_map(|(pack, missing, (fragment, is_stuck, wants_list))| Ask {
+        pack,
+        fragment,
+        missing,
+        is_stuck,
+        wants_list,
+    })
+}
+
+fn granted() -> impl Strategy<Value = Granted> {
+    let range = (0..100_u64, 1..limits::GROUP_BYTES)
+        .prop_map(|(group, bytes)| (group * limits::GROUP_BYTES, group * limits::GROUP_BYTES + bytes));
+    let sheet = option::of(vec(any::<u8>(), 0..100));
+    (range, vec(any::<[u8; 32]>(), 0..10), sheet).prop_map(|(range, groups, sheet)| Granted {
+        range,
+        groups,
+        sheet,
+    })
+}
+
+fn denial() -> impl Strategy<Value = Denial> {
+    let nodes = vec(any::<[u8; 32]>().prop_map(NodeId::from_bytes), 0..=limits::MESSAGE_HINTS_MAX);
+    prop_oneof![
+        (ranges(), any::<bool>()).prop_map(|(have, is_coming)| Denial::Lack { have, is_coming }),
+        Just(Denial::Busy),
+        nodes.prop_map(|nodes| Denial::Elsewhere { nodes }),
+    ]
+}
+
 pub(crate) fn request() -> impl Strategy<Value = Request> {
     let packs = || vec(pack_id(), 0..20);
     let bytes = || 0..=limits::PACK_BYTES_MAX;
@@ -175,6 +217,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         (pack_id(), bytes(), bytes()).prop_map(|(id, offset, bytes)| Request::GetPack { id, offset, bytes }),
         (service(), any::<std::num::NonZeroU16>())
             .prop_map(|(service, guest_port)| Request::Connect { service, guest_port }),
+        ask().prop_map(Request::Ask),
     ]
 }
 
@@ -191,5 +234,7 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         (0..=limits::PACK_BYTES_MAX).prop_map(|bytes| Response::Pack { bytes }),
         Just(Response::Connected),
         "\\PC{0,40}".prop_map(|reason| Response::Refused { reason }),
+        granted().prop_map(Response::Granted),
+        denial().prop_map(Response::Denied),
     ]
 }

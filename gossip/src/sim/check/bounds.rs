@@ -19,17 +19,22 @@ impl Checker for Bounds {
         let Some(keeper) = node.and_then(|node| node.keeper.as_ref()) else { return Ok(()) };
         let load = keeper.load();
         let on_disk = world.disks.get(*number).map_or(0, |disk| disk.len());
+        let rival = world.rival.as_ref().map_or(0, |rival| rival.service.made.len());
+        let made = world.main.service.made.len() + rival;
         let bounds = [
             ("requests", load.requests, limits::REQUESTS_MAX),
             ("requests served", load.serving, limits::SERVED_MAX),
             ("waiters", load.waiting, limits::WAITED_PARTS_MAX * limits::WAITERS_MAX),
             ("claims", load.claims, limits::CLAIMS_MAX),
             ("claims to be passed on", load.pending, limits::CLAIMS_PASSED_MAX),
-            ("reports", load.reports, world.numbers.len()),
+            ("reports", load.reports, world.numbers.len() * limits::LINES_MAX),
             // Two fragments of each pack while moving, all of it, and what it takes to make some.
             // What comes late for a request that was given up may leave some.
             ("files", on_disk, load.parts + load.parts / 4 + 16),
-            ("parts", load.parts, 8 + 5 * world.service.made.len()),
+            ("parts", load.parts, 8 + 5 * made),
+            ("lines", load.lines, limits::LINES_MAX),
+            ("offers", load.offers, limits::LINES_TOLD_MAX),
+            ("drafts", load.drafts, limits::DRAFTS_MAX),
         ];
         match bounds.iter().find(|(_, has, most)| has > most) {
             Some((what, has, most)) => {

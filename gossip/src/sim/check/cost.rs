@@ -27,6 +27,7 @@ impl Cost {
     /// Bytes of all that is retained.
     fn data(world: &World) -> f64 {
         let packs: BTreeMap<PackId, u64> = world
+            .main
             .service
             .entries()
             .iter()
@@ -45,9 +46,9 @@ impl Checker for Cost {
     fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
         match occasion {
             Occasion::Published => {
-                let new = world.service.made.iter().skip(self.seen);
+                let new = world.main.service.made.iter().skip(self.seen);
                 self.made_ms.extend(new.map(|(pack, _)| (*pack, world.now_ms)));
-                self.seen = world.service.made.len();
+                self.seen = world.main.service.made.len();
             }
             Occasion::Started(_) | Occasion::Lost(_) => self.allowed += Self::data(world) * SHARE_MAX,
             // Whoever was cut off may have to catch up: as many as an island has. Others move once, or change roles.

@@ -45,7 +45,7 @@ impl Checker for Coverage {
         match occasion {
             Occasion::Fault | Occasion::Crashed(_) | Occasion::Lost(_) => self.since_ms = world.now_ms,
             Occasion::Published => {
-                let keeper = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
+                let keeper = world.nodes.get(&world.main.server).and_then(|node| node.keeper.as_ref());
                 let number = keeper.and_then(|keeper| keeper.catalog(&world.service_name));
                 self.published.extend(number.map(|catalog| (catalog.version.number, world.now_ms)));
             }
@@ -66,7 +66,7 @@ impl Checker for Coverage {
 
 /// Whether every neighbourhood has what it is to have of all packs that were added up to a number.
 fn covered(world: &World, number: u64) -> Result<(), String> {
-    let server = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
+    let server = world.nodes.get(&world.main.server).and_then(|node| node.keeper.as_ref());
     let Some(catalog) = server.and_then(|keeper| keeper.catalog(&world.service_name)) else { return Ok(()) };
     let packs: Vec<_> = catalog.packs().into_iter().filter(|pack| pack.added <= number).collect();
     let needed = packs.iter().map(|pack| pack.needed()).max().unwrap_or(1);
@@ -107,7 +107,7 @@ fn fragment_of(
     node: &Node,
 ) -> Option<u8> {
     let index = node.keeper.as_ref()?.claim().index?;
-    if number == world.server || catalog.warm.contains(&node.id) && node.keeper.is_none() {
+    if number == world.main.server || catalog.warm.contains(&node.id) && node.keeper.is_none() {
         return Some(index);
     }
     let disk = world.disks.get(number)?;

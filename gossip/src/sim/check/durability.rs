@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use sustain_proto::SnapshotId;
 
 use super::{Checker, Occasion};
+use crate::keeper::{Catalog, covers};
 use crate::sim::NodeNumber;
+use crate::sim::reign::Side;
 use crate::sim::world::World;
 
 /// **A snapshot of which the server says that it survives f losses can be rebuilt after the loss of any f nodes.** It
@@ -21,28 +23,31 @@ impl Checker for Durability {
 
     fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
         match occasion {
-            Occasion::Level(id) => check(world, |other| other == *id),
-            Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Healed => check(world, |_| true),
+            Occasion::Level(side, id) => check(world, *side, |other| other == *id),
+            Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Healed => {
+                check(world, Side::Main, |_| true)?;
+                check(world, Side::Rival, |_| true)
+            }
             _ => Ok(()),
         }
     }
 }
 
-fn check(world: &World, concerns: impl Fn(SnapshotId) -> bool) -> Result<(), String> {
-    let server = world.nodes.get(&world.server);
-    let Some(keeper) = server.and_then(|node| node.keeper.as_ref()) else { return Ok(()) };
-    let Some(catalog) =
-        keeper.catalog(&world.service_name).filter(|catalog| catalog.server == keeper.claim().node)
-    else {
+fn check(world: &World, side: Side, concerns: impl Fn(SnapshotId) -> bool) -> Result<(), String> {
+    let Some(reign) = world.reign_of(side) else { return Ok(()) };
+    let Some(catalog) = world.published(side) else { return Ok(()) };
+    // What another line covers by now, that one promises.
+    let is_over = |main: &Catalog| side == Side::Rival && covers(main, catalog);
+    if world.published(Side::Main).is_some_and(is_over) {
         return Ok(());
-    };
+    }
     let liars = world.nodes.values().filter(|node| node.is_liar).count();
     // Not known to be lost: the server has not been told.
-    let told = server.map(|node| &node.told_dead);
+    let told = world.nodes.get(&reign.server).map(|node| &node.told_dead);
     let unknown = world.lost_ms.keys().filter(|node| told.is_some_and(|told| !told.contains(*node))).count();
-    let except: BTreeSet<NodeNumber> = BTreeSet::from([world.server]);
+    let except: BTreeSet<NodeNumber> = BTreeSet::from([reign.server]);
     for entry in catalog.entries.iter().filter(|entry| concerns(entry.id)) {
-        let Some(Some(level)) = world.levels.get(&entry.id).copied() else { continue };
+        let Some(Some(level)) = reign.levels.get(&entry.id).copied() else { continue };
         let Some(losses) = level.checked_sub(liars + unknown) else { continue };
         for pack in catalog.needed_by(entry).values() {
             let deadly =

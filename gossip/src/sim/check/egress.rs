@@ -29,7 +29,7 @@ impl Checker for Egress {
 
     fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
         match occasion {
-            Occasion::Served(node, part, bytes) if *node == world.server => {
+            Occasion::Served(node, part, bytes) if *node == world.main.server => {
                 // What goes out later is for nodes that came or took another part since.
                 let made_ms = self.made_ms.get(&part.pack).copied().unwrap_or(world.now_ms);
                 if world.now_ms < made_ms + CALM_MS {
@@ -38,9 +38,9 @@ impl Checker for Egress {
             }
             Occasion::Fault | Occasion::Crashed(_) => self.faults_ms.push(world.now_ms),
             Occasion::Published => {
-                let new = world.service.made.iter().skip(self.seen);
+                let new = world.main.service.made.iter().skip(self.seen);
                 self.made_ms.extend(new.map(|(pack, _)| (*pack, world.now_ms)));
-                self.seen = world.service.made.len();
+                self.seen = world.main.service.made.len();
             }
             Occasion::Ended => return self.sum(world),
             _ => {}
@@ -59,7 +59,7 @@ impl Egress {
                 && !self.faults_ms.iter().any(|at_ms| at_ms.abs_diff(made_ms) < CALM_MS)
         };
         let (mut sent, mut new) = (0, 0);
-        for (pack, bytes) in &world.service.made {
+        for (pack, bytes) in &world.main.service.made {
             if self.made_ms.get(pack).is_some_and(|made_ms| is_calm(*made_ms)) {
                 sent += self.sent.get(pack).copied().unwrap_or(0);
                 new += bytes + SLACK_BYTES;

@@ -16,7 +16,7 @@ impl Checker for Liveness {
         if *occasion != Occasion::Healed {
             return Ok(());
         }
-        let server = world.nodes.get(&world.server).and_then(|node| node.keeper.as_ref());
+        let server = world.nodes.get(&world.main.server).and_then(|node| node.keeper.as_ref());
         let Some(server) = server else { return Err("no server runs".to_owned()) };
         let catalog = server.catalog(&world.service_name);
         for (number, node) in &world.nodes {
@@ -25,6 +25,10 @@ impl Checker for Liveness {
             };
             if keeper.catalog(&world.service_name) != catalog {
                 return Err(format!("node {number} knows another catalog than the server"));
+            }
+            let lines = keeper.catalogs(&world.service_name).count();
+            if lines != 1 {
+                return Err(format!("node {number} keeps {lines} lines"));
             }
             let lacking = keeper.unfinished();
             if !lacking.is_empty() {
@@ -36,7 +40,7 @@ impl Checker for Liveness {
         let liars = world.nodes.values().filter(|node| node.is_liar).count();
         for entry in &catalog.entries {
             let needed = catalog.needed_by(entry).values().map(|pack| pack.needed()).max().unwrap_or(1);
-            let level = world.levels.get(&entry.id).copied().flatten();
+            let level = world.main.levels.get(&entry.id).copied().flatten();
             let wanted = world.scenario.tolerance.min((others - liars).saturating_sub(needed));
             if level < Some(wanted) {
                 return Err(format!("number {} survives {level:?} losses, {wanted} are wanted", entry.added));

@@ -7,11 +7,13 @@ mod cost;
 mod coverage;
 mod durability;
 mod egress;
+mod lines;
 mod liveness;
 
 use sustain_proto::SnapshotId;
 
 use super::NodeNumber;
+use super::reign::Side;
 use super::scenario::Scenario;
 use super::world::World;
 use crate::keeper::Part;
@@ -42,8 +44,12 @@ pub(super) enum Occasion {
     Claimed(NodeNumber),
     /// A synced part was dropped.
     Dropped(Part),
-    /// The server says something else of this snapshot.
-    Level(SnapshotId),
+    /// A server says something else of this snapshot.
+    Level(Side, SnapshotId),
+    /// A node has forgotten a line.
+    Forgotten(NodeNumber),
+    /// A node is said to have sent what can't be true.
+    Accused(NodeNumber, &'static str),
     /// The server has published a catalog.
     Published,
     /// The first node takes the second one for alive, or for dead.
@@ -91,6 +97,7 @@ impl Checks {
                 Box::new(alarms::Alarms::default()),
                 Box::new(egress::Egress::default()),
                 Box::new(bounds::Bounds),
+                Box::new(lines::Lines::default()),
                 Box::new(liveness::Liveness),
             ],
         }
@@ -109,6 +116,6 @@ impl Checks {
 
 /// The names of all checkers.
 #[must_use]
-pub fn names() -> [&'static str; 8] {
-    ["durability", "coverage", "cost", "convergence", "alarms", "egress", "bounds", "liveness"]
+pub fn names() -> [&'static str; 9] {
+    ["durability", "coverage", "cost", "convergence", "alarms", "egress", "bounds", "lines", "liveness"]
 }

@@ -1,0 +1,123 @@
+//! Logic: of two servers that went on apart nothing durable is lost before it is merged, and nothing stays after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sustain_proto::{PackId, SnapshotId, Term};
+
+use super::{Checker, Occasion};
+use crate::keeper::{Line, Pack};
+use crate::sim::reign::Side;
+use crate::sim::world::World;
+
+/// How long what was merged may take to go, without faults.
+const WITHIN_MS: u64 = 30_000;
+
+/// A snapshot of a line that lost, which was said to survive what it should.
+#[derive(Debug, Clone)]
+struct Head {
+    term: Term,
+    seq: u64,
+    packs: Vec<Pack>,
+    merged_ms: Option<u64>,
+}
+
+/// **A snapshot that survived f losses in a line that lost can be rebuilt until the winning line says that it was
+/// merged; some time after that nobody keeps the line, or what only it lists.**
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    heads: BTreeMap<SnapshotId, Head>,
+    fault_ms: u64,
+}
+
+impl Checker for Lines {
+    fn name(&self) -> &'static str {
+        "lines"
+    }
+
+    fn look(&mut self, world: &World, occasion: &Occasion) -> Result<(), String> {
+        match occasion {
+            Occasion::Fault | Occasion::Crashed(_) | Occasion::Lost(_) | Occasion::Started(_) => {
+                self.fault_ms = world.now_ms;
+            }
+            Occasion::Level(Side::Rival, id) => self.note(world, *id),
+            _ => {}
+        }
+        if matches!(occasion, Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Second | Occasion::Healed)
+        {
+            self.note_merged(world);
+            self.is_restorable(world)?;
+        }
+        if matches!(occasion, Occasion::Second | Occasion::Healed) { self.is_gone(world) } else { Ok(()) }
+    }
+}
+
+impl Lines {
+    fn note(&mut self, world: &World, id: SnapshotId) {
+        let (Some(rival), Some(catalog)) = (&world.rival, world.published(Side::Rival)) else { return };
+        let level = rival.levels.get(&id).copied().flatten();
+        let entry = catalog.entries.iter().find(|entry| entry.id == id);
+        let Some(entry) = entry
+            .filter(|entry| level >= Some(world.scenario.tolerance) && entry.term == catalog.version.term)
+        else {
+            return;
+        };
+        let packs = catalog.needed_by(entry).into_values().collect();
+        let head = Head { term: entry.term, seq: entry.seq, packs, merged_ms: None };
+        // Only heads are kept: what an older snapshot says is in the newest one.
+        self.heads.retain(|_, other| other.term != head.term || other.seq > head.seq);
+        if !self.heads.values().any(|other| other.term == head.term) {
+            self.heads.insert(id, head);
+        }
+    }
+
+    fn note_merged(&mut self, world: &World) {
+        let merged = &world.main.merged;
+        for head in self.heads.values_mut().filter(|head| head.merged_ms.is_none()) {
+            let is_merged = merged.iter().any(|held| held.term == head.term && held.seq >= head.seq);
+            head.merged_ms = is_merged.then_some(world.now_ms);
+        }
+    }
+
+    fn is_restorable(&self, world: &World) -> Result<(), String> {
+        for (id, head) in self.heads.iter().filter(|(_, head)| head.merged_ms.is_none()) {
+            for pack in &head.packs {
+                let holders = world.disks.holders(&pack.id);
+                if holders.map_or(0, |holders| holders.losses(pack.needed(), &BTreeSet::new())) == 0 {
+                    let (id, pack) = (id.short(), pack.id.short());
+                    return Err(format!("pack {pack} of {id}, which was durable and is not merged, is gone"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_gone(&self, world: &World) -> Result<(), String> {
+        let since_ms = |head: &Head| Some(head.merged_ms?.max(self.fault_ms) + WITHIN_MS);
+        let due =
+            self.heads.values().filter(|head| since_ms(head).is_some_and(|at_ms| at_ms <= world.now_ms));
+        let Some(catalog) = world.published(Side::Main).filter(|_| world.net.is_whole()) else {
+            return Ok(());
+        };
+        let retained: BTreeSet<PackId> = catalog.packs().into_iter().map(|pack| pack.id).collect();
+        for head in due {
+            let line = Line { service: world.service_name.clone(), term: head.term };
+            for (number, node) in &world.nodes {
+                let Some(keeper) = &node.keeper else { continue };
+                if keeper.catalog_of_line(&line).is_some() {
+                    return Err(format!("node {number} still keeps the line of {}", head.term));
+                }
+                let gone = head.packs.iter().filter(|pack| !retained.contains(&pack.id));
+                let holds =
+                    |pack: &&Pack| world.disks.holders(&pack.id).is_some_and(|holders| holders.has(*number));
+                if let Some(pack) = gone.clone().find(holds) {
+                    return Err(format!(
+                        "node {number} still holds pack {} of {}",
+                        pack.id.short(),
+                        head.term
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
