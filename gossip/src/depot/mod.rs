@@ -38,13 +38,11 @@ use sustain_store::{Appended, Fragments, Store, StoredSheet};
 use crate::keeper::{Catalog, Claim, Kept, Pack, Part, Which};
 use crate::lists::Lists;
 use crate::transport::links::lock;
-#[allow(unused_imports)]
 pub(crate) use coming::{PartList, PartReceiver};
 pub(crate) use error::DepotError;
 use files::Folder;
 use known::Known;
 use records::Records;
-#[allow(unused_imports)]
 pub(crate) use syncing::SyncReport;
 
 /// A node's depot. One process has one.
