@@ -1,7 +1,7 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
-//! *Logic* (no I/O, no tasks, no clock): [`audit`], `probe`, `conduct`, `pace`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
-//! `copies`, `wanted`, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
+//! *Logic* (no I/O, no tasks, no clock): [`audit`], `probe`, `conduct`, `pace`, `overlay`, `code`, `holdings`, `study` and
+//! its rules, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
 //! (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`] what the node above implements.
 //! Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
@@ -15,7 +15,6 @@ mod code;
 mod conduct;
 mod config;
 mod control;
-mod copies;
 mod copies_rule;
 mod depot;
 mod error;
@@ -40,7 +39,6 @@ mod overlay;
 mod pace;
 mod peer_status;
 mod peers;
-mod placement;
 mod plan;
 mod probe;
 mod prober;
@@ -53,7 +51,6 @@ mod serve_pieces;
 mod share;
 pub mod sim;
 mod sources;
-mod spread;
 mod standing;
 mod start;
 mod start_up;
@@ -65,7 +62,6 @@ mod tls;
 mod transfer;
 mod transport;
 mod tuning;
-mod wanted;
 
 pub use cluster::Cluster;
 pub use code::Code;
@@ -77,10 +73,9 @@ pub use handler::{BoxFuture, Handler};
 pub use holdings::{Fragment, Holdings, Move, View};
 pub use identity::{KeyError, NodeKey};
 pub use join_call::{JoinError, join};
-pub use keeping::{KeepingStatus, Retain};
+pub use keeping::{KeepingStatus, LineView, Retain, SnapshotLevel};
 pub use overlay::{Members, Overlay, neighbours};
 pub use peer_status::PeerStatus;
-pub use placement::{Placement, Replicate};
 pub use remote::RemoteSnapshot;
 pub use roster_file::{RosterFileError, save_roster};
 pub use share::Share;

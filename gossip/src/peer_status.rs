@@ -23,7 +23,8 @@ pub struct PeerStatus {
     pub health: Health,
     /// For how long that has been so.
     pub health_for_ms: u64,
-    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
+    /// Why it does not hold all that it is to hold of what this node is the server of; none if nothing keeps it from
+    /// that, or it has not said so.
     pub refuses: Option<String>,
     /// Why this node has shut it out, and for how much longer (in milliseconds).
     pub shut_out: Option<(String, u64)>,
@@ -45,7 +46,7 @@ pub(crate) fn all(member: &Member) -> Vec<PeerStatus> {
             neighbour: neighbours.contains(&peer.id),
             health,
             health_for_ms: now_ms.saturating_sub(since_ms),
-            refuses: member.spreading.refusal(&peer.id),
+            refuses: member.keeping.refusal(&peer.id),
             shut_out: member.shut_out(&peer.id).map(|it| it.status(now_ms)),
             obstacle: member.standing.obstacle(&peer.id),
             peer,

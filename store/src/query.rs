@@ -237,6 +237,15 @@ impl Store {
         self.shared.state().snapshots.contains_key(id)
     }
 
+    /// The packs that snapshots list and that are here.
+    #[must_use]
+    pub fn packs_listed(&self) -> BTreeSet<PackId> {
+        let state = self.shared.state();
+        let mut listed = state.listed_packs();
+        listed.retain(|pack| state.packs.contains_key(pack));
+        listed
+    }
+
     /// Whether a pack is here.
     #[must_use]
     pub fn has_pack(&self, id: &PackId) -> bool {

@@ -49,6 +49,15 @@ pub(crate) fn replace(
         // What is lost may list them.
         changes.add.received.extend(freed.drain(..).map(|pack| (pack.id, IN_DOUBT)));
     }
+    let expected = shared.expected.packs();
+    let turn =
+        shared.seen().received.values().filter(|turn| **turn < IN_DOUBT).max().map_or(1, |last| last + 1);
+    // They are as good as received for what is still to come.
+    freed.retain(|pack| {
+        let stays = expected.contains(&pack.id);
+        changes.add.received.extend(stays.then_some((pack.id, turn)));
+        !stays
+    });
     changes.add.packs.extend(new_packs.iter().map(|pack| (pack.id, pack.bytes)));
     changes.remove.packs.extend(freed.iter().map(|pack| (pack.id, pack.bytes)));
     commit.apply(&changes, new)?;

@@ -117,6 +117,7 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
         Happening::Rebased { .. } => "rebased",
         Happening::Mended { .. } => "mended",
         Happening::Problem { .. } => "problem",
+        Happening::ShutOut { .. } => "shut-out",
         Happening::Peer { .. } => return None,
     };
     Some((kind, what.words()))

@@ -44,7 +44,7 @@ fn a_node_takes_no_more_than_its_limit_on_storage_and_says_so() {
     (0..3).for_each(|node| cluster.spawn(node));
     let snapshot = push(&cluster, &bench, 400_000);
     let reason = cluster.wait("a refusal", || refusal(&cluster, "node-3"));
-    assert!(reason.contains("its limit on storage is 300.0 KiB"), "{reason}");
+    assert!(reason.contains("its limit on storage leaves no room"), "{reason}");
     cluster.wait("the copy at the other", || {
         let log = cluster.at(1, &["log", "files"])?;
         log.as_array()?.iter().any(|found| found["id"] == snapshot.as_str()).then_some(())
@@ -74,7 +74,7 @@ fn that_nothing_is_durable_since_nobody_takes_it_is_a_problem_of_the_service() {
         what.contains("nothing new is durable").then_some(what)
     });
     assert!(problem.contains("fewer than 2 other nodes have it"), "{problem}");
-    assert!(problem.contains("takes nothing: its limit on storage is 64 B"), "{problem}");
+    assert!(problem.contains("does not take all: its limit on storage leaves no room"), "{problem}");
 }
 
 #[test]
@@ -85,10 +85,10 @@ fn a_node_sends_no_faster_than_its_limit_on_uploads() {
     (0..3).for_each(|node| cluster.spawn(node));
     cluster.wait("the node", || cluster.status(0));
     let begun = Instant::now();
-    let snapshot = push(&cluster, &bench, 2 << 20);
+    let snapshot = push(&cluster, &bench, 4 << 20);
     cluster.wait("durability", || durable(&cluster, &snapshot));
-    // Two copies, less what the first second had saved up.
-    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+    // One copy for both, less what the first second had saved up.
+    assert!(begun.elapsed() >= Duration::from_millis(2_900), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use sustain_proto::{CodecError, CutError, GroupListError, ManifestError, PackId, SnapshotId};
+use sustain_proto::{CodecError, CutError, GroupListError, PackId, SnapshotId};
 use sustain_store::{ErrorKind, Fault, FragmentError, ImportError, ReadError, RebaseError};
 
 use crate::keeper::Part;
@@ -89,14 +89,6 @@ pub(crate) enum DepotError {
         /// A snapshot that lists it.
         snapshot: SnapshotId,
     },
-    /// What the store retains can't be made known.
-    #[error("snapshot {snapshot} can't be made known")]
-    Manifest {
-        /// The snapshot.
-        snapshot: SnapshotId,
-        /// Why.
-        source: ManifestError,
-    },
     /// Something with fragments.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
@@ -133,8 +125,7 @@ impl DepotError {
             | Self::Sheet { .. }
             | Self::List { .. }
             | Self::Damaged { .. }
-            | Self::Refused { .. }
-            | Self::Manifest { .. } => ErrorKind::Corrupt,
+            | Self::Refused { .. } => ErrorKind::Corrupt,
             Self::TooMany { .. } => ErrorKind::Busy,
             Self::Encode { .. } => ErrorKind::Refused,
             Self::Fragment(error) => error.kind(),

@@ -82,22 +82,14 @@ impl Depot {
         }
     }
 
-    /// Whether a whole pack is here so that it counts: a snapshot that is to be in the store and lists it is there; or
-    /// it is here, and nothing that lists it is to be in the store.
-    pub(super) fn is_settled(&self, known: &Known, pack: &PackId) -> bool {
-        if !self.store.has_pack(pack) {
-            return false;
+    /// Says of a whole pack whether it is here so that it counts: a snapshot in the store lists it; or it is here, and
+    /// nothing that lists it is to be in the store.
+    pub(super) fn settled<'a>(&'a self, known: &'a Known) -> impl Fn(&PackId) -> bool + 'a {
+        let listed = self.store.packs_listed();
+        move |pack| {
+            let is_awaited = || known.listing(pack).any(|(catalog, entry, _)| known.is_whole(catalog, entry));
+            listed.contains(pack) || (self.store.has_pack(pack) && !is_awaited())
         }
-        let mut is_to_be_in_store = false;
-        for (catalog, entry, _) in known.listing(pack) {
-            if known.is_whole(catalog, entry) {
-                if self.store.has_snapshot(&entry.id) {
-                    return true;
-                }
-                is_to_be_in_store = true;
-            }
-        }
-        !is_to_be_in_store
     }
 
     /// A snapshot that keeps a pack from counting, if that is for good: nothing else that lists it may be imported.

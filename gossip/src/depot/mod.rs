@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Everything here blocks. What [`sync`](Depot::sync) has said to be synced is here after any crash, as
-//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when the snapshot
-//! was imported, so that what is said to be here can be restored. What no catalog lists that is known is not said to be
+//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when a snapshot that
+//! lists it is there, so that what is said to be here can be restored. What no catalog lists that is known is not said to be
 //! here, and stays: of a catalog that is damaged nobody knows what it lists.
 
 mod coming;
@@ -25,6 +25,8 @@ mod reading;
 mod records;
 mod sheets;
 mod syncing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -173,11 +175,12 @@ impl Depot {
     /// Parts of packs that catalogs list and that are here and synced, with their bytes.
     fn here(&self) -> Vec<(Part, u64)> {
         let known = self.known();
+        let is_settled = self.settled(&known);
         let mut parts = BTreeMap::new();
         for catalog in known.catalogs() {
             for pack in catalog.packs() {
                 let whole = pack.whole();
-                if !parts.contains_key(&whole) && self.is_settled(&known, &pack.id) {
+                if !parts.contains_key(&whole) && is_settled(&pack.id) {
                     parts.insert(whole, pack.bytes);
                 }
                 if let Some(cut) = pack.cut {
@@ -201,9 +204,10 @@ impl Depot {
     /// It counts as not synced from then on.
     pub(crate) fn lost(&self) -> Vec<Part> {
         let known = self.known();
+        let is_settled = self.settled(&known);
         let is_here = |part: &Part| match (part.which, known.pack(&part.pack)) {
             (_, None) => true,
-            (Which::Whole, _) => self.is_settled(&known, &part.pack),
+            (Which::Whole, _) => is_settled(&part.pack),
             (Which::Fragment(index), Some((service, pack))) => {
                 pack.cut.is_some_and(|cut| self.held(service, &pack, cut).any(|held| held == index))
             }

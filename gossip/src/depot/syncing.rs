@@ -138,10 +138,11 @@ impl Depot {
     /// Reports packs that waited and count now, or never will.
     fn settle_waiting(&self, report: &mut SyncReport) {
         let known = self.known();
+        let is_settled = self.settled(&known);
         lock(&self.waiting).retain(|part| {
             let outcome = if known.pack(&part.pack).is_none() {
                 Err(Arc::new(DepotError::Unlisted { part: *part }))
-            } else if self.is_settled(&known, &part.pack) {
+            } else if is_settled(&part.pack) {
                 Ok(())
             } else if !self.store.has_pack(&part.pack) {
                 // It was dropped from the store while it waited.

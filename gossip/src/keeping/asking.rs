@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::answers::refusal;
 use super::{Inlet, Keeping};
+use crate::conduct::What;
 use crate::depot::{DepotError, PartList, PartReceiver};
 use crate::exchange::Exchange;
 use crate::keeper::{Event, Message, Pack, Part, Ranges, Refusal, Request, Which};
@@ -33,7 +34,7 @@ pub(super) struct Errand {
 enum Trouble {
     Refused(Refusal),
     /// The peer sent what it should not.
-    Wrong(&'static str),
+    Wrong(What, &'static str),
     Failed(String),
 }
 
@@ -49,7 +50,8 @@ pub(super) async fn run(member: Arc<Member>, errand: Errand) {
     let event = match fetch(&member, errand).await {
         Ok(()) => return,
         Err(Trouble::Refused(why)) => Event::Message { from: to, message: Message::Refuse { request, why } },
-        Err(Trouble::Wrong(what)) => {
+        Err(Trouble::Wrong(conduct, what)) => {
+            member.misbehaved(to, conduct);
             tracing::warn!(peer = %to.short(), what, "a peer sends what it should not");
             Event::Wrong { request }
         }
@@ -80,7 +82,7 @@ async fn fetch(member: &Arc<Member>, errand: Errand) -> Result<(), Trouble> {
         let (mut send, mut stream) = exchange.open(member, &question).await?;
         // Fails only on a stream that is finished already.
         let _ = send.finish();
-        let answer = exchange.answer(&mut stream, question.lane().frame_bytes_max()).await?;
+        let answer = exchange.answer(member, &mut stream, question.lane().frame_bytes_max()).await?;
         Ok((stream, answer))
     };
     let opened = exchange.within(member.request_timeout(), opening).await;
@@ -88,13 +90,13 @@ async fn fetch(member: &Arc<Member>, errand: Errand) -> Result<(), Trouble> {
     let Granted { range, groups, sheet } = match answer {
         Response::Granted(granted) => granted,
         Response::Denied(denial) => return Err(Trouble::Refused(refusal(denial))),
-        _ => return Err(Trouble::Wrong("another answer")),
+        _ => return Err(Trouble::Wrong(What::Improper, "another answer")),
     };
     let bytes = pack.part_bytes(part.which);
     let is_whole_groups = range.1 % GROUP_BYTES == 0 || range.1 == bytes;
     let is_asked = Ranges::one(range.0, range.1).without(&missing).is_empty();
     if !is_asked || !is_whole_groups {
-        return Err(Trouble::Wrong("bytes that were not asked for"));
+        return Err(Trouble::Wrong(What::Improper, "bytes that were not asked for"));
     }
     let grant = Message::Grant { request, range };
     member.keeping.tell(Inlet::Event(Event::Message { from: to, message: grant })).await;
@@ -136,7 +138,7 @@ async fn begin(
     let opened = opened.await.map_err(|_| Trouble::Failed("the part is not wanted any more".to_owned()))?;
     let receiver = opened.map_err(|error| {
         if is_wrong(&error) {
-            Trouble::Wrong("a list or a sheet that is another one")
+            Trouble::Wrong(What::FalseList, "a list or a sheet that is another one")
         } else {
             Trouble::Failed(error_chain(&error))
         }
@@ -177,7 +179,7 @@ fn write(receiver: &PartReceiver, (from, part_bytes): (u64, u64), mut came: &[u8
         match receiver.write((at / GROUP_BYTES) as usize, bytes) {
             Ok(Received::New | Received::Known) => {}
             Ok(Received::Wrong) => {
-                trouble = Some(Trouble::Wrong("a group that is another one"));
+                trouble = Some(Trouble::Wrong(What::WrongBytes, "a group that is another one"));
                 break;
             }
             Err(error) => {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Inlet;
+use crate::conduct::What;
 use crate::keeper::{Event, Message, codec};
 use crate::member::Member;
 use crate::pump;
@@ -75,7 +76,7 @@ pub(crate) async fn take(member: Arc<Member>, peer: NodeId, mut stream: RecvStre
         let bytes = u32::from_le_bytes(length) as usize;
         if bytes > Lane::Bulk.frame_bytes_max() {
             tracing::debug!(peer = %peer.short(), bytes, "a message is too long");
-            return;
+            return member.misbehaved(peer, What::Limit);
         }
         let Ok(room) = member.keeping.room.clone().acquire_many_owned(bytes as u32).await else { return };
         let (body, end) = pump::fill(&mut stream, bytes, member.stall_timeout()).await;
@@ -84,7 +85,9 @@ pub(crate) async fn take(member: Arc<Member>, peer: NodeId, mut stream: RecvStre
         }
         match codec::decode(&body) {
             // Bytes are asked for on streams of their own.
-            Ok(Message::Ask { .. } | Message::Grant { .. } | Message::Refuse { .. }) => return,
+            Ok(Message::Ask { .. } | Message::Grant { .. } | Message::Refuse { .. }) => {
+                return member.misbehaved(peer, What::Improper);
+            }
             Ok(message) => {
                 let event = Event::Message { from: peer, message };
                 if member.keeping.messages.send(Inlet::Heard { event, _room: room }).await.is_err() {
@@ -93,7 +96,7 @@ pub(crate) async fn take(member: Arc<Member>, peer: NodeId, mut stream: RecvStre
             }
             Err(error) => {
                 tracing::debug!(peer = %peer.short(), error = error_chain(&error), "a message was refused");
-                return;
+                return member.misbehaved(peer, What::Frame);
             }
         }
     }

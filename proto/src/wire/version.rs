@@ -147,7 +147,8 @@ impl Request {
             | Self::Connect { .. }
             | Self::GetGroups { .. }
             | Self::GetRanges { .. }
-            | Self::Roster { .. } => FIRST,
+            | Self::Roster { .. }
+            | Self::Ask(_) => FIRST,
         }
     }
 }

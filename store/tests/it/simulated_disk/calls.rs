@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sustain_store::disk::{Disk, DiskEntry, DiskFile, DiskLock, DiskStamp};
 
+use super::super::power_cut::{Content, Inode, Write};
 use super::{Call, Machine, Simulated};
-use crate::power_cut::{Content, Inode, Write};
 
 #[derive(Debug)]
 struct SimulatedFile {

@@ -1,4 +1,4 @@
-//! A disk in memory that forgets what was not synced when its power is cut (see [`crate::power_cut`]), and fails when
+//! A disk in memory that forgets what was not synced when its power is cut (see [`super::power_cut`]), and fails when
 //! told to.
 
 mod calls;
@@ -8,15 +8,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub(crate) use crate::power_cut::Random;
-use crate::power_cut::{Content, Names, Survival};
+pub(crate) use super::power_cut::Random;
+use super::power_cut::{Content, Names, Survival};
 
 const ENOSPC: i32 = 28;
 
 /// What happens at the Nth call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The call fails. Of a write a beginning may have been written; see [`crate::power_cut`] for a sync.
+    /// The call fails. Of a write a beginning may have been written; see [`super::power_cut`] for a sync.
     Fail(i32),
     /// It and every changing call after it fails.
     Dead(i32),
