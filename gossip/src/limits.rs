@@ -230,8 +230,8 @@ pub const INVITATIONS_MAX: usize = 256;
 /// Most bytes of a file with invitations.
 pub const INVITATIONS_FILE_BYTES_MAX: usize = INVITATIONS_MAX * 128;
 
-/// Facts that a node is told when it joins; it hears of the others when it talks to its peers.
-pub const JOIN_FACTS: usize = 140;
+/// Facts that a node is told when it joins, in 40 KiB at most; it hears of the others when it talks to its peers.
+pub const JOIN_FACTS: usize = 100;
 
 /// Most bytes of what a node says to join.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 1_024;

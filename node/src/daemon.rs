@@ -26,6 +26,7 @@ use crate::limits;
 use crate::logic::MachineConfig;
 use crate::names::Names;
 use crate::offer::offer_again;
+use crate::offered::offered;
 use crate::run_folder::RunFolder;
 use crate::scrub::{self, ScrubWatch, Scrubber};
 use crate::service::{self, ClientPort, Commands, Mender, ServiceHandle, ServiceParts, VmSettings};
@@ -169,6 +170,7 @@ impl Daemon {
             neighbours: neighbours.clone(),
             removed,
             secret_file: config.secret_file.clone(),
+            offered: config.services.iter().map(offered).collect(),
             store: store.clone(),
             events: events.clone(),
             tasks: tasks.clone(),
