@@ -57,18 +57,19 @@ async fn data_flow(from: &TestNode, to: &TestNode, seed: u64) {
         .await;
 }
 
-/// The first two nodes ask each other without pause; how often one got no answer, and how often it did.
+/// One node asks another one without pause, and gets an answer each time.
 struct Traffic {
     stop: Arc<AtomicBool>,
     answers: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
+    tasks: tokio::task::JoinSet<()>,
 }
 
 impl Traffic {
     fn between(from: &Cluster, to: NodeId) -> Self {
         let (stop, answers) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (from, ended, counted) = (from.clone(), stop.clone(), answers.clone());
-        let task = tokio::spawn(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
             while !ended.load(Ordering::SeqCst) {
                 let request = Request::Snapshots { service: service_name("mail") };
                 from.request(to, request, PATIENCE).await.unwrap();
@@ -76,12 +77,12 @@ impl Traffic {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         });
-        Self { stop, answers, task }
+        Self { stop, answers, tasks }
     }
 
-    async fn end(self) {
+    async fn end(mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.task.await.unwrap();
+        self.tasks.join_next().await.unwrap().unwrap();
         assert!(self.answers.load(Ordering::SeqCst) > 0);
     }
 }
