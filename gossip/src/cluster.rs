@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use sustain_proto::join::Token;
 use sustain_proto::wire::{Message, Request, Response, SnapshotSummary};
 use sustain_proto::{ChunkId, NodeId, PackRef, RegionName, ServiceName, SnapshotId};
@@ -13,6 +15,7 @@ use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::audit::Audits;
 use crate::config::ClusterConfig;
 use crate::error::{ChunkError, GatherError, MembershipError, RequestError, StartError};
 use crate::forward::{self, ForwardStream};
@@ -118,6 +121,7 @@ impl Cluster {
             served: Served::default(),
             reach: Reach::default(),
             standing: Standing::default(),
+            audits: Mutex::new(Audits::new(StdRng::seed_from_u64(random()?))),
             probe_events,
             spreading: Spreading::default(),
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
@@ -347,7 +351,7 @@ impl Cluster {
 
     /// What is behind the handle.
     #[cfg(test)]
-    pub(crate) fn member(&self) -> &Member {
+    pub(crate) fn member(&self) -> &Arc<Member> {
         &self.member
     }
 

@@ -38,6 +38,12 @@ impl Lists {
         lock(&self.kept).lists.get(piece).cloned()
     }
 
+    /// As after a restart.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        *lock(&self.kept) = Kept::default();
+    }
+
     pub(crate) fn put(&self, piece: Piece, values: Values) {
         let mut kept = lock(&self.kept);
         kept.groups += values.len();
@@ -120,6 +126,16 @@ fn list(member: &Member, piece: Piece, bytes: u64) -> Option<Values> {
     let values = Arc::new(values);
     member.lists.put(piece, values.clone());
     Some(values)
+}
+
+/// The list of a piece that is sound here.
+pub(crate) fn checked_list(member: &Member, piece: Piece) -> Option<GroupList> {
+    let bytes = piece_bytes(&member.store, &piece)?;
+    if group_count(bytes) == 1 {
+        return GroupList::single(*piece.root(), bytes);
+    }
+    let values = list(member, piece, bytes)?;
+    GroupList::check(*piece.root(), bytes, values.to_vec()).ok()
 }
 
 pub(crate) async fn get_ranges(

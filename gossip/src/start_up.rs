@@ -16,7 +16,7 @@ use crate::member::Member;
 use crate::membership::{Circle, Roster, Swim, SwimConfig};
 use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent};
-use crate::{join, limits, registry, roster_file, spread};
+use crate::{auditing, join, limits, registry, roster_file, spread};
 
 /// A file beside that of the roster, with another ending.
 pub(crate) fn beside(config: &ClusterConfig, ending: &str) -> Option<PathBuf> {
@@ -81,6 +81,7 @@ pub(crate) fn launch(
     member.tasks.spawn(healths::run(member.clone(), health_events, swim, circle));
     member.tasks.spawn(spread::direct(member.clone()));
     member.tasks.spawn(registry::compare(member.clone()));
+    member.tasks.spawn(auditing::run(member.clone()));
     debug_assert!(members.len() <= limits::ROSTER_NODES_MAX);
     Ok(())
 }
