@@ -11,7 +11,7 @@ use std::process::Command;
 
 use sustain_fuzz::TARGETS;
 use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
-use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Token, Welcome};
+use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Offered, Token, Welcome};
 use sustain_proto::wire::{
     Ask, Ballot, Denial, Granted, Heartbeat, Lane, Message, Request, Response, SnapshotSummary,
 };
@@ -237,6 +237,11 @@ fn of_joining(seeds: &mut Seeds) {
         details: details.clone(),
         secrets: Some("secret".to_owned()),
         facts: vec![Fact::Removal(removal)],
+        services: vec![Offered {
+            name: ServiceName::new("mail").unwrap(),
+            has_own_secret: true,
+            definition: Some("name = \"mail\"".to_owned()),
+        }],
     };
     let joining = [
         token.to_text().unwrap().into_bytes(),

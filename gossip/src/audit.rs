@@ -57,6 +57,8 @@ pub enum Finding {
     Wrong(Piece),
     /// It did not answer, or broke off.
     Silent,
+    /// It claims none of what it was to be asked for.
+    Unclaimed,
 }
 
 impl Audit {
@@ -170,6 +172,7 @@ impl Audits {
                 record.passes = record.passes.saturating_add(1);
                 record.has_failed &= record.passes < PASSES_NEEDED;
             }
+            Finding::Unclaimed => record.silences = 0,
             Finding::Absent(_) | Finding::Wrong(_) => (record.has_failed, record.passes) = (true, 0),
             Finding::Silent => {
                 record.silences = record.silences.saturating_add(1);

@@ -15,6 +15,7 @@ use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::audit::Audits;
 use crate::config::ClusterConfig;
 use crate::error::{ChunkError, GatherError, MembershipError, RequestError, StartError};
 use crate::forward::{self, ForwardStream};
@@ -114,6 +115,7 @@ impl Cluster {
             served: Served::default(),
             reach: Reach::default(),
             standing: Standing::default(),
+            audits: Mutex::new(Audits::new(StdRng::seed_from_u64(random()?))),
             probe_events,
             keeping,
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
@@ -347,7 +349,7 @@ impl Cluster {
 
     /// What is behind the handle.
     #[cfg(test)]
-    pub(crate) fn member(&self) -> &Member {
+    pub(crate) fn member(&self) -> &Arc<Member> {
         &self.member
     }
 

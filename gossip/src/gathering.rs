@@ -243,7 +243,8 @@ impl Gathering {
             }
             Event::Wrong(peer, piece, what) => {
                 let reason = what.words();
-                tracing::warn!(peer = %peer.short(), ?piece, reason, "a peer sent something else than it was asked for");
+                let node = peer.short();
+                tracing::warn!(node, ?piece, reason, "a peer sent something else than it was asked for");
                 self.transfers.member.misbehaved(peer, what);
                 self.plan.lied(peer, piece);
             }

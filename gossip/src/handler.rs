@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::time::Duration;
 
+use sustain_proto::join::Offered;
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 
@@ -57,6 +58,11 @@ pub trait Handler: Send + Sync + 'static {
     /// The text of the file with the cluster's secrets, for a node that joins; none if there is none here.
     fn secrets(&self) -> Option<String> {
         None
+    }
+
+    /// The services of this node's configuration, for a node that joins: without any secret.
+    fn services(&self) -> Vec<Offered> {
+        Vec::new()
     }
 
     /// Snapshots of other nodes were synced here, base first.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quinn::Connection;
-use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Welcome};
+use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Offered, Welcome};
 use sustain_proto::wire::Lane;
 use sustain_proto::{Details, NodeId};
 use sustain_store::error_chain;
@@ -96,7 +96,24 @@ async fn admit(
         error => JoinRefusal::Other { reason: error_chain(&error) },
     })?;
     let secrets = if holder { None } else { member.handler.secrets() };
-    Ok(Welcome { cluster: member.cluster.clone(), details, secrets, facts: member.registry.facts_for(node) })
+    let (facts, services) = (member.registry.facts_for(node), offered(member, holder));
+    Ok(Welcome { cluster: member.cluster.clone(), details, secrets, facts, services })
+}
+
+/// The services, with their definitions for a node that may run them, as far as there is room.
+fn offered(member: &Member, holder: bool) -> Vec<Offered> {
+    let mut room = sustain_proto::limits::DEFINITIONS_BYTES_MAX;
+    let mut services = member.handler.services();
+    services.truncate(sustain_proto::limits::OFFERED_MAX);
+    for service in &mut services {
+        let bytes = service.definition.as_ref().map_or(0, String::len);
+        if holder || bytes > sustain_proto::limits::DEFINITION_BYTES_MAX || bytes > room {
+            service.definition = None;
+        } else {
+            room -= bytes;
+        }
+    }
+    services
 }
 
 /// What would spoil it, before the invitation is used up.

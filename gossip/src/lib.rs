@@ -9,6 +9,7 @@ pub mod audit;
 pub mod keeper;
 pub mod limits;
 
+mod auditing;
 mod backoff;
 mod cluster;
 mod code;

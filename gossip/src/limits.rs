@@ -245,6 +245,15 @@ pub const PACKETS_AT_ONCE: u64 = 256;
 /// Packets of SWIM that one peer may send in a minute.
 pub const PACKETS_PER_MINUTE: u64 = 64 * 60;
 
+/// How often it is looked whether somebody is to be audited.
+pub const AUDIT_LOOK: Duration = Duration::from_secs(15);
+
+/// Snapshots of whose packs others may be asked at a time.
+pub const AUDITED_SNAPSHOTS: usize = 4;
+
+/// Packs of which others may be asked at a time.
+pub const AUDITED_PACKS_MAX: usize = 4_096;
+
 /// Messages and requests on the control lane that one peer may send at once.
 pub const MESSAGES_AT_ONCE: u64 = 4_096;
 
@@ -275,8 +284,8 @@ pub const INVITATIONS_MAX: usize = 256;
 /// Most bytes of a file with invitations.
 pub const INVITATIONS_FILE_BYTES_MAX: usize = INVITATIONS_MAX * 128;
 
-/// Facts that a node is told when it joins; it hears of the others when it talks to its peers.
-pub const JOIN_FACTS: usize = 140;
+/// Facts that a node is told when it joins, in 40 KiB at most; it hears of the others when it talks to its peers.
+pub const JOIN_FACTS: usize = 100;
 
 /// Most bytes of what a node says to join.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 1_024;

@@ -12,6 +12,7 @@ use sustain_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::audit::Audits;
 use crate::handler::Handler;
 use crate::healths::Healths;
 use crate::invitations::Invitations;
@@ -48,6 +49,7 @@ pub(crate) struct Member {
     pub(crate) served: Served,
     pub(crate) reach: Reach,
     pub(crate) standing: Standing,
+    pub(crate) audits: Mutex<Audits>,
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
     pub(crate) keeping: Keeping,
     pub(crate) bulk_served: Semaphore,

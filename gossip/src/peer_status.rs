@@ -28,6 +28,8 @@ pub struct PeerStatus {
     pub refuses: Option<String>,
     /// Why this node has shut it out, and for how much longer (in milliseconds).
     pub shut_out: Option<(String, u64)>,
+    /// Whether it fails audits: what it says that it holds does not count for durability then.
+    pub fails_audits: bool,
     /// What keeps the two from talking, where that is known: another version, or that it has shut this node out.
     pub obstacle: Option<String>,
 }
@@ -48,6 +50,7 @@ pub(crate) fn all(member: &Member) -> Vec<PeerStatus> {
             health_for_ms: now_ms.saturating_sub(since_ms),
             refuses: member.keeping.refusal(&peer.id),
             shut_out: member.shut_out(&peer.id).map(|it| it.status(now_ms)),
+            fails_audits: !crate::transport::links::lock(&member.audits).counts(&peer.id),
             obstacle: member.standing.obstacle(&peer.id),
             peer,
         }

@@ -85,6 +85,16 @@ fn list(member: &Member, piece: Piece, bytes: u64) -> Option<Values> {
     Some(values)
 }
 
+/// The list of a piece that is sound here.
+pub(crate) fn checked_list(member: &Member, piece: Piece) -> Option<GroupList> {
+    let bytes = piece_bytes(&member.store, &piece)?;
+    if group_count(bytes) == 1 {
+        return GroupList::single(*piece.root(), bytes);
+    }
+    let values = list(member, piece, bytes)?;
+    GroupList::check(*piece.root(), bytes, values.to_vec()).ok()
+}
+
 pub(crate) async fn get_ranges(
     member: &Member,
     peer: NodeId,

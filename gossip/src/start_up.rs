@@ -21,7 +21,7 @@ use crate::member::Member;
 use crate::membership::{Circle, Roster, Swim, SwimConfig};
 use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent};
-use crate::{join, limits, registry, roster_file};
+use crate::{auditing, join, limits, registry, roster_file};
 
 /// Where a node keeps its claim and the catalogs, in the folder of its store.
 const KEEPING_FOLDER: &str = "keeping";
@@ -106,6 +106,7 @@ pub(crate) fn launch(
     member.tasks.spawn(prober::run(member.clone(), events, table));
     member.tasks.spawn(healths::run(member.clone(), health_events, swim, circle));
     member.tasks.spawn(registry::compare(member.clone()));
+    member.tasks.spawn(auditing::run(member.clone()));
     debug_assert!(members.len() <= limits::ROSTER_NODES_MAX);
     Ok(())
 }

@@ -25,6 +25,7 @@ use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
 use crate::names::Names;
+use crate::offered::offered;
 use crate::retain::retain_at_start;
 use crate::run_folder::RunFolder;
 use crate::scrub::{self, ScrubWatch, Scrubber};
@@ -168,6 +169,7 @@ impl Daemon {
             names: names.clone(),
             removed,
             secret_file: config.secret_file.clone(),
+            offered: config.services.iter().map(offered).collect(),
             store: store.clone(),
             events: events.clone(),
             tasks: tasks.clone(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sustain_gossip::membership::RemovedNode;
 use sustain_gossip::{BoxFuture, Handler, IncomingForward, Peer};
+use sustain_proto::join::Offered;
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 use sustain_store::{Store, error_chain};
@@ -30,6 +31,8 @@ pub(crate) struct NodeHandler {
     pub(crate) removed: watch::Sender<Option<String>>,
     /// The file with the cluster's secrets.
     pub(crate) secret_file: Option<PathBuf>,
+    /// The services as a node that joins is told of them.
+    pub(crate) offered: Vec<Offered>,
     pub(crate) store: Store,
     pub(crate) events: Arc<EventLog>,
     pub(crate) tasks: TaskTracker,
@@ -126,6 +129,10 @@ impl Handler for NodeHandler {
                 None
             }
         }
+    }
+
+    fn services(&self) -> Vec<Offered> {
+        self.offered.clone()
     }
 
     fn imported(&self, snapshots: Vec<SnapshotId>) {

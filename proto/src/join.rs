@@ -9,10 +9,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Format};
-use crate::{Details, Fact, NodeId, bounded, hex, limits};
+use crate::{Details, Fact, NodeId, ServiceName, bounded, hex, limits};
 
 /// The protocol's name in the TLS handshake.
-pub const JOIN_ALPN: &[u8] = b"sustain-join/1";
+pub const JOIN_ALPN: &[u8] = b"sustain-join/2";
 
 const FORMAT: Format = Format { name: "invitation", magic: *b"SUSj", version: 1, bytes_max: 256 };
 
@@ -108,6 +108,18 @@ pub enum JoinRefusal {
     },
 }
 
+/// A service of the cluster, as the member has it in its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// Its name.
+    pub name: ServiceName,
+    /// Whether it has a secret of its own, which is not told.
+    pub has_own_secret: bool,
+    /// How it is defined: its part of the configuration, without its secret; at most
+    /// [`limits::DEFINITION_BYTES_MAX`] bytes. None for a node that is to hold data only, and where it is too long.
+    pub definition: Option<String>,
+}
+
 /// What a node that was let in is told.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
@@ -120,6 +132,9 @@ pub struct Welcome {
     /// Who is in the cluster; the node's own admission is among them. There may be more.
     #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_FACTS_MAX }>")]
     pub facts: Vec<Fact>,
+    /// The cluster's services, as far as the member knows them and they fit.
+    #[serde(deserialize_with = "bounded::list::<_, _, { limits::OFFERED_MAX }>")]
+    pub services: Vec<Offered>,
 }
 
 impl fmt::Debug for Welcome {

@@ -128,5 +128,14 @@ pub const STATEMENT_BYTES_MAX: usize = 512;
 /// Most facts of the roster in one message. None has over 400 bytes, so that they fit a control frame.
 pub const MESSAGE_FACTS_MAX: usize = 150;
 
+/// Most services that a node is told of when it joins.
+pub const OFFERED_MAX: usize = 64;
+
+/// Most bytes of a service's definition that a node is told when it joins.
+pub const DEFINITION_BYTES_MAX: usize = 4_096;
+
+/// Most bytes of all of them together, so that they fit a control frame with the facts that come along.
+pub const DEFINITIONS_BYTES_MAX: usize = 16 * 1_024;
+
 /// Most facts that an outline of the roster names, 8 bytes each.
 pub const OUTLINE_FACTS_MAX: usize = 8_000;

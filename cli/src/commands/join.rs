@@ -1,17 +1,21 @@
 //! `snapctl join`: makes this machine a node of a cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use sustain_gossip::JoinError;
+use sustain_node::config::{self, Config, add_service, save};
 use sustain_node::operations::Failure;
-use sustain_node::{JoinedError, NewNode};
+use sustain_node::{JoinedError, NewNode, adopt};
 use sustain_proto::Details;
-use sustain_proto::join::{JoinRefusal, Token};
+use sustain_proto::ServiceName;
+use sustain_proto::join::{JoinRefusal, Offered, Token};
 use sustain_store::error_chain;
 
+use super::service::as_command;
 use crate::args::EXIT_CODES;
 use crate::output::Output;
 
@@ -24,7 +28,8 @@ const PRIORITY: u32 = 100;
 /// Make this machine a node of the cluster that a token is for
 ///
 /// Makes a key, calls the node that made the token, and writes DIR with key, secret, roster and configuration. Then
-/// start it with `snapctl node --config DIR/config.toml`. If it breaks off, run it again with the same DIR.
+/// start it with `snapctl node --config DIR/config.toml`. If it breaks off, run it again with the same DIR. The
+/// cluster's services are named, with what it takes to have this machine run them, too.
 ///
 /// Example: snapctl join TOKEN --dir ~/sustain --name attic --domain upstairs
 #[derive(Debug, Args)]
@@ -56,6 +61,21 @@ pub(crate) struct JoinArgs {
     /// Its priority in elections; greater is better
     #[arg(long, default_value_t = PRIORITY)]
     priority: u32,
+
+    /// Also run the cluster's services here, as the inviter defines them, if what they need is on this machine
+    #[arg(long)]
+    with_services: bool,
+}
+
+/// A service of the cluster, and what became of it here.
+#[derive(Debug, Serialize)]
+struct Told {
+    service: ServiceName,
+    /// Whether it is in the new configuration.
+    added: bool,
+    problems: Vec<String>,
+    /// What adds it.
+    command: Option<String>,
 }
 
 pub(crate) fn run(args: JoinArgs, output: &Output) -> Result<u8, Failure> {
@@ -75,12 +95,14 @@ pub(crate) fn run(args: JoinArgs, output: &Output) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, format!("can't start the runtime: {error}")))?;
     let joined = runtime.block_on(sustain_gossip::join(&node.key, &token, details));
-    let welcome = joined.map_err(|error| failure(&error))?;
+    let mut welcome = joined.map_err(|error| failure(&error))?;
+    let services = std::mem::take(&mut welcome.services);
     let (cluster, details, holder) =
         (welcome.cluster.clone(), welcome.details.clone(), welcome.secrets.is_none());
     let seed = token.addresses.first().copied().unwrap_or(details.address);
     let config = node.finish((token.inviter, seed), welcome, args.listen);
     let config = config.map_err(|error| local_failure(&error))?;
+    let services = look_at_services(&services, &config, args.with_services)?;
     let value = json!({
         "cluster": cluster,
         "name": details.name,
@@ -88,17 +110,63 @@ pub(crate) fn run(args: JoinArgs, output: &Output) -> Result<u8, Failure> {
         "address": details.address,
         "config": config,
         "holder": holder,
+        "services": services,
     });
     output.result(&value, |_| {
         let role = if holder { "holds data of" } else { "is a node of" };
         format!(
-            "{} at {} {role} cluster {cluster}\nstart it with: snapctl node --config {}",
+            "{} at {} {role} cluster {cluster}\n{}start it with: snapctl node --config {}",
             details.name,
             details.address,
+            services_words(&services, holder),
             config.display()
         )
     })?;
     Ok(0)
+}
+
+/// What can be made of the cluster's services here. With `add`, those that can run are added to the configuration.
+fn look_at_services(services: &[Offered], path: &Path, add: bool) -> Result<Vec<Told>, Failure> {
+    let config = config::load(path).map_err(|error| Failure::new(1, error_chain(&error)))?;
+    services.iter().map(|offered| look_at_service(offered, path, &config, add)).collect()
+}
+
+fn look_at_service(offered: &Offered, path: &Path, config: &Config, add: bool) -> Result<Told, Failure> {
+    let own = config.own().ok_or_else(|| Failure::new(1, format!("{} names no own node", path.display())))?;
+    let adopted = adopt(offered, own);
+    let command = adopted.service.as_ref().map(|service| as_command(service, offered.has_own_secret, path));
+    let mut told = Told { service: offered.name.clone(), added: false, problems: adopted.problems, command };
+    let Some(service) = adopted.service.filter(|_| add && told.problems.is_empty()) else { return Ok(told) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(1, format!("can't read {}: {error}", path.display())))?;
+    // Such as a port that another service has here.
+    match add_service(&text, path, &service) {
+        Ok(text) => {
+            save(path, &text).map_err(|error| Failure::new(1, error_chain(&error)))?;
+            told.added = true;
+        }
+        Err(error) => told.problems.push(error_chain(&error)),
+    }
+    Ok(told)
+}
+
+fn services_words(services: &[Told], holder: bool) -> String {
+    let mut text = String::new();
+    for Told { service, added, problems, command } in services {
+        text.push_str(&match (added, holder) {
+            (true, _) => format!("service {service}: it may run here, too\n"),
+            (false, true) => format!("service {service}: this node holds its snapshots\n"),
+            (false, false) => format!("service {service}: this node does not run it\n"),
+        });
+        if *added || holder {
+            continue;
+        }
+        problems.iter().for_each(|problem| text.push_str(&format!("  {problem}\n")));
+        if let Some(command) = command {
+            text.push_str(&format!("  to have it run here, too: {command}\n"));
+        }
+    }
+    text
 }
 
 fn machine_name() -> Result<String, Failure> {

@@ -42,6 +42,12 @@ fn words(status: &NodeStatus) -> String {
             let left = text::seconds(*left_ms as f64 / 1_000.0);
             text.push_str(&format!("{} is shut out for another {left}: {reason}\n", peer.name));
         }
+        if peer.fails_audits {
+            let name = &peer.name;
+            text.push_str(&format!(
+                "{name} fails audits: it lacks packs that it says it has, or has them damaged\n"
+            ));
+        }
         if let Some(obstacle) = &peer.obstacle {
             text.push_str(&format!("{} {obstacle}\n", peer.name));
         }

@@ -116,6 +116,7 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
         Happening::Woken { .. } => "woken",
         Happening::Rebased { .. } => "rebased",
         Happening::Mended { .. } => "mended",
+        Happening::ShutOut { .. } => "shut-out",
         Happening::Problem { .. } => "problem",
         Happening::ShutOut { .. } => "shut-out",
         Happening::Peer { .. } => return None,

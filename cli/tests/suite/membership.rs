@@ -208,3 +208,63 @@ fn halves_that_never_run_together_find_each_other_once_they_do() {
     wait_well(&cluster, &[0, 1, 2, 3]);
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
+
+/// Nothing hinted at the services: a machine that joined held their snapshots, and never ran one.
+#[test]
+fn a_node_that_joins_is_told_of_the_services_and_what_it_takes_to_run_them() {
+    let bench = Bench::new();
+    let programs = crate::command_failover::example(&bench);
+    let mut cluster = crate::command_failover::planned(&programs);
+    cluster.spawn(0);
+    cluster.wait("the first node", || cluster.status(0));
+    let join = |number: u8, invite: &[&str], more: &[&str]| {
+        let invited = cluster.at(0, &[&["invite"], invite].concat()).unwrap();
+        let dir = bench.path(&format!("joined-{number}"));
+        let address = cluster.address(number);
+        let output = snapctl()
+            .args(["join", invited["token"].as_str().unwrap(), "--name", &format!("joined-{number}")])
+            .args(["--address", &format!("{address}:7411"), "--dir", dir.to_str().unwrap()])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        (dir.join("config.toml"), address, String::from_utf8(output.stdout).unwrap())
+    };
+    let services = |config: &std::path::Path| -> Value {
+        let output = run(&["--json", "service", "ls", "--config", config.to_str().unwrap()]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (config, address, printed) = join(4, &[], &[]);
+    assert!(printed.contains("service counter: this node does not run it\n"), "{printed}");
+    let command =
+        printed.lines().find_map(|line| line.split_once("to have it run here, too: snapctl ")).unwrap().1;
+    let added = run(&command.split_whitespace().collect::<Vec<_>>());
+    assert!(added.status.success(), "{command}: {}", said(&added));
+    let by_hand = services(&config);
+    assert_eq!(by_hand[0]["service"], "counter");
+    assert_eq!(by_hand[0]["forwards"][0]["listen"], format!("{address}:8080"));
+
+    let (config, address, printed) = join(5, &[], &["--with-services"]);
+    assert!(printed.contains("service counter: it may run here, too\n"), "{printed}");
+    let adopted = services(&config);
+    assert_eq!(adopted[0]["command_folder"], programs.to_str().unwrap());
+    assert_eq!(adopted[0]["forwards"][0]["listen"], format!("{address}:8080"));
+    assert_eq!(adopted[0]["first_server"], by_hand[0]["first_server"]);
+
+    // Who is to hold only is told no more than the names.
+    let (config, _, printed) = join(6, &["--holder"], &["--with-services"]);
+    assert!(printed.contains("service counter: this node holds its snapshots\n"), "{printed}");
+    assert!(!printed.contains("service add"), "{printed}");
+    assert_eq!(services(&config), serde_json::json!([]));
+
+    // What is not on the machine is named, and nothing is added that could not run.
+    let elsewhere = bench.path("elsewhere");
+    fs::rename(&programs, &elsewhere).unwrap();
+    let (config, _, printed) = join(7, &[], &["--with-services"]);
+    assert!(
+        printed.contains(&format!("there is no folder {} on this machine", programs.display())),
+        "{printed}"
+    );
+    assert_eq!(services(&config), serde_json::json!([]));
+    cluster.kill(0);
+}

@@ -6,6 +6,7 @@ use quinn::{Connection, Endpoint, EndpointConfig, SendStream, ServerConfig};
 use sustain_proto::wire::{Lane, Request, Response, SnapshotSummary, Versions};
 use sustain_proto::{NodeId, Piece, SnapshotId, Term, group_count};
 use sustain_store::Store;
+use tokio_util::task::TaskTracker;
 
 use super::gathering::silent;
 use super::harness::{self, Event, TestNode};
@@ -31,6 +32,7 @@ enum Lie {
 struct Liar {
     lie: Lie,
     store: Store,
+    tasks: TaskTracker,
 }
 
 impl Liar {
@@ -43,10 +45,11 @@ impl Liar {
         let runtime = quinn::default_runtime().unwrap();
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime).unwrap();
         let liar = Arc::new(self);
-        tokio::spawn(async move {
+        let tasks = liar.tasks.clone();
+        tasks.spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
                 let liar = liar.clone();
-                tokio::spawn(async move {
+                liar.tasks.clone().spawn(async move {
                     if let Ok(connection) = incoming.await {
                         liar.serve(connection).await;
                     }
@@ -58,7 +61,7 @@ impl Liar {
     async fn serve(self: Arc<Self>, connection: Connection) {
         while let Ok((mut send, mut receive)) = connection.accept_bi().await {
             let liar = self.clone();
-            tokio::spawn(async move {
+            self.tasks.spawn(async move {
                 if let Ok(request) = frames::read::<Request>(&mut receive, 1 << 20).await {
                     liar.answer(request, &mut send).await;
                     let _ = send.finish();
@@ -135,7 +138,7 @@ async fn two_and(lie: Lie) -> Vec<TestNode> {
     nodes[0].wait_reachable(&[nodes[1].id()]).await;
     nodes[1].wait_reachable(&[nodes[0].id()]).await;
     let ids = nodes.iter().map(TestNode::id).collect();
-    Liar { lie, store: nodes[1].store.clone() }.run(third, ids);
+    Liar { lie, store: nodes[1].store.clone(), tasks: TaskTracker::new() }.run(third, ids);
     nodes
 }
 

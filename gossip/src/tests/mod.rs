@@ -1,5 +1,6 @@
 //! Whole clusters in one process: real sockets on the loopback device, real stores.
 
+mod auditing;
 mod forwarding;
 mod gathering;
 mod harness;

@@ -34,25 +34,24 @@ fn priority(node: &TestNode, of: NodeId) -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_that_are_said_again_change_nothing_and_forged_ones_shut_out_who_passes_them_on() {
     let nodes = three(Lane::Control).await;
-    let (victim, like) = (&nodes[1].config.key, &nodes[1].config.own);
+    let (signer, like) = (&nodes[2].config.key, &nodes[2].config.own);
     let connection = connect(&nodes[0], &nodes[2], Lane::Control).await;
-    // What the victim really has said, once and now.
-    introduce(&connection, record(victim, like, 20, 220)).await;
-    super::membership::until("the news", || priority(&nodes[0], victim.node_id()) == 220).await;
+    introduce(&connection, record(signer, like, 20, 220)).await;
+    super::membership::until("the news", || priority(&nodes[0], signer.node_id()) == 220).await;
     for version in 1..20 {
-        introduce(&connection, record(victim, like, version, 7)).await;
+        introduce(&connection, record(signer, like, version, 7)).await;
     }
     others_are_served(&nodes).await;
-    assert_eq!(priority(&nodes[0], victim.node_id()), 220);
+    assert_eq!(priority(&nodes[0], signer.node_id()), 220);
     assert!(connection.close_reason().is_none(), "an honest node that has heard nothing new may say that");
     for _ in 0..3 {
-        let mut forged = record(victim, like, 21, 221);
+        let mut forged = record(&nodes[1].config.key, &nodes[1].config.own, 21, 221);
         forged.body.version += 1;
         introduce(&connection, forged).await;
     }
     assert_eq!(ended(&connection).await, CLOSE_SHUT_OUT);
     is_shut_out(&nodes, "it passes on forged statements").await;
-    assert_eq!(priority(&nodes[0], victim.node_id()), 220);
+    assert_eq!(priority(&nodes[0], nodes[1].id()), nodes[1].config.own.priority);
     super::harness::stop(&nodes).await;
 }
 

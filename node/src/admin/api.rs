@@ -129,6 +129,9 @@ pub struct PeerView {
     /// That this node has shut it out.
     #[serde(default)]
     pub shut_out: Option<ShutOutView>,
+    /// Whether it lacks what it says that it holds, or has something else: audits by this node say so.
+    #[serde(default)]
+    pub fails_audits: bool,
     /// What keeps the two from talking, where that is known.
     #[serde(default)]
     pub obstacle: Option<String>,

@@ -109,6 +109,7 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         rtt_ms: peer.rtt_ms,
         refuses: peer.refuses,
         shut_out: peer.shut_out.map(|(reason, left_ms)| ShutOutView { reason, left_ms }),
+        fails_audits: peer.fails_audits,
         obstacle: peer.obstacle,
     };
     let removed = state.cluster.removed().into_iter();

@@ -186,7 +186,7 @@ mod tests {
             b"sustain-bulk/03",
             b"sustain-bulk/+3",
             b"sustain-bulk/99999",
-            b"sustain-join/1",
+            b"sustain-join/2",
             b"h3",
             b"\xff",
             VERSIONS_ALPN,

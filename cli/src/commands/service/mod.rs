@@ -1,6 +1,7 @@
 //! `snapctl service`: what is sustained, and what it would take.
 
 mod add;
+mod as_command;
 mod check;
 mod collision;
 mod definition;
@@ -12,6 +13,7 @@ mod proposal;
 mod rm;
 
 pub(crate) use add::edit_failure;
+pub(crate) use as_command::as_command;
 
 use clap::{Args, Subcommand};
 use sustain_node::operations::Failure;
