@@ -7,6 +7,7 @@ mod hostility;
 mod keeping;
 mod membership;
 mod probing;
+mod rebuilding;
 mod spreading;
 mod starting;
 mod trust;

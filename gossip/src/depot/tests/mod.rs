@@ -1,6 +1,7 @@
 //! A depot beside another node's: what comes, what counts, what a restart says.
 
 mod crashes;
+mod fragments;
 mod whole;
 mod world;
 
