@@ -126,9 +126,6 @@ async fn a_false_sheet_costs_time_at_most() {
     let bytes = harness::noise(3, 2_000_000);
     let (nodes, id, cutting) = cluster(5, &[], &bytes).await;
     let last = &nodes[4];
-    // All holders but three have left; two more go by another sheet, which more peers then do.
-    let liars: Vec<TestNode> = Vec::new();
-    drop(liars);
     for (sheet, fragments) in &cutting.packs {
         let mut other = sheet.sheet.clone();
         let wrong: Vec<Vec<u8>> =

@@ -1,5 +1,6 @@
 //! A depot beside another node's: what comes, what counts, what a restart says.
 
+mod cost;
 mod crashes;
 mod fragments;
 mod whole;
