@@ -20,17 +20,12 @@ async fn a_server_sends_each_byte_about_once_and_all_have_it() {
     let nodes = harness::start(5, &Tuning::default()).await;
     let bytes = harness::noise(1, 20 << 20);
     let pushed = nodes[0].push("mail", &bytes);
-    let started = Instant::now();
     nodes[0].retain("mail", 1);
-    nodes[0].wait_level(pushed.snapshot, 1).await;
-    println!("durable at 1 after {:?}", started.elapsed());
     nodes[0].wait_level(pushed.snapshot, 3).await;
-    println!("at all after {:?}", started.elapsed());
     for node in &nodes[1..] {
         assert_eq!(node.restored(pushed.snapshot), bytes);
     }
     let sent = bulk_bytes_sent(&nodes[0], &nodes[1..]);
-    println!("sent {sent} of {}", bytes.len());
     assert!(sent * 10 <= bytes.len() as u64 * 13, "{sent} bytes");
     harness::stop(&nodes).await;
 }
@@ -39,17 +34,19 @@ async fn a_server_sends_each_byte_about_once_and_all_have_it() {
 async fn small_deltas_are_durable_soon() {
     let nodes = harness::start(5, &Tuning::default()).await;
     let mut bytes = harness::noise(1, 1 << 20);
+    let mut took = Vec::new();
     for round in 0..10 {
         bytes[round * 4_000] ^= 1;
         let pushed = nodes[0].push("mail", &bytes);
         let started = Instant::now();
         nodes[0].retain("mail", 1);
         nodes[0].wait_level(pushed.snapshot, 1).await;
-        let durable = started.elapsed();
+        took.push(started.elapsed());
         nodes[0].wait_level(pushed.snapshot, 3).await;
-        println!("durable after {durable:?}, all after {:?}", started.elapsed());
-        tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    // Tens of milliseconds, on a machine that has nothing else to do.
+    took.sort_unstable();
+    assert!(took[5] < Duration::from_millis(700), "{took:?}");
     harness::stop(&nodes).await;
 }
 
@@ -103,9 +100,8 @@ async fn a_removed_node_takes_its_copies_back() {
     nodes[0].wait_level(snapshot, 2).await;
     nodes[0].cluster.remove(nodes[3].id()).await.unwrap();
     let is_level = |event: &&Event| matches!(event, Event::Level(..));
-    let falls = |events: &[Event]| {
-        events.iter().rev().find(is_level) == Some(&Event::Level(snapshot, Some(1)))
-    };
+    let falls =
+        |events: &[Event]| events.iter().rev().find(is_level) == Some(&Event::Level(snapshot, Some(1)));
     nodes[0].recorder.wait("a lower level", falls).await;
     harness::stop(&nodes).await;
 }
@@ -125,4 +121,37 @@ async fn each_service_has_its_own_tolerance() {
     let of = |id| status.snapshots.iter().find(|it| it.snapshot == id).map(|it| it.survives);
     assert_eq!((of(lax), of(strict)), (Some(Some(0)), Some(Some(0))));
     harness::stop(&nodes).await;
+}
+
+/// Prints how long it takes until deltas are durable, and what the server sends for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures"]
+async fn measured() {
+    for upload in [None, Some(10_000_000)] {
+        let mut configs = harness::configs(5, &Tuning::default());
+        configs[0].1.share.upload_bytes_per_second = upload;
+        let nodes = configs.into_iter().zip(0..);
+        let nodes: Vec<TestNode> =
+            nodes.map(|((socket, config), number)| TestNode::start(number, socket, config)).collect();
+        for changed in [24 << 20, 20 << 20, 64 << 10] {
+            // So that what the uplink may save up is the same each time.
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            let mut bytes = harness::noise(1, 24 << 20);
+            bytes[..changed].copy_from_slice(&harness::noise(changed as u64, changed));
+            let before = bulk_bytes_sent(&nodes[0], &nodes[1..]);
+            let pushed = nodes[0].push("mail", &bytes);
+            let started = Instant::now();
+            nodes[0].retain("mail", 1);
+            nodes[0].wait_level(pushed.snapshot, 1).await;
+            let durable = started.elapsed();
+            nodes[0].wait_level(pushed.snapshot, 3).await;
+            let all = started.elapsed();
+            let sent = bulk_bytes_sent(&nodes[0], &nodes[1..]).saturating_sub(before);
+            println!(
+                "upload {upload:?}: {} new, durable {durable:?}, all {all:?}, {sent} sent",
+                pushed.bytes_new
+            );
+        }
+        harness::stop(&nodes).await;
+    }
 }
