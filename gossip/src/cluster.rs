@@ -24,17 +24,15 @@ use crate::handler::Handler;
 use crate::healths::{HealthEvent, Healths};
 use crate::identity::random;
 use crate::invitations::Invitations;
-use crate::keeping::{self, Keeping, KeepingStatus, Retain};
+use crate::keeping::{self, Keeping, KeepingStatus, LineView, Retain};
 use crate::lists::Lists;
 use crate::member::Member;
 use crate::membership::{Health, RemovedNode};
 use crate::peers::Peers;
-use crate::placement::Placement;
 use crate::prober::Reach;
 use crate::registry::{self, Registry};
 use crate::remote::{self, RemoteSnapshot};
 use crate::share::Uplink;
-use crate::spread::Spreading;
 use crate::start::{self, Started};
 use crate::tasks::{StopOnDrop, Tasks};
 use crate::tls::Pinned;
@@ -60,7 +58,8 @@ pub struct PeerStatus {
     pub health: Health,
     /// For how long that has been so.
     pub health_for_ms: u64,
-    /// Why it took nothing when this node last sent it a snapshot; none if it did, or has not answered.
+    /// Why it does not hold all that it is to hold of what this node is the server of; none if nothing keeps it from
+    /// that, or it has not said so.
     pub refuses: Option<String>,
 }
 
@@ -84,16 +83,11 @@ impl Cluster {
     ///
     /// # Errors
     /// A setting can't work, or the port can't be had.
-    pub fn start(
-        config: ClusterConfig,
-        store: Store,
-        handler: Arc<dyn Handler>,
-        placement: Arc<dyn Placement>,
-    ) -> Result<Self, StartError> {
+    pub fn start(config: ClusterConfig, store: Store, handler: Arc<dyn Handler>) -> Result<Self, StartError> {
         let address = config.listen;
         let listen = |source| StartError::Listen { address, source };
         let socket = UdpSocket::bind(address).map_err(listen)?;
-        Self::start_on(socket, config, store, handler, placement)
+        Self::start_on(socket, config, store, handler)
     }
 
     /// As [`start`](Self::start), on a socket that is bound already: so nodes on free ports can know one
@@ -106,7 +100,6 @@ impl Cluster {
         config: ClusterConfig,
         store: Store,
         handler: Arc<dyn Handler>,
-        placement: Arc<dyn Placement>,
     ) -> Result<Self, StartError> {
         config.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
@@ -137,17 +130,14 @@ impl Cluster {
             tuning: config.tuning,
             store,
             handler,
-            placement,
             tasks,
             links,
             served: Served::default(),
             reach: Reach::default(),
             probe_events,
-            spreading: Spreading::default(),
             keeping,
             bulk_served: Semaphore::new(limits::BULK_SERVED_MAX),
             uplink: Uplink::new(&config.share),
-            share: config.share,
             lists: Lists::default(),
             requests: AtomicU64::new(0),
             started: Instant::now(),
@@ -188,7 +178,7 @@ impl Cluster {
                 neighbour: neighbours.contains(&peer.id),
                 health,
                 health_for_ms: now_ms.saturating_sub(since_ms),
-                refuses: member.spreading.refusal(&peer.id),
+                refuses: member.keeping.refusal(&peer.id),
                 peer,
             }
         };
@@ -257,8 +247,7 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<Response, RequestError> {
         match request {
-            Request::PutPack { .. }
-            | Request::GetPack { .. }
+            Request::GetPack { .. }
             | Request::GetGroups { .. }
             | Request::GetRanges { .. }
             | Request::Ask(_)
@@ -278,17 +267,9 @@ impl Cluster {
         self.member.keeping.status().await
     }
 
-    /// Begins to spread a snapshot of this node's store so that it survives this many losses, and returns
-    /// at once. A newer snapshot of the same service takes its place at peers that it has not reached.
-    /// [`Handler::durable`] tells when it has reached enough of them.
-    pub fn spread(&self, snapshot: SnapshotId, tolerance: u32) {
-        self.member.spreading.put(snapshot, tolerance);
-    }
-
-    /// Begins to spread what a rebase of this node's store has kept besides what follows its base, and returns at once.
-    /// It comes after new snapshots, and supersedes what the rebase before has kept.
-    pub fn spread_held(&self, service: ServiceName, snapshots: Vec<SnapshotId>) {
-        self.member.spreading.put_held(service, snapshots);
+    /// What is known of the lines of a service: what each of their servers has kept by all.
+    pub async fn lines(&self, service: &ServiceName) -> Vec<LineView> {
+        self.member.keeping.lines(service.clone()).await
     }
 
     /// Gathers a snapshot from the other nodes into this node's store. Must run inside a tokio runtime;

@@ -43,9 +43,6 @@ pub trait Handler: Send + Sync + 'static {
         drop(peers);
     }
 
-    /// This node has other neighbours now.
-    fn neighbours_changed(&self) {}
-
     /// This node itself was removed from the cluster. No member talks to it any more.
     fn removed(&self, removed: RemovedNode) {
         drop(removed);
@@ -60,11 +57,6 @@ pub trait Handler: Send + Sync + 'static {
     fn imported(&self, snapshots: Vec<SnapshotId>);
 
     /// A snapshot of a line whose server is this node survives so many losses of nodes now, besides this one's; none if
-    /// it does not survive even now. Called whenever that changes, for some of the changes at least for the last one.
-    fn level(&self, service: ServiceName, snapshot: SnapshotId, level: Option<u32>) {
-        drop((service, snapshot, level));
-    }
-
-    /// A spread snapshot has reached enough other nodes: this many. Called once for each `spread`.
-    fn durable(&self, snapshot: SnapshotId, copies: usize);
+    /// it does not survive even now. Called whenever that changes; of changes that come fast only for the last one.
+    fn level(&self, service: ServiceName, snapshot: SnapshotId, level: Option<u32>);
 }

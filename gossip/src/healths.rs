@@ -145,6 +145,5 @@ fn publish_neighbours(member: &Member, circle: &Circle) {
     let before = std::mem::replace(&mut *lock(&member.near), now.clone());
     if before != now {
         tracing::debug!(cluster = member.cluster, neighbours = now.len(), "the overlay has changed");
-        member.handler.neighbours_changed();
     }
 }

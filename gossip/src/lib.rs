@@ -1,7 +1,7 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
-//! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `placement`, `code`, `holdings`, `study` and its rules,
-//! `copies`, `wanted`, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
+//! *Logic* (no I/O, no tasks, no clock): `probe`, `overlay`, `code`, `holdings`, `study` and its rules, `plan`,
+//! `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
 //! (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`] what the node above implements.
 //! Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
@@ -13,7 +13,6 @@ mod cluster;
 mod code;
 mod config;
 mod control;
-mod copies;
 mod copies_rule;
 mod depot;
 mod error;
@@ -36,7 +35,6 @@ mod member;
 pub mod membership;
 mod overlay;
 mod peers;
-mod placement;
 mod plan;
 mod probe;
 mod prober;
@@ -50,7 +48,6 @@ mod serve_pieces;
 mod share;
 pub mod sim;
 mod sources;
-mod spread;
 mod start;
 mod start_up;
 mod study;
@@ -61,7 +58,6 @@ mod tls;
 mod transfer;
 mod transport;
 mod tuning;
-mod wanted;
 
 pub use cluster::{Cluster, PeerStatus};
 pub use code::Code;
@@ -73,9 +69,8 @@ pub use handler::{BoxFuture, Handler};
 pub use holdings::{Fragment, Holdings, Move, View};
 pub use identity::{KeyError, NodeKey};
 pub use join_call::{JoinError, join};
-pub use keeping::{KeepingStatus, Retain};
+pub use keeping::{KeepingStatus, LineView, Retain, SnapshotLevel};
 pub use overlay::{Members, Overlay, neighbours};
-pub use placement::{Placement, Replicate};
 pub use remote::RemoteSnapshot;
 pub use roster_file::{RosterFileError, save_roster};
 pub use share::Share;

@@ -61,22 +61,6 @@ pub const OUTBOX_MESSAGES_MAX: usize = 64;
 /// Answers to probes that were not yet looked at.
 pub const PROBE_EVENTS_MAX: usize = 1_024;
 
-/// Snapshots handed to `spread` that were not yet looked at.
-pub const SPREAD_INBOX_MAX: usize = 64;
-
-/// Services whose snapshots are spread at once.
-pub const SPREAD_SERVICES_MAX: usize = 256;
-
-/// Snapshots of one service that a rebase has kept and that wait for one peer: as many as its base names.
-pub const SPREAD_HELD_MAX: usize = sustain_proto::limits::HELD_MAX;
-
-/// Snapshots of one service whose copies are counted: the newest, and older ones that a slow peer may
-/// still finish.
-pub const COUNTED_SNAPSHOTS_MAX: usize = 64;
-
-/// Packs sent at once to one peer: enough that the next one travels while one is synced.
-pub const PACKS_SENT_AT_ONCE: usize = 3;
-
 /// Directories of packs fetched at once from all peers together.
 pub const DIRECTORIES_AT_ONCE: usize = 12;
 
@@ -256,6 +240,9 @@ pub const KEEPER_STREAMS_MAX: u32 = 2;
 
 /// How long the keeper may take to say how it stands: it may be waiting for the disk.
 pub const KEEPER_STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether what is kept is still here.
+pub const KEPT_LOOK: Duration = Duration::from_secs(10);
 
 /// Pause before the disk is tried again that failed to keep something.
 pub const KEEP_AGAIN: Duration = Duration::from_secs(2);

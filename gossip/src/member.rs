@@ -18,11 +18,9 @@ use crate::invitations::Invitations;
 use crate::keeping::Keeping;
 use crate::lists::Lists;
 use crate::peers::Peers;
-use crate::placement::Placement;
 use crate::prober::{ProbeEvent, Reach};
 use crate::registry::Registry;
-use crate::share::{Share, Uplink};
-use crate::spread::Spreading;
+use crate::share::Uplink;
 use crate::tasks::Tasks;
 use crate::tls::Pinned;
 use crate::transport::accept::Served;
@@ -44,16 +42,13 @@ pub(crate) struct Member {
     pub(crate) tuning: Tuning,
     pub(crate) store: Store,
     pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) placement: Arc<dyn Placement>,
     pub(crate) tasks: Tasks,
     pub(crate) links: Links,
     pub(crate) served: Served,
     pub(crate) reach: Reach,
     pub(crate) probe_events: mpsc::Sender<ProbeEvent>,
-    pub(crate) spreading: Spreading,
     pub(crate) keeping: Keeping,
     pub(crate) bulk_served: Semaphore,
-    pub(crate) share: Share,
     pub(crate) uplink: Uplink,
     pub(crate) lists: Lists<Piece>,
     pub(crate) requests: AtomicU64,
@@ -98,10 +93,6 @@ impl Member {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.tuning.request_timeout_ms)
-    }
-
-    pub(crate) fn sync_timeout(&self) -> Duration {
-        Duration::from_millis(self.tuning.sync_timeout_ms)
     }
 
     pub(crate) fn stall_timeout(&self) -> Duration {

@@ -59,16 +59,6 @@ impl Reach {
     pub(crate) fn reachable(&self, peer: &NodeId) -> bool {
         self.view(peer).reachable
     }
-
-    /// Waits until the peer can be reached.
-    pub(crate) async fn wait(&self, peer: &NodeId) {
-        let view = lock(&self.views).get(peer).map(watch::Sender::subscribe);
-        let Some(mut view) = view else { return std::future::pending().await };
-        if view.wait_for(|view| view.reachable).await.is_err() {
-            // It was forgotten.
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 /// Probes until the cluster stops.

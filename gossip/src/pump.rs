@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
-use sustain_store::{ImportError, PackReader, PackReceiver};
+use sustain_store::PackReader;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -32,12 +32,6 @@ pub(crate) enum PumpError {
     /// This node's store can't give it.
     #[error("the pack can't be read here")]
     Read(#[source] ReadFailure),
-    /// This node's store can't take it.
-    #[error("the pack can't be written here")]
-    Write(#[source] ImportError),
-    /// The thread for the disk is gone.
-    #[error("the work with the disk was interrupted")]
-    Interrupted,
 }
 
 /// Sends a part of a pack, which must not end past the pack.
@@ -106,44 +100,6 @@ pub(crate) fn read_all(
     true
 }
 
-/// Receives so many bytes into a pack. The receiver comes back with what was written, also after a
-/// failure, so that another transfer can go on from there; it is lost only if the disk failed or this
-/// future was dropped.
-pub(crate) async fn receive(
-    tasks: &Tasks,
-    receiver: PackReceiver,
-    bytes: u64,
-    stream: &mut RecvStream,
-    stall: Duration,
-    mut moved: impl FnMut(u64) + Send,
-) -> (Option<PackReceiver>, Result<(), PumpError>) {
-    let (buffers, filled) = mpsc::channel::<Vec<u8>>(limits::PACK_BUFFERS);
-    let writing = tasks.blocking(move || write_pack(receiver, filled));
-    let mut left = bytes;
-    let mut outcome = Ok(());
-    while left > 0 {
-        let room = usize::try_from(left).unwrap_or(usize::MAX).min(limits::PACK_BUFFER_BYTES);
-        let (buffer, end) = fill(stream, room, stall).await;
-        left -= buffer.len() as u64;
-        moved(buffer.len() as u64);
-        // It fails when writing has failed, which is seen below.
-        let full = buffer.is_empty() || buffers.send(buffer).await.is_ok();
-        if let Err(error) = end {
-            outcome = Err(error);
-            break;
-        }
-        if !full {
-            break;
-        }
-    }
-    drop(buffers);
-    match writing.await {
-        Ok(Ok(receiver)) => (Some(receiver), outcome),
-        Ok(Err(error)) => (None, Err(PumpError::Write(error))),
-        Err(_) => (None, Err(PumpError::Interrupted)),
-    }
-}
-
 /// Reads until the buffer has so many bytes, or nothing more comes.
 pub(crate) async fn fill(
     stream: &mut RecvStream,
@@ -170,14 +126,4 @@ pub(crate) async fn fill(
     }
     buffer.truncate(filled);
     (buffer, end)
-}
-
-fn write_pack(
-    mut receiver: PackReceiver,
-    mut filled: mpsc::Receiver<Vec<u8>>,
-) -> Result<PackReceiver, ImportError> {
-    while let Some(buffer) = filled.blocking_recv() {
-        receiver.write(&buffer)?;
-    }
-    Ok(receiver)
 }

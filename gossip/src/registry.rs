@@ -19,7 +19,7 @@ use crate::member::Member;
 use crate::membership::{Merged, Outline, RemovedNode, Roster, RosterError};
 use crate::transport::links::lock;
 use crate::transport::quic;
-use crate::{control, limits, roster_file, spread};
+use crate::{control, limits, roster_file};
 
 use sustain_store::error_chain;
 
@@ -257,9 +257,7 @@ pub(crate) fn join(member: &Arc<Member>, peer: Peer) -> Result<(), StartError> {
     let id = peer.id;
     member.links.set(id, peer.address)?;
     member.reach.add(id);
-    member.spreading.add(id);
     let messages = member.keeping.add(id);
-    let seed = random()?;
     let (outbox, inbox) = mpsc::channel(limits::OUTBOX_MESSAGES_MAX);
     let end = member.peers.add(peer, outbox);
     let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -270,7 +268,6 @@ pub(crate) fn join(member: &Arc<Member>, peer: Peer) -> Result<(), StartError> {
     };
     spawn(Box::pin(control::keep_connection(member.clone(), id)));
     spawn(Box::pin(control::send_messages(member.clone(), id, inbox)));
-    spawn(Box::pin(spread::work(member.clone(), id, seed)));
     spawn(Box::pin(posts::send(member.clone(), id, messages)));
     Ok(())
 }
@@ -281,7 +278,6 @@ fn part(member: &Member, peer: NodeId, code: VarInt, reason: &[u8]) {
     member.served.close(peer, code, reason);
     member.links.remove(peer, code, reason);
     member.reach.remove(&peer);
-    member.spreading.remove(&peer);
     member.keeping.remove(&peer);
 }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{Connection, RecvStream, SendStream};
 use sustain_proto::wire::{HeldFragments, Lane, Request, Response, SnapshotSummary};
 use sustain_proto::{Manifest, NodeId, PackId, ServiceName};
-use sustain_store::{FragmentError, ImportError, ReadError, SnapshotInfo, Store};
+use sustain_store::{FragmentError, ReadError, SnapshotInfo, Store};
 
 use crate::control::{respond, take_request};
 use crate::gather::known_manifest;
@@ -15,13 +15,9 @@ use crate::keeping::{self, posts};
 use crate::member::Member;
 use crate::pump;
 use crate::serve_pieces;
-use crate::share::Share;
 use crate::transport::frames;
 use crate::transport::quic::STREAM_ABANDONED;
 use sustain_store::error_chain;
-
-/// Stream code: what is sent is not needed.
-const STREAM_UNNEEDED: VarInt = VarInt::from_u32(0);
 
 /// Parts of packs go before everything else on their connection, which has 0.
 const PART_PRIORITY: i32 = 1;
@@ -50,7 +46,6 @@ async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut re
     // It is never closed.
     let Ok(_permit) = member.bulk_served.acquire().await else { return };
     let response = match request {
-        Request::PutPack { id, bytes } => put_pack(member, id, bytes, &mut receive).await,
         Request::GetPack { id, offset, bytes } => {
             return get_pack(member, peer, id, offset..offset.saturating_add(bytes), &mut send).await;
         }
@@ -61,10 +56,9 @@ async fn answer(member: &Arc<Member>, peer: NodeId, mut send: SendStream, mut re
         Request::GetRanges { ranges } => {
             return serve_pieces::get_ranges(member, peer, ranges, &mut send).await;
         }
-        Request::Commit { manifests } => commit(member, manifests).await,
         request => {
-            let (store, share) = (member.store.clone(), member.share);
-            blocking(member, move || look(&store, share, request)).await
+            let store = member.store.clone();
+            blocking(member, move || look(&store, request)).await
         }
     };
     if let Response::Refused { reason } = &response {
@@ -80,15 +74,8 @@ async fn blocking(member: &Member, work: impl FnOnce() -> Response + Send + 'sta
 }
 
 /// The requests that only read.
-fn look(store: &Store, share: Share, request: Request) -> Response {
+fn look(store: &Store, request: Request) -> Response {
     match request {
-        Request::Offer { manifests } => match store.packs_lacking(&manifests) {
-            Ok(packs) => match share.admit(store, &manifests) {
-                Ok(()) => Response::Lacking { packs },
-                Err(reason) => Response::refused(reason),
-            },
-            Err(error) => Response::refused(error_chain(&error)),
-        },
         Request::Snapshots { service } => match summaries(store, &service) {
             Ok(list) => Response::Snapshots { list },
             Err(error) => Response::refused(error_chain(&error)),
@@ -159,48 +146,6 @@ pub(crate) fn summaries(store: &Store, service: &ServiceName) -> Result<Vec<Snap
     let surplus = list.len().saturating_sub(sustain_proto::limits::MESSAGE_SNAPSHOTS_MAX);
     list.drain(..surplus);
     Ok(list)
-}
-
-async fn put_pack(member: &Member, id: PackId, bytes: u64, receive: &mut RecvStream) -> Response {
-    let store = member.store.clone();
-    let begun = member.tasks.blocking(move || {
-        if store.has_pack(&id) { Ok(None) } else { store.receive_pack(id, bytes).map(Some) }
-    });
-    let receiver = match begun.await {
-        Ok(Ok(Some(receiver))) => receiver,
-        Ok(Ok(None)) => {
-            // It came from elsewhere meanwhile. Fails only if the peer has ended the stream.
-            let _ = receive.stop(STREAM_UNNEEDED);
-            return Response::Synced;
-        }
-        Ok(Err(error)) => return Response::refused(error_chain(&error)),
-        Err(_) => return Response::refused("the work with the store was interrupted"),
-    };
-    let stall = member.stall_timeout();
-    match pump::receive(&member.tasks, receiver, bytes, receive, stall, |_| {}).await {
-        (Some(receiver), Ok(())) => blocking(member, move || synced(receiver.finish().map(|_| ()))).await,
-        (_, Err(error)) => Response::refused(error_chain(&error)),
-        (None, Ok(())) => Response::refused("the work with the store was interrupted"),
-    }
-}
-
-fn synced(result: Result<(), ImportError>) -> Response {
-    match result {
-        Ok(()) => Response::Synced,
-        Err(error) => Response::refused(error_chain(&error)),
-    }
-}
-
-async fn commit(member: &Member, manifests: Vec<Vec<u8>>) -> Response {
-    let store = member.store.clone();
-    match member.tasks.blocking(move || store.import(&manifests)).await {
-        Ok(Ok(snapshots)) => {
-            member.handler.imported(snapshots);
-            Response::Synced
-        }
-        Ok(Err(error)) => Response::refused(error_chain(&error)),
-        Err(_) => Response::refused("the work with the store was interrupted"),
-    }
 }
 
 async fn get_pack(member: &Member, peer: NodeId, id: PackId, part: Range<u64>, send: &mut SendStream) {

@@ -2,9 +2,7 @@
 
 use std::sync::Mutex;
 
-use sustain_proto::Manifest;
-use sustain_proto::human::Size;
-use sustain_store::{Bucket, Store};
+use sustain_store::Bucket;
 use tokio::time::Instant;
 
 use crate::transport::links::lock;
@@ -16,31 +14,12 @@ const TURN_BYTES: usize = 16 << 10;
 /// Limits on what a node gives; none is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Bytes of packs in its store past which it takes no snapshot that others offer. Those of its own services, and
-    /// what is gathered here, are not refused.
+    /// Most bytes that it keeps for others: what is newest is left out. What it is the server of, and what is gathered
+    /// here, is not.
     pub storage_bytes: Option<u64>,
     /// Bytes a second of packs that it sends, to all others together. Clients' connections that it forwards, heartbeats
     /// and requests do not count.
     pub upload_bytes_per_second: Option<u64>,
-}
-
-impl Share {
-    /// Whether there is room for what these manifests list and the store lacks; the reason if there is none.
-    pub(crate) fn admit(&self, store: &Store, manifests: &[Vec<u8>]) -> Result<(), String> {
-        let Some(limit) = self.storage_bytes else { return Ok(()) };
-        let held = store.packs_bytes();
-        let listed = manifests.iter().filter_map(|bytes| Manifest::decode(bytes).ok());
-        let mut listed: Vec<_> = listed.flat_map(|(_, manifest)| manifest.packs).collect();
-        listed.sort_unstable_by_key(|pack| pack.id);
-        listed.dedup_by_key(|pack| pack.id);
-        let lacking = listed.iter().filter(|pack| !store.has_pack(&pack.id));
-        let lacking = lacking.fold(0_u64, |sum, pack| sum.saturating_add(pack.bytes));
-        if lacking == 0 || held.saturating_add(lacking) <= limit {
-            return Ok(());
-        }
-        let [limit, held, lacking] = [limit, held, lacking].map(Size);
-        Err(format!("its limit on storage is {limit}: it holds {held}, and this would be {lacking} more"))
-    }
 }
 
 /// What all bulk transfers of a node go through on their way out.

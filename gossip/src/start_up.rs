@@ -21,7 +21,7 @@ use crate::member::Member;
 use crate::membership::{Circle, Roster, Swim, SwimConfig};
 use crate::probe::ProbeTable;
 use crate::prober::{self, ProbeEvent};
-use crate::{join, limits, registry, roster_file, spread};
+use crate::{join, limits, registry, roster_file};
 
 /// Where a node keeps its claim and the catalogs, in the folder of its store.
 const KEEPING_FOLDER: &str = "keeping";
@@ -105,7 +105,6 @@ pub(crate) fn launch(
     join::open_door(member);
     member.tasks.spawn(prober::run(member.clone(), events, table));
     member.tasks.spawn(healths::run(member.clone(), health_events, swim, circle));
-    member.tasks.spawn(spread::direct(member.clone()));
     member.tasks.spawn(registry::compare(member.clone()));
     debug_assert!(members.len() <= limits::ROSTER_NODES_MAX);
     Ok(())

@@ -29,8 +29,6 @@ pub struct Tuning {
     pub stall_timeout_ms: u64,
     /// How long a peer may take to answer a bulk request that needs no disk writes.
     pub request_timeout_ms: u64,
-    /// How long a peer may take to sync a snapshot or pack that it has received.
-    pub sync_timeout_ms: u64,
     /// Neighbours in the overlay.
     pub neighbours: usize,
     /// How long a node must be dead before the overlay does without it.
@@ -50,7 +48,6 @@ impl Default for Tuning {
             retry_ms_max: 1_000,
             stall_timeout_ms: 3_000,
             request_timeout_ms: 5_000,
-            sync_timeout_ms: 60_000,
             neighbours: limits::NEIGHBOURS_DEFAULT,
             hold_off_ms: 60_000,
         }
@@ -83,7 +80,6 @@ impl Tuning {
             ("retry-ms-min", self.retry_ms_min),
             ("stall-timeout-ms", self.stall_timeout_ms),
             ("request-timeout-ms", self.request_timeout_ms),
-            ("sync-timeout-ms", self.sync_timeout_ms),
         ];
         for (setting, found) in positive {
             ensure(setting, found, found > 0, "it must be above 0")?;

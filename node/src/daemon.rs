@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sustain_gossip::{Cluster, ClusterConfig, NodeKey, Peer, Replicate, Tuning};
+use sustain_gossip::{Cluster, ClusterConfig, NodeKey, Peer, Tuning};
 use sustain_proto::NodeId;
 use sustain_store::{KeySource, Store, StoreOptions};
 use sustain_vmdriver::VmDriver;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +25,7 @@ use crate::handler::NodeHandler;
 use crate::limits;
 use crate::logic::MachineConfig;
 use crate::names::Names;
-use crate::offer::offer_again;
+use crate::retain::retain_at_start;
 use crate::run_folder::RunFolder;
 use crate::scrub::{self, ScrubWatch, Scrubber};
 use crate::service::{self, ClientPort, Commands, Mender, ServiceHandle, ServiceParts, VmSettings};
@@ -162,11 +162,10 @@ impl Daemon {
             config.services.iter().map(|service| ServiceHandle::new(service.name.clone())).unzip();
         let names = Names::default();
         names.learn(config.nodes.iter().map(|node| (node.id, node.name.clone())));
-        let (neighbours, (removed, removal)) = (Arc::<Notify>::default(), watch::channel(None));
+        let (removed, removal) = watch::channel(None);
         let handler = NodeHandler {
             services: handles.iter().map(|handle| (handle.name().clone(), handle.clone())).collect(),
             names: names.clone(),
-            neighbours: neighbours.clone(),
             removed,
             secret_file: config.secret_file.clone(),
             store: store.clone(),
@@ -174,7 +173,7 @@ impl Daemon {
             tasks: tasks.clone(),
         };
         let settings = cluster_config(&config, key, &own);
-        let cluster = Cluster::start(settings, store.clone(), Arc::new(handler), Arc::new(Replicate))?;
+        let cluster = Cluster::start(settings, store.clone(), Arc::new(handler))?;
         let admin_socket = config.admin_socket.clone();
         let peers = cluster.peers();
         names.learn(peers.iter().map(|status| (status.peer.id, status.peer.name.clone())));
@@ -201,11 +200,10 @@ impl Daemon {
             node.tasks.spawn(descriptors::watch_room(name, watch, events.clone(), cancel));
             node.serve_clients(service, handle, listeners, &places);
         }
-        node.tasks.spawn(node.cancel.clone().run_until_cancelled_owned(offer_again(
+        node.tasks.spawn(node.cancel.clone().run_until_cancelled_owned(retain_at_start(
             node.cluster.clone(),
             store.clone(),
             config.services.iter().map(|service| (service.name.clone(), service.tolerance)).collect(),
-            neighbours,
         )));
         let watch = node.scrub(&config, &store, &events);
         let cluster = node.cluster.clone();
@@ -300,6 +298,7 @@ impl Daemon {
             },
             listen: service.forwards.first().map(|forward| forward.listen),
             tolerance: service.tolerance,
+            warm: config.nodes.iter().map(|entry| entry.id).filter(|id| *id != node).collect(),
             cluster: self.cluster.clone(),
             events: events.clone(),
             tasks: self.tasks.clone(),

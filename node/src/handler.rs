@@ -10,7 +10,7 @@ use sustain_gossip::{BoxFuture, Handler, IncomingForward, Peer};
 use sustain_proto::wire::{Message, Request, Response};
 use sustain_proto::{NodeId, ServiceName, SnapshotId};
 use sustain_store::{Store, error_chain};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::load_secrets;
@@ -25,8 +25,6 @@ use crate::service::{ServiceHandle, serve_forwarded};
 pub(crate) struct NodeHandler {
     pub(crate) services: BTreeMap<ServiceName, ServiceHandle>,
     pub(crate) names: Names,
-    /// Told when this node has other neighbours, who are to have what it has.
-    pub(crate) neighbours: Arc<Notify>,
     /// By whom this node was removed.
     pub(crate) removed: watch::Sender<Option<String>>,
     /// The file with the cluster's secrets.
@@ -34,13 +32,6 @@ pub(crate) struct NodeHandler {
     pub(crate) store: Store,
     pub(crate) events: Arc<EventLog>,
     pub(crate) tasks: TaskTracker,
-}
-
-impl NodeHandler {
-    fn service_of(&self, snapshot: SnapshotId) -> Option<ServiceHandle> {
-        let (manifest, _) = self.store.manifest(snapshot).ok()?;
-        self.services.get(&manifest.service).cloned()
-    }
 }
 
 impl Handler for NodeHandler {
@@ -122,10 +113,6 @@ impl Handler for NodeHandler {
         }
     }
 
-    fn neighbours_changed(&self) {
-        self.neighbours.notify_one();
-    }
-
     fn removed(&self, removed: RemovedNode) {
         self.removed.send_replace(Some(self.names.of(&removed.by)));
     }
@@ -151,10 +138,10 @@ impl Handler for NodeHandler {
         });
     }
 
-    fn durable(&self, snapshot: SnapshotId, copies: usize) {
-        match self.service_of(snapshot) {
-            Some(service) => service.spread_durable(snapshot, copies),
-            None => tracing::info!(snapshot = %snapshot.short(), copies, "durable"),
+    fn level(&self, service: ServiceName, snapshot: SnapshotId, level: Option<u32>) {
+        match self.services.get(&service) {
+            Some(service) => service.level(snapshot, level),
+            None => tracing::info!(%service, snapshot = %snapshot.short(), level, "a snapshot's level"),
         }
     }
 }

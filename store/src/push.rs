@@ -25,6 +25,7 @@ use crate::pins::Pin;
 use crate::processes::Pinned;
 use crate::publish::{Unpublished, add_snapshots, rename_packs, sync_packs, write_manifests};
 use crate::push_request::{PushLineage, PushReport, PushRequest};
+use crate::push_settle::Author;
 use crate::recent::Recent;
 use crate::service_key::ServiceKey;
 use crate::state::{Snapshot, State};
@@ -58,7 +59,7 @@ pub struct Push {
     pub(crate) parents: Vec<SnapshotId>,
     seq: u64,
     /// Whether it is to continue the newest snapshot, whichever that is in the end.
-    pub(crate) follows_newest: bool,
+    pub(crate) follows_newest: Option<Author>,
     /// Whether parts of the parent were taken over unseen, so that it can continue no other one.
     pub(crate) relies_on_parent: bool,
     time_ms: u64,
@@ -101,7 +102,7 @@ fn place(
     match *lineage {
         PushLineage::ContinueNewest { node, nonce } => match state.all_of_service(service).pop() {
             Some(newest) => {
-                let Manifest { term, origin, .. } = newest.manifest;
+                let (term, origin) = Author { node, nonce }.continues(&newest.manifest);
                 let seq = shared.next_number(state, &newest.manifest);
                 (
                     Position { term, origin, parents: vec![newest.id], seq },
@@ -194,7 +195,10 @@ impl Store {
             origin,
             parents,
             seq,
-            follows_newest: matches!(lineage, PushLineage::ContinueNewest { .. }),
+            follows_newest: match lineage {
+                PushLineage::ContinueNewest { node, nonce } => Some(Author { node, nonce }),
+                PushLineage::Explicit { .. } => None,
+            },
             relies_on_parent: false,
             time_ms,
             parent,

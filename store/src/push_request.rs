@@ -17,11 +17,12 @@ pub struct PushRequest {
 /// What a snapshot continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushLineage {
-    /// The newest snapshot of the service in this store.
+    /// The newest snapshot of the service in this store, in its term. Where that is another node's, or there is none, a
+    /// new term begins: two nodes that go on from one snapshot never give the same number in the same term.
     ContinueNewest {
-        /// For the first snapshot: the node of its term.
+        /// The node that pushes.
         node: NodeId,
-        /// For the first snapshot: the nonce of its term.
+        /// The nonce of a new term.
         nonce: u64,
     },
     /// As the cluster says.

@@ -1,10 +1,29 @@
 //! What a push is in the end, after other processes may have changed what it began from.
 
-use sustain_proto::{Manifest, PackId, PackRef};
+use sustain_proto::{Manifest, NodeId, PackId, PackRef, Term, TermOrigin};
 
 use crate::PushError;
 use crate::pack_writer::FinishedPack;
 use crate::push::Push;
+
+/// Who pushes what is to be the newest snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Author {
+    pub(crate) node: NodeId,
+    pub(crate) nonce: u64,
+}
+
+impl Author {
+    /// The term of the snapshot that comes after this one, and where it branches off.
+    pub(crate) fn continues(self, newest: &Manifest) -> (Term, Option<TermOrigin>) {
+        let Self { node, nonce } = self;
+        if newest.term.node == node {
+            return (newest.term, newest.origin);
+        }
+        let origin = TermOrigin { parent: newest.term, seq: newest.seq };
+        (Term { counter: newest.term.counter.saturating_add(1), node, nonce }, Some(origin))
+    }
+}
 
 impl Push {
     /// Gives the snapshot its place behind what is the newest one now, if it was to be there. The caller holds the
@@ -15,9 +34,7 @@ impl Push {
         if manifest.base().is_some_and(|base| !state.snapshots.contains_key(&base)) {
             return Err(overtaken());
         }
-        if !self.follows_newest {
-            return Ok(());
-        }
+        let Some(author) = self.follows_newest else { return Ok(()) };
         let newest = state.all_of_service(&self.service).pop();
         if newest.as_ref().map(|newest| newest.id) == self.parents.first().copied() {
             return Ok(());
@@ -27,9 +44,8 @@ impl Push {
         }
         // With nothing left to continue it would have a number that was another snapshot's.
         let newest = newest.ok_or_else(overtaken)?;
-        let Manifest { term, origin, .. } = newest.manifest;
         manifest.parents = vec![newest.id];
-        (manifest.term, manifest.origin) = (term, origin);
+        (manifest.term, manifest.origin) = author.continues(&newest.manifest);
         manifest.seq = self.shared.next_number(&state, &newest.manifest);
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! `snapctl status`: a node, its peers and its services.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use sustain_gossip::membership::Health;
+use sustain_gossip::{KeepingStatus, SnapshotLevel};
 use sustain_node::admin::{NodeStatus, PeerView, RemovedView};
 use sustain_node::operations::Failure;
 use sustain_node::{Problem, ScrubStatus, ServiceStatus};
+use sustain_proto::ServiceName;
 use sustain_proto::human::counted;
 
 use crate::output::Output;
@@ -32,7 +36,7 @@ fn words(status: &NodeStatus) -> String {
     text.push_str(&nodes_words(status));
     for peer in &status.peers {
         if let Some(reason) = &peer.refuses {
-            text.push_str(&format!("{} takes no snapshots from here: {reason}\n", peer.name));
+            text.push_str(&format!("{} does not hold all snapshots from here: {reason}\n", peer.name));
         }
     }
     // What survives is the newest durable snapshot, not the newest.
@@ -62,6 +66,7 @@ fn words(status: &NodeStatus) -> String {
             text.push_str(&format!("  problem: {what} (for {age})\n"));
         }
     }
+    text.push_str(&keeping_words(status.keeping.as_ref()));
     text.push_str(&scrub_words(&status.scrub));
     for service in &status.services {
         text.push_str(&warnings(service));
@@ -73,6 +78,51 @@ fn words(status: &NodeStatus) -> String {
         }
     }
     text
+}
+
+/// What the node holds for the cluster, what it lacks, and how safe each snapshot is that it is the server of.
+fn keeping_words(keeping: Option<&KeepingStatus>) -> String {
+    let Some(keeping) = keeping else {
+        return "\nwhat this node keeps for the cluster can't be said now\n".to_owned();
+    };
+    let mut text = format!("\nkeeps {} as packs", text::bytes(keeping.pack_bytes));
+    if keeping.needed > 1 || keeping.fragment_bytes > 0 {
+        let index = keeping.index.map_or_else(|| "none yet".to_owned(), |index| index.to_string());
+        let (bytes, needed) = (text::bytes(keeping.fragment_bytes), keeping.needed);
+        text.push_str(&format!(
+            " and {bytes} as fragments with number {index}, of which {needed} make a pack"
+        ));
+        text.push_str(&format!("; its neighbourhood has {} more than it needs", keeping.margin));
+    }
+    if keeping.missing_parts > 0 {
+        let parts = counted(keeping.missing_parts as u64, "part is", "parts are");
+        text.push_str(&format!("; {parts} still to come"));
+    }
+    if keeping.short_bytes > 0 {
+        let bytes = text::bytes(keeping.short_bytes);
+        text.push_str(&format!("; its limit on storage leaves out {bytes}"));
+    }
+    text.push('\n');
+    for (service, counts) in levels(&keeping.snapshots) {
+        let counts: Vec<String> = counts
+            .into_iter()
+            .map(|(survives, count)| match survives {
+                None => format!("{count} on no other node"),
+                Some(losses) => format!("{count} survive {}", counted(losses.into(), "loss", "losses")),
+            })
+            .collect();
+        text.push_str(&format!("snapshots of {service}: {}\n", counts.join(", ")));
+    }
+    text
+}
+
+/// How many snapshots of each service survive how many losses.
+fn levels(snapshots: &[SnapshotLevel]) -> BTreeMap<&ServiceName, BTreeMap<Option<u32>, usize>> {
+    let mut levels: BTreeMap<_, BTreeMap<_, usize>> = BTreeMap::new();
+    for snapshot in snapshots {
+        *levels.entry(&snapshot.service).or_default().entry(snapshot.survives).or_default() += 1;
+    }
+    levels
 }
 
 /// When the packs were last checked, and what is wrong with them.

@@ -20,9 +20,10 @@ mod retaining;
 mod roll;
 mod signing;
 mod status;
+mod working;
 mod works;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use sustain_proto::wire::Ask;
@@ -33,7 +34,7 @@ pub(crate) use giving::give;
 pub(crate) use owner::run;
 pub use retaining::Retain;
 pub(crate) use signing::KeySigner;
-pub use status::KeepingStatus;
+pub use status::{KeepingStatus, LineView, SnapshotLevel};
 
 use crate::depot::{DepotError, PartList, PartReceiver, SyncReport};
 use crate::keeper::{Entry, Event, Message, Part};
@@ -57,6 +58,8 @@ enum Inlet {
     Listed { retain: Retain, listed: Option<Listed> },
     /// How the keeper stands is wanted.
     Status(oneshot::Sender<KeepingStatus>),
+    /// What is known of a service's lines is wanted.
+    Lines(ServiceName, oneshot::Sender<Vec<LineView>>),
 }
 
 /// What the store retains, and what of it is lacking here.
@@ -69,6 +72,7 @@ enum Worked {
     Synced { asked: Vec<Part>, report: SyncReport },
     Made(Part, Result<(), DepotError>),
     Dropped(Vec<Part>),
+    Looked { lost: Vec<Part>, report: SyncReport },
     Opened(Part, Opened, oneshot::Sender<Opened>),
 }
 
@@ -84,6 +88,8 @@ pub(crate) struct Keeping {
     retain_news: Notify,
     outboxes: Mutex<BTreeMap<NodeId, mpsc::Sender<Message>>>,
     levels: levels::Levels,
+    /// Peers that their limits keep from holding all that they should of what this node is the server of.
+    capped: Mutex<BTreeSet<NodeId>>,
 }
 
 /// Where the owner hears from.
@@ -105,6 +111,7 @@ impl Keeping {
             retain_news: Notify::new(),
             outboxes: Mutex::default(),
             levels: levels::Levels::default(),
+            capped: Mutex::default(),
         };
         (keeping, Inbox { local: heard_here, messages: heard })
     }
@@ -139,6 +146,21 @@ impl Keeping {
     pub(crate) fn retain(&self, retain: Retain) {
         lock(&self.retains).insert((retain.service.clone(), retain.term), retain);
         self.retain_news.notify_one();
+    }
+
+    /// Why a peer does not hold all that it should of what this node is the server of, if it says so.
+    pub(crate) fn refusal(&self, peer: &NodeId) -> Option<String> {
+        lock(&self.capped)
+            .contains(peer)
+            .then(|| "its limit on storage leaves no room for all of it".to_owned())
+    }
+
+    /// What is known of a service's lines; nothing if the keeper does not answer in time.
+    pub(crate) async fn lines(&self, service: ServiceName) -> Vec<LineView> {
+        let (answer, told) = oneshot::channel();
+        self.tell(Inlet::Lines(service, answer)).await;
+        let told = tokio::time::timeout(limits::KEEPER_STATUS_TIMEOUT, told).await;
+        told.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// How the keeper stands; none if it does not answer in time.

@@ -7,6 +7,7 @@
 //! Each group is compared with its fragment's id before it counts, and each extent is decoded as soon as enough of it is
 //! here. What came stays: who rebuilds the pack later goes on from there.
 
+mod finishing;
 mod lanes;
 mod round;
 mod survey;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sustain_proto::{NodeId, PackId, PackRef, SnapshotId};
-use sustain_store::{FragmentError, Fragments, error_chain};
+use sustain_store::{FragmentError, Fragments};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -340,66 +341,6 @@ impl Rebuilding<'_> {
         for (pack, index) in late {
             if let Some(work) = self.works.get_mut(&pack) {
                 work.late.insert(index);
-            }
-        }
-    }
-
-    fn finish_if_whole(&mut self, pack: PackId) {
-        let Some(work) = self.works.get_mut(&pack) else { return };
-        if work.is_finishing || work.done.len() < work.needed {
-            return;
-        }
-        work.is_finishing = true;
-        let (making, told) = (work.making.clone(), self.told.clone());
-        drop(self.member.tasks.blocking(move || {
-            let outcome = making.builder.finish().map(|_| ());
-            let _ = told.blocking_send(Told::Made(pack, outcome));
-        }));
-    }
-
-    fn made(&mut self, pack: PackId, outcome: Result<(), FragmentError>) -> Result<(), GatherError> {
-        match outcome {
-            Ok(()) => {
-                let Some(work) = self.works.remove(&pack) else { return Ok(()) };
-                self.report.packs_fetched += 1;
-                self.report.packs_rebuilt += 1;
-                self.progress.advance(work.making.sheet.pack.bytes);
-            }
-            // One that was held could not be read: others make up for it.
-            Err(FragmentError::Incomplete { .. }) => {
-                let Some(work) = self.works.get_mut(&pack) else { return Ok(()) };
-                work.is_finishing = false;
-                work.needed += 1;
-            }
-            Err(error) if error.kind() == sustain_store::ErrorKind::Corrupt => {
-                let Some(work) = self.works.remove(&pack) else { return Ok(()) };
-                let error = error_chain(&error);
-                tracing::warn!(%pack, error, "a sheet names fragments that make another pack");
-                for peer in work.holders.values().flatten() {
-                    self.lanes.lied(*peer);
-                }
-                self.false_sheets.push((work.making.sheet.pack, work.check));
-            }
-            Err(error) => return Err(self.store_failure(error)),
-        }
-        self.abandon_unneeded();
-        Ok(())
-    }
-
-    /// Ends rounds of which nothing is needed any more.
-    fn abandon_unneeded(&mut self) {
-        let unneeded: Vec<u64> = self
-            .rounds
-            .iter()
-            .filter(|(_, placed)| placed.jobs.iter().all(|(pack, _)| !self.works.contains_key(pack)))
-            .map(|(round, _)| *round)
-            .collect();
-        for round in unneeded {
-            if let Some(placed) = self.rounds.remove(&round) {
-                placed.task.abort();
-                self.lanes.released(placed.peer, placed.bytes.saturating_sub(placed.came));
-                let now_ms = self.now_ms();
-                self.lanes.measured(placed.peer, placed.came, now_ms - placed.begun_ms);
             }
         }
     }

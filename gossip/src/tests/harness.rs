@@ -31,7 +31,6 @@ pub(super) enum Event {
     Message(NodeId, Message),
     Changed(NodeId, bool),
     Imported(Vec<SnapshotId>),
-    Durable(SnapshotId, usize),
     Level(SnapshotId, Option<u32>),
 }
 
@@ -139,10 +138,6 @@ impl Handler for Recorder {
         self.note(Event::Imported(snapshots));
     }
 
-    fn durable(&self, snapshot: SnapshotId, copies: usize) {
-        self.note(Event::Durable(snapshot, copies));
-    }
-
     fn level(&self, _service: ServiceName, snapshot: SnapshotId, level: Option<u32>) {
         self.note(Event::Level(snapshot, level));
     }
@@ -174,8 +169,7 @@ impl TestNode {
         let store = Store::open(&folder.path().join("store"), options).unwrap();
         let recorder = Arc::new(Recorder { number, events: Mutex::default(), news: Notify::new() });
         let handler = recorder.clone();
-        let placement = Arc::new(Replicate);
-        let cluster = Cluster::start_on(socket, config.clone(), store.clone(), handler, placement).unwrap();
+        let cluster = Cluster::start_on(socket, config.clone(), store.clone(), handler).unwrap();
         Self { cluster, store, recorder, config, folder }
     }
 
@@ -202,10 +196,15 @@ impl TestNode {
 
     /// Has this node be the server of the line that its newest snapshot is of.
     pub(super) fn retain(&self, service: &str, tolerance: u32) {
+        self.retain_warm(service, tolerance, Vec::new());
+    }
+
+    /// The same, and these nodes are to hold everything.
+    pub(super) fn retain_warm(&self, service: &str, tolerance: u32, warm: Vec<NodeId>) {
         let service = service_name(service);
-        let term = self.store.snapshots(Some(&service)).unwrap().last().unwrap().term;
-        let (origin, warm, merged) = (None, Vec::new(), Default::default());
-        self.cluster.retain(Retain { service, term, origin, tolerance, warm, merged });
+        let newest = self.store.snapshots(Some(&service)).unwrap().pop().unwrap();
+        let (term, origin) = (newest.term, newest.origin);
+        self.cluster.retain(Retain { service, term, origin, tolerance, warm, merged: Default::default() });
     }
 
     /// Waits until a snapshot survives so many losses.
@@ -273,7 +272,7 @@ impl TestNode {
 pub(super) async fn again(config: &ClusterConfig, store: &Store, recorder: &Arc<Recorder>) -> Cluster {
     let socket = bind_again(config.listen).await;
     let (config, store, handler) = (config.clone(), store.clone(), recorder.clone());
-    Cluster::start_on(socket, config, store, handler, Arc::new(Replicate)).unwrap()
+    Cluster::start_on(socket, config, store, handler).unwrap()
 }
 
 struct Bytes<'a>(&'a [u8]);

@@ -100,10 +100,10 @@ async fn a_node_joins_by_any_member_and_all_know_it() {
         })
     })
     .await;
-    // And it takes part: what is spread now reaches it, too.
+    // And it takes part: what is retained now reaches it, too.
     let snapshot = nodes[0].push("mail", &bytes).snapshot;
-    nodes[0].cluster.spread(snapshot, 2);
-    nodes[0].recorder.wait_for(Event::Durable(snapshot, 3)).await;
+    nodes[0].retain("mail", 2);
+    nodes[0].wait_level(snapshot, 2).await;
     assert_eq!(nodes[3].restored(snapshot), bytes);
     harness::stop(&nodes).await;
 }
@@ -166,7 +166,6 @@ async fn a_removed_node_is_told_and_refused_also_after_restarts() {
         nodes[1].config.clone(),
         nodes[1].store.clone(),
         nodes[1].recorder.clone(),
-        std::sync::Arc::new(crate::Replicate),
     );
     assert!(matches!(error, Err(StartError::Removed { .. })), "{error:?}");
     // With its roster lost, and all others started again: it is refused by what they have kept.

@@ -12,9 +12,8 @@ async fn snapshots_reach_all_peers_and_restore_there_bit_by_bit() {
     for round in 0..3_u8 {
         bytes[usize::from(round) * 500_000..][..100_000].fill(round);
         let snapshot = nodes[0].push("mail", &bytes).snapshot;
-        nodes[0].cluster.spread(snapshot, 1);
-        nodes[0].recorder.wait("durable", |events| durable(events, snapshot).is_some()).await;
-        assert_eq!(durable(&nodes[0].recorder.events(), snapshot), Some(2), "said as soon as two have it");
+        nodes[0].retain("mail", 1);
+        nodes[0].wait_level(snapshot, 1).await;
         let info = nodes[0].store.snapshots(None).unwrap();
         assert!(info.iter().any(|info| info.id == snapshot && info.durable), "marked in the server's store");
         for node in &nodes[1..] {
@@ -22,19 +21,14 @@ async fn snapshots_reach_all_peers_and_restore_there_bit_by_bit() {
             assert_eq!(node.restored(snapshot), bytes, "round {round}");
         }
     }
-    let said = |event: &&Event| matches!(event, Event::Durable(..));
-    assert_eq!(nodes[0].recorder.events().iter().filter(said).count(), 3, "each once");
     let known = nodes[1].cluster.known_snapshots(&harness::service_name("mail")).await;
     assert_eq!(known.len(), 4);
     assert!(known.iter().all(|(_, list)| list.len() == 3 && list[2].seq > list[0].seq), "{known:?}");
     harness::stop(&nodes).await;
 }
 
-fn durable(events: &[Event], snapshot: sustain_proto::SnapshotId) -> Option<usize> {
-    events.iter().find_map(|event| match event {
-        Event::Durable(id, copies) if *id == snapshot => Some(*copies),
-        _ => None,
-    })
+fn is_durable(node: &TestNode, snapshot: sustain_proto::SnapshotId) -> bool {
+    node.store.snapshots(None).unwrap().iter().any(|info| info.id == snapshot && info.durable)
 }
 
 fn imported(events: &[Event], snapshot: sustain_proto::SnapshotId) -> bool {
@@ -50,26 +44,27 @@ async fn too_few_peers_never_make_durable_until_more_come() {
     server.wait_reachable(&[peer.id()]).await;
     let bytes = harness::noise(1, 300_000);
     let first = server.push("mail", &bytes).snapshot;
-    server.cluster.spread(first, 1);
-    peer.recorder.wait("import", |events| imported(events, first)).await;
+    server.retain("mail", 1);
+    server.wait_level(first, 0).await;
+    assert_eq!(peer.restored(first), bytes);
     // Two copies with the server's own, but only one other node.
     tokio::time::sleep(Duration::from_millis(700)).await;
-    assert_eq!(durable(&server.recorder.events(), first), None);
+    assert!(!is_durable(&server, first));
     let mut changed = bytes.clone();
     changed[5] ^= 1;
     let second = server.push("mail", &changed).snapshot;
-    server.cluster.spread(second, 1);
-    peer.recorder.wait("import", |events| imported(events, second)).await;
-    // The third comes, and is sent the newest only.
+    server.retain("mail", 1);
+    server.wait_level(second, 0).await;
     let third = start();
-    server.recorder.wait("durable", |events| durable(events, second) == Some(2)).await;
+    server.wait_level(second, 1).await;
     assert_eq!(third.restored(second), changed);
-    assert_eq!(durable(&server.recorder.events(), first), None, "one copy, for ever");
+    server.wait_level(first, 1).await;
+    assert!(is_durable(&server, first) && is_durable(&server, second));
     harness::stop(&[server, peer, third]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_was_away_gets_the_newest() {
+async fn a_peer_that_was_away_gets_what_is_retained() {
     let nodes = harness::start(3, &Tuning::default()).await;
     nodes[2].cluster.shutdown().await;
     let mut bytes = harness::noise(1, 400_000);
@@ -77,8 +72,8 @@ async fn a_peer_that_was_away_gets_the_newest() {
     for round in 0..4 {
         bytes[round] ^= 0xff;
         let snapshot = nodes[0].push("mail", &bytes).snapshot;
-        nodes[0].cluster.spread(snapshot, 0);
-        nodes[0].recorder.wait("durable", |events| durable(events, snapshot).is_some()).await;
+        nodes[0].retain("mail", 0);
+        nodes[0].wait_level(snapshot, 0).await;
         last = Some(snapshot);
     }
     let last = last.unwrap();
@@ -86,7 +81,7 @@ async fn a_peer_that_was_away_gets_the_newest() {
     nodes[2].recorder.wait("import", |events| imported(events, last)).await;
     assert_eq!(nodes[2].restored(last), bytes);
     let has = nodes[2].store.snapshots(None).unwrap();
-    assert_eq!(has.len(), 2, "the base and the newest, nothing between: {has:?}");
+    assert_eq!(has.len(), 4, "the base and all its deltas: {has:?}");
     again.shutdown().await;
     harness::stop(&nodes).await;
 }
@@ -109,8 +104,7 @@ async fn what_a_rebase_has_kept_reaches_peers_too_also_one_that_was_away() {
     let prepared = nodes[0].store.prepare_rebase_with(&service, options, &sustain_store::NoProgress).unwrap();
     let report = prepared.commit(Duration::from_secs(5)).unwrap();
     assert_eq!(report.held.len(), 2);
-    nodes[0].cluster.spread(report.base, 0);
-    nodes[0].cluster.spread_held(service, report.held.clone());
+    nodes[0].retain("mail", 0);
     let again = nodes[2].again().await;
     for node in &nodes[1..] {
         for (held, state) in report.held.iter().zip([&states[2], &states[1]]) {
@@ -124,12 +118,15 @@ async fn what_a_rebase_has_kept_reaches_peers_too_also_one_that_was_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_does_not_exist_harms_nothing() {
+async fn a_line_without_snapshots_harms_nothing() {
     let nodes = harness::start(2, &Tuning::default()).await;
-    nodes[0].cluster.spread(sustain_proto::SnapshotId::from_bytes([3; 32]), 0);
+    let (origin, warm, merged) = (None, Vec::new(), std::collections::BTreeSet::new());
+    let term = sustain_proto::Term { counter: 1, node: nodes[0].id(), nonce: 1 };
+    let service = harness::service_name("mail");
+    nodes[0].cluster.retain(crate::Retain { service, term, origin, tolerance: 0, warm, merged });
     let snapshot = nodes[0].push("mail", b"small").snapshot;
-    nodes[0].cluster.spread(snapshot, 0);
-    nodes[0].recorder.wait_for(Event::Durable(snapshot, 1)).await;
+    nodes[0].retain("mail", 0);
+    nodes[0].wait_level(snapshot, 0).await;
     assert_eq!(nodes[1].restored(snapshot), b"small");
     harness::stop(&nodes).await;
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
+use sustain_gossip::KeepingStatus;
 use sustain_gossip::membership::Health;
 use sustain_proto::{NodeId, ServiceName};
 
@@ -122,7 +123,7 @@ pub struct PeerView {
     pub for_ms: u64,
     /// From the last answered probe to its answer.
     pub rtt_ms: Option<u64>,
-    /// Why it took nothing when this node last sent it a snapshot.
+    /// Why it does not hold all that it is to hold of this node's snapshots, if it says so.
     #[serde(default)]
     pub refuses: Option<String>,
 }
@@ -209,6 +210,9 @@ pub struct NodeStatus {
     /// Nodes that were removed, as far as this one has heard.
     #[serde(default)]
     pub removed: Vec<RemovedView>,
+    /// What it holds of what the cluster stores; none if that can't be said now.
+    #[serde(default)]
+    pub keeping: Option<KeepingStatus>,
     /// The services.
     pub services: Vec<ServiceStatus>,
     /// How the scrubbing of its store stands.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`NodeStatus`] |
 //! | `GET /v1/events?after=N&wait_ms=T` | the events after number N, at once or when there is one |
-//! | `POST /v1/push` [`PushCall`] | what was stored; it is spread at once |
+//! | `POST /v1/push` [`PushCall`] | what was stored; it is kept by all from then on |
 //! | `POST /v1/gather` [`GatherCall`] | fetched if need be, and written to a folder, unless the caller goes away |
 //! | `GET /v1/gather?watch=N` | the [`GatherProgress`] of the call with this number, or null |
 //! | `POST /v1/rebase` [`RebaseCall`](crate::upkeep::RebaseCall) | what was dropped and kept |

@@ -21,6 +21,7 @@ use crate::events::{EventLog, NodeEvent};
 use crate::limits;
 use crate::log::{self, Listed};
 use crate::operations::{self, Failure, PushFiles, PushOutput};
+use crate::retain::retain_files;
 use crate::scrub::ScrubWatch;
 use crate::service::ServiceHandle;
 use crate::verify::{self, VerifyCall};
@@ -118,6 +119,7 @@ async fn status(State(state): Shared) -> Answer<NodeStatus> {
         domain: state.config.own().map(|own| own.domain.clone()).unwrap_or_default(),
         peers: state.cluster.peers().into_iter().map(view).collect(),
         removed: removed.collect(),
+        keeping: state.cluster.keeping().await,
         services,
         scrub: state.scrub.status(state.config.scrub.enabled, &state.store),
     }))
@@ -155,14 +157,15 @@ async fn push(State(state): Shared, call: Result<Json<PushCall>, JsonRejection>)
     if let Some(path) = paths.into_iter().find(|path| !path.is_absolute()) {
         return Err(Failure::new(2, format!("{} is no absolute path", path.display())));
     }
-    let (store, node) = (state.store.clone(), state.cluster.node_id());
+    let (store, service) = (state.store.clone(), call.service.clone());
+    let node = state.cluster.node_id();
     let output = blocking(move || {
         let files =
             PushFiles { service: &call.service, regions: &call.regions, since: call.since.as_deref() };
         operations::push(&store, &files, node, &NoProgress)
     })
     .await?;
-    state.cluster.spread(output.report.snapshot, limits::FILES_TOLERANCE);
+    retain_files(&state.cluster, &state.store, &service).await;
     Ok(Json(output))
 }
 

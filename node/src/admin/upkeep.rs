@@ -5,12 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use sustain_proto::ServiceName;
 use sustain_store::{NamedPin, NoProgress, Pace, RebasePolicy};
 
 use super::routes::{AdminState, Answer, Shared, blocking, body, refuse_sustained};
-use crate::limits;
 use crate::operations::Failure;
+use crate::retain::retain_files;
 use crate::upkeep::{self, GcCall, GcOutput, Keep, PinCall, RebaseCall, RebaseOutput, UnpinCall};
 
 pub(super) async fn rebase(
@@ -20,10 +19,10 @@ pub(super) async fn rebase(
     let call = body(call)?;
     let hint = "`rebase-after` in its configuration says after how many snapshots";
     refuse_sustained(&state, &call.service, "rebases it by itself", hint)?;
-    let (store, dry_run) = (state.store.clone(), call.dry_run);
+    let (store, dry_run, service) = (state.store.clone(), call.dry_run, call.service.clone());
     let output = blocking(move || upkeep::rebase(&store, &call, Pace::Behind, &NoProgress)).await?;
-    if let (RebaseOutput::Done(report), false) = (&output, dry_run) {
-        state.cluster.spread(report.base, limits::FILES_TOLERANCE);
+    if let (RebaseOutput::Done(_), false) = (&output, dry_run) {
+        retain_files(&state.cluster, &state.store, &service).await;
     }
     Ok(Json(output))
 }
@@ -40,7 +39,7 @@ pub(super) async fn gc(State(state): Shared, call: Result<Json<GcCall>, JsonReje
     let output = blocking(move || collect(&known, &call)).await?;
     if !output.dry_run {
         for report in &output.services {
-            spread_again(&state, &report.service);
+            retain_files(&state.cluster, &state.store, &report.service).await;
         }
     }
     Ok(Json(output))
@@ -68,17 +67,6 @@ fn collect(state: &Arc<AdminState>, call: &GcCall) -> Result<GcOutput, Failure> 
         output.services.push(upkeep::collect(store, &service, rules, how, &NoProgress)?);
     }
     Ok(output)
-}
-
-/// Has the others arrive at the generation that a collection has left.
-fn spread_again(state: &AdminState, service: &ServiceName) {
-    let newest = state.store.snapshots(Some(service)).ok().and_then(|list| list.last().map(|info| info.id));
-    if let Some(newest) = newest {
-        state.cluster.spread(newest, limits::FILES_TOLERANCE);
-    }
-    if let Ok(held) = state.store.held(service) {
-        state.cluster.spread_held(service.clone(), held);
-    }
 }
 
 pub(super) async fn pin(

@@ -37,6 +37,8 @@ pub(crate) struct ServiceParts {
     pub(crate) vm: VmSettings,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) tolerance: u32,
+    /// Candidates besides this node: they are to hold everything.
+    pub(crate) warm: Vec<NodeId>,
     pub(crate) cluster: Cluster,
     pub(crate) events: Arc<EventLog>,
     pub(crate) tasks: TaskTracker,
@@ -111,8 +113,13 @@ pub(super) struct Driver {
     /// The newest durable snapshot as the server last said.
     pub(super) durable: Option<Durable>,
     pub(super) growth: DurableGrowth,
+    /// Since when what is durable survives fewer losses than it is to.
+    pub(super) weak_since_ms: Option<u64>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) tolerance: u32,
+    pub(super) warm: Vec<NodeId>,
+    /// Snapshots that were said to be durable.
+    pub(super) said: BTreeSet<SnapshotId>,
     pub(super) troubles: Troubles,
     pub(super) names: Names,
     /// Peers that refused to be asked.
@@ -166,8 +173,11 @@ impl Driver {
             held: Vec::new(),
             durable: None,
             growth: DurableGrowth::default(),
+            weak_since_ms: None,
             listen: parts.listen,
             tolerance: parts.tolerance,
+            warm: parts.warm,
+            said: BTreeSet::new(),
             troubles,
             names: parts.names,
             refusing: BTreeSet::new(),
@@ -253,7 +263,7 @@ impl Driver {
             Command::Status { answer } => {
                 let _ = answer.send(self.status());
             }
-            Command::SpreadDurable { snapshot, copies } => self.spread_durable(snapshot, copies),
+            Command::Level { snapshot, level } => self.level(snapshot, level),
             Command::Trouble(trouble, what) => self.troubles.begin(trouble, what, self.clock.now_ms()),
             Command::Refused(peer) => drop(self.refusing.insert(peer)),
             Command::Refresh => self.refresh(),
@@ -287,6 +297,9 @@ impl Driver {
                     Some(OpenChannel { term, link, restored }) => self.open_channel(term, link, restored),
                     None => self.close_channel(),
                 }
+                if self.rest.is_none() {
+                    self.retain();
+                }
             }
             VmNote::Asked { term, input } => self.guest_asked(term, input),
             VmNote::Stalled(stalled) => {
@@ -309,15 +322,16 @@ impl Driver {
                 self.rest = None;
                 let service = self.service.clone();
                 self.events.add(Happening::Gathered { service, snapshot, bytes_fetched });
+                self.retain();
                 self.refresh();
             }
             VmNote::Snapshot(note) => self.snapshot_taken(*note),
-            VmNote::Rebased { base, newest, dropped, held } => {
+            VmNote::Rebased { base, newest, dropped } => {
+                tracing::debug!(service = %self.service, newest = %newest.short(), "a new generation");
                 self.troubles.end(&[Trouble::Rebase]);
                 let service = self.service.clone();
                 self.events.add(Happening::Rebased { service, base, dropped });
-                self.cluster.spread(newest, self.tolerance);
-                self.cluster.spread_held(self.service.clone(), held);
+                self.retain();
                 self.refresh();
             }
             VmNote::Problem(what) => self.problem(what),
@@ -350,7 +364,7 @@ impl Driver {
         let taken_unix_ms = clock::wall_ms().saturating_sub(clock::since_ms(note.resumed_at));
         self.last_times.taken = Some((taken_unix_ms, note.resumed_at));
         let report = note.report;
-        self.cluster.spread(report.snapshot, self.tolerance);
+        self.retain();
         self.events.add(Happening::Snapshot {
             service: self.service.clone(),
             snapshot: report.snapshot,
@@ -362,20 +376,6 @@ impl Driver {
             seconds: note.seconds,
         });
         self.refresh();
-    }
-
-    fn spread_durable(&mut self, snapshot: SnapshotId, copies: usize) {
-        let Ok((manifest, _)) = self.store.manifest(snapshot) else { return };
-        let seq = manifest.seq;
-        let level = u32::try_from(copies.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.events.add(Happening::Durable { service: self.service.clone(), snapshot, seq, copies });
-        // A snapshot of an earlier life of this node says nothing about the reign of now.
-        if self.machine.state().reign().is_some_and(|reign| reign.term == manifest.term) {
-            self.handle(Event::Durable { snapshot, seq, level });
-            self.guest_durable(manifest.term, seq);
-            self.durable = Some(Durable { line: manifest.term, snapshot, seq, level });
-            self.mark_durable();
-        }
     }
 
     /// Reads the service's snapshots from the store, off the task's thread.

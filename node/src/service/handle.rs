@@ -74,9 +74,10 @@ pub(super) enum Command {
     Status {
         answer: oneshot::Sender<ServiceStatus>,
     },
-    SpreadDurable {
+    /// A snapshot survives so many losses now.
+    Level {
         snapshot: SnapshotId,
-        copies: usize,
+        level: Option<u32>,
     },
     /// Something is wrong that only its own task knows of.
     Trouble(Trouble, String),
@@ -116,9 +117,9 @@ impl ServiceHandle {
         let _ = self.commands.try_send(Command::Refresh);
     }
 
-    /// Says that a spread snapshot is durable.
-    pub(crate) fn spread_durable(&self, snapshot: SnapshotId, copies: usize) {
-        let _ = self.commands.try_send(Command::SpreadDurable { snapshot, copies });
+    /// Says how many losses a snapshot survives now.
+    pub(crate) fn level(&self, snapshot: SnapshotId, level: Option<u32>) {
+        let _ = self.commands.try_send(Command::Level { snapshot, level });
     }
 
     /// This node's ballot for a peer that misses the server; none when the task is gone.

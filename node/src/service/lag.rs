@@ -38,8 +38,10 @@ impl Driver {
             reigning.map(|mark| (mark.running_seq, mark.durable.map_or(0, |(_, seq)| seq)))
         else {
             self.growth = DurableGrowth { seq: 0, at_ms: now_ms };
-            return self.troubles.end(&[Trouble::Lag]);
+            self.weak_since_ms = None;
+            return self.troubles.end(&[Trouble::Lag, Trouble::Level]);
         };
+        self.note_level(now_ms);
         let behind_ms = self.growth.behind_ms((running, durable), now_ms);
         let late_ms = u64::try_from(late_after(self.interval).as_millis()).unwrap_or(u64::MAX);
         let Some(behind_ms) = behind_ms.filter(|behind_ms| *behind_ms > late_ms) else {
@@ -52,10 +54,39 @@ impl Driver {
         self.troubles.begin(Trouble::Lag, what, now_ms);
     }
 
+    /// Looks whether what is durable still survives what it is to: nodes may have been lost or removed since. A short
+    /// absence is none.
+    fn note_level(&mut self, now_ms: u64) {
+        let durable = self.machine.watermark().filter(|mark| mark.durable.is_some());
+        let Some(level) = durable.map(|mark| mark.level).filter(|level| *level < self.tolerance) else {
+            self.weak_since_ms = None;
+            return self.troubles.end(&[Trouble::Level]);
+        };
+        let since_ms = *self.weak_since_ms.get_or_insert(now_ms);
+        let late_ms = u64::try_from(late_after(self.interval).as_millis()).unwrap_or(u64::MAX);
+        if now_ms.saturating_sub(since_ms) <= late_ms {
+            return;
+        }
+        let mut what = format!(
+            "the newest durable snapshot survives the loss of {level} other nodes now, and is to survive that of {}",
+            self.tolerance
+        );
+        what.push_str(&self.causes());
+        if !self.troubles.has(Trouble::Level) {
+            self.problem(what.clone());
+        }
+        self.troubles.begin(Trouble::Level, what, now_ms);
+    }
+
     fn lag(&self, seconds: u64) -> String {
         let needed = self.tolerance.saturating_add(1);
-        let mut what =
-            format!("nothing new is durable for {seconds} s: fewer than {needed} other nodes have it");
+        let causes = self.causes();
+        format!("nothing new is durable for {seconds} s: fewer than {needed} other nodes have it{causes}")
+    }
+
+    /// Whose fault it is, as far as peers have told.
+    fn causes(&self) -> String {
+        let mut what = String::new();
         let peers = self.cluster.peers();
         let lost: Vec<_> =
             peers.iter().filter(|peer| !peer.reachable).map(|peer| peer.peer.name.as_str()).collect();
@@ -64,7 +95,7 @@ impl Driver {
         }
         for peer in peers.iter().filter(|peer| peer.reachable) {
             if let Some(reason) = &peer.refuses {
-                what.push_str(&format!("; {} takes nothing: {reason}", peer.peer.name));
+                what.push_str(&format!("; {} does not take all: {reason}", peer.peer.name));
             }
         }
         what

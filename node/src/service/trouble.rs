@@ -24,6 +24,8 @@ pub(super) enum Trouble {
     Lost,
     /// A snapshot could not be had from the others.
     Gather,
+    /// What is durable survives fewer losses than it is to.
+    Level,
     /// Nothing new becomes durable.
     Lag,
     /// Older snapshots can't be dropped.

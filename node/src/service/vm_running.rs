@@ -288,8 +288,7 @@ impl Running {
                 let following = report.kept.len().saturating_sub(1 + report.held.len());
                 self.generation.rebased(following, self.growth().map_or(0, |growth| growth.delta_bytes));
                 let newest = self.parent.unwrap_or(report.base);
-                let (base, dropped, held) = (report.base, report.dropped.len(), report.held);
-                notes.push(VmNote::Rebased { base, newest, dropped, held });
+                notes.push(VmNote::Rebased { base: report.base, newest, dropped: report.dropped.len() });
             }
             Err(error) => self.rebase_failed(&error, notes),
         }

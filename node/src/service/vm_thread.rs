@@ -86,8 +86,6 @@ pub(super) enum VmNote {
         base: SnapshotId,
         newest: SnapshotId,
         dropped: usize,
-        /// What it has kept besides what follows the base.
-        held: Vec<SnapshotId>,
     },
     Problem(String),
     /// A problem that lasts until something else is said.
