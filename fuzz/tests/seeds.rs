@@ -13,7 +13,7 @@ use sustain_fuzz::TARGETS;
 use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
 use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Offered, Token, Welcome};
 use sustain_proto::wire::{
-    Ask, Ballot, Denial, Granted, Heartbeat, Lane, Message, Request, Response, SnapshotSummary,
+    Ask, Ballot, Denial, Granted, Heartbeat, HeldFragments, Lane, Message, Request, Response, SnapshotSummary,
 };
 use sustain_proto::{
     ChunkId, Cut, Details, Fact, FragmentId, NodeId, PackRef, Piece, PieceRange, PinName, RegionName,
@@ -145,6 +145,8 @@ fn of_messages(seeds: &mut Seeds) {
             is_stuck: true,
             wants_list: true,
         }),
+        Request::HaveFragments { ids: vec![pack; 2] },
+        Request::GetSheets { packs: vec![pack] },
     ] {
         frames.push(encode_frame(&request, most).unwrap());
     }
@@ -158,6 +160,8 @@ fn of_messages(seeds: &mut Seeds) {
         Response::Granted(Granted { range: (0, 9), groups: vec![[4; 32]; 2], sheet: Some(vec![5; 9]) }),
         Response::Denied(Denial::Lack { have: vec![(0, 9)], is_coming: true }),
         Response::Denied(Denial::Elsewhere { nodes: vec![NodeId::from_bytes([6; 32])] }),
+        Response::Fragments { held: vec![HeldFragments { pack, sheet: [7; 16], indices: vec![0, 9] }] },
+        Response::Sheets { sheets: vec![vec![1; 9], Vec::new()] },
     ] {
         frames.push(encode_frame(&response, most).unwrap());
     }

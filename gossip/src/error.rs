@@ -330,6 +330,23 @@ pub enum GatherError {
         /// The packs.
         damaged: Vec<PackId>,
     },
+    /// A pack that no node which answered has whole, and of which there are too few fragments.
+    #[error(
+        "pack {} of snapshot {} is on none of {asked} reachable nodes, and {found} different fragments of it are, where {} are needed",
+        pack.short(), id.short(), needed.map_or_else(|| "some".to_owned(), |needed| needed.to_string())
+    )]
+    TooFew {
+        /// The snapshot.
+        id: SnapshotId,
+        /// The pack.
+        pack: PackId,
+        /// Different fragments that can be had.
+        found: usize,
+        /// Fragments that rebuild it, if a sheet says so.
+        needed: Option<usize>,
+        /// How many nodes answered.
+        asked: usize,
+    },
     /// The store here can't take it.
     #[error("can't {action} of snapshot {}", id.short())]
     Store {
@@ -355,7 +372,9 @@ impl GatherError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoPeers { .. } | Self::Missing { .. } | Self::Unreachable { .. } => ErrorKind::Unreachable,
+            Self::NoPeers { .. } | Self::Missing { .. } | Self::Unreachable { .. } | Self::TooFew { .. } => {
+                ErrorKind::Unreachable
+            }
             Self::Unknown { .. } => ErrorKind::NotFound,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Store { kind, .. } => *kind,

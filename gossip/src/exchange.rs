@@ -29,6 +29,8 @@ pub(crate) fn name(request: &Request) -> &'static str {
         Request::GetGroups { .. } => "a request for lists of groups",
         Request::GetRanges { .. } => "a request for ranges of pieces",
         Request::Ask(_) => "a request for a part",
+        Request::HaveFragments { .. } => "a question about fragments",
+        Request::GetSheets { .. } => "a request for sheets",
         Request::Connect { .. } => "a connection to a service",
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sustain_proto::wire::{Request, Response};
-use sustain_proto::{Manifest, NodeId, PackId, PackRef, SnapshotId};
-use sustain_store::Progress;
+use sustain_proto::{Manifest, NodeId, PackId, PackRef, ServiceName, SnapshotId};
+use sustain_store::{Progress, Store};
 use tokio::task::JoinSet;
 
 use crate::conduct::What;
@@ -14,6 +14,7 @@ use crate::error::{GatherError, RequestError};
 use crate::gathering::Gathering;
 use crate::limits;
 use crate::member::Member;
+use crate::rebuilding;
 use sustain_store::error_chain;
 
 /// What watches a gathering.
@@ -28,6 +29,8 @@ pub struct GatherReport {
     pub bytes_resumed: u64,
     /// Packs that came from other nodes.
     pub packs_fetched: usize,
+    /// Those of them that were made of fragments.
+    pub packs_rebuilt: usize,
     /// Packs that were here before.
     pub packs_here: usize,
     /// Transfers that broke off or stalled and went on with the same or another peer.
@@ -71,7 +74,7 @@ pub(crate) async fn lacking(
     Ok((wanted.collect(), report))
 }
 
-/// Fetches whole packs, from all peers that have them.
+/// Fetches packs: whole, from all peers that have them; what none has is made of fragments.
 pub(crate) async fn fetch_packs(
     member: &Arc<Member>,
     id: SnapshotId,
@@ -82,12 +85,44 @@ pub(crate) async fn fetch_packs(
     if wanted.is_empty() {
         return Ok(());
     }
-    let outcome = Gathering::new(member.clone(), id, wanted, progress).run(report).await;
+    let whole = Gathering::new(member.clone(), id, wanted.clone(), progress.clone()).run(report).await;
+    let outcome = match whole {
+        Err(
+            error @ (GatherError::Missing { .. }
+            | GatherError::Unreachable { .. }
+            | GatherError::Damaged { .. }),
+        ) => rebuild(member, id, wanted, progress, report).await.map_err(|other| clearer(error, other)),
+        outcome => outcome,
+    };
     if outcome.as_ref().is_err_and(|error| error.kind() == crate::ErrorKind::NoSpace) {
         // What fills the disk and is of no use.
         remove_incoming(member).await;
     }
     outcome
+}
+
+/// Makes those packs of fragments that did not come.
+async fn rebuild(
+    member: &Arc<Member>,
+    id: SnapshotId,
+    wanted: BTreeMap<PackId, PackRef>,
+    progress: SharedProgress,
+    report: &mut GatherReport,
+) -> Result<(), GatherError> {
+    let store = member.store.clone();
+    let left = member.tasks.blocking(move || {
+        wanted.into_iter().filter(|(pack, _)| !store.has_pack(pack)).collect::<BTreeMap<_, _>>()
+    });
+    let left = left.await.map_err(|_| GatherError::Cancelled { id })?;
+    rebuilding::rebuild(member, id, left, progress, report).await
+}
+
+/// Where there is no fragment of a pack at all, what was wrong with the whole packs says more.
+fn clearer(whole: GatherError, fragments: GatherError) -> GatherError {
+    match fragments {
+        GatherError::TooFew { found: 0, .. } => whole,
+        other => other,
+    }
 }
 
 /// Removes what earlier gatherings have left.
@@ -148,10 +183,20 @@ pub(crate) async fn manifests(member: &Arc<Member>, id: SnapshotId) -> Result<Ve
     })
 }
 
+/// A manifest that is here: of a snapshot of the store, or one of whose packs this node holds fragments.
+pub(crate) fn known_manifest(store: &Store, id: SnapshotId) -> Option<Vec<u8>> {
+    if let Ok((_, bytes)) = store.manifest(id) {
+        return Some(bytes);
+    }
+    let fragments = store.look_at_fragments().ok().flatten()?;
+    let kept = |service: &ServiceName| fragments.manifests(service).into_iter().find(|kept| kept.id == id);
+    fragments.services().iter().find_map(kept).map(|kept| kept.encoded.clone())
+}
+
 /// One manifest, from here or from whichever peer answers first. Its id is its hash: nobody can lie.
 async fn manifest(member: &Arc<Member>, id: SnapshotId) -> Result<Vec<u8>, GatherError> {
     let store = member.store.clone();
-    if let Ok(Ok((_, bytes))) = member.tasks.blocking(move || store.manifest(id)).await {
+    if let Ok(Some(bytes)) = member.tasks.blocking(move || known_manifest(&store, id)).await {
         return Ok(bytes);
     }
     let mut waiting: VecDeque<NodeId> = member.asking_order().into();
@@ -187,7 +232,7 @@ async fn manifest(member: &Arc<Member>, id: SnapshotId) -> Result<Vec<u8>, Gathe
 pub(crate) async fn ask_snapshots(
     member: &Arc<Member>,
     peers: Vec<NodeId>,
-    service: sustain_proto::ServiceName,
+    service: ServiceName,
 ) -> Vec<(NodeId, Vec<sustain_proto::wire::SnapshotSummary>)> {
     let mut waiting = peers.into_iter();
     let mut asking = JoinSet::new();

@@ -16,7 +16,7 @@ use crate::gather::{GatherReport, SharedProgress};
 use crate::limits;
 use crate::member::Member;
 use crate::plan::{Order, OrderId, Plan, PlanLimits, Step, Stuck, Verdict};
-use crate::transfer::{Event, Transfers, Wanted};
+use crate::transfer::{Event, Target, Transfers, Wanted};
 
 /// How often to look for slow peers, and whether to stop.
 const LOOK: Duration = Duration::from_millis(20);
@@ -166,7 +166,11 @@ impl Gathering {
                     Order::Groups(runs) => {
                         let wanted = runs.into_iter().filter_map(|run| {
                             let receiver = self.receivers.get(&run.piece)?.clone();
-                            Some(Wanted { piece: run.piece, receiver, groups: run.groups })
+                            Some(Wanted {
+                                piece: run.piece,
+                                target: Target::Pack(receiver),
+                                groups: run.groups,
+                            })
                         });
                         let wanted = wanted.collect();
                         self.tasks.spawn(transfers.groups(id, peer, wanted))

@@ -44,6 +44,7 @@ mod plan;
 mod probe;
 mod prober;
 mod pump;
+mod rebuilding;
 mod registry;
 mod remote;
 mod roster_file;

@@ -95,6 +95,18 @@ pub const KEPT_AT_ONCE: usize = 2;
 /// Values of groups that a node keeps in memory after they were asked for: 8 MiB, the lists of 16 GiB of packs.
 pub const GROUPS_KEPT_MAX: usize = 1 << 18;
 
+/// Sheets of one pack that are known while it is rebuilt. Usually there is one.
+pub const SHEETS_TRIED_MAX: usize = 4;
+
+/// Files open at once for packs that are rebuilt: one for each fragment that comes, and one for the pack.
+pub const REBUILT_FILES_MAX: usize = 256;
+
+/// Bytes of packs that are rebuilt at once, if it is more than one pack.
+pub const REBUILT_BYTES_MAX: u64 = 64 << 20;
+
+/// Fragments that are asked of one peer together.
+pub const FRAGMENTS_PER_ROUND: usize = 64;
+
 /// Most bytes of a file with a catalog. One of a service with a snapshot a second for a minute has about a megabyte.
 pub const CATALOG_FILE_BYTES_MAX: usize = 128 << 20;
 

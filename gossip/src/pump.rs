@@ -1,17 +1,24 @@
 //! Packs between a store and a stream: a thread reads or writes the disk, a task the network, and a few
 //! buffers travel between them.
 
+use std::error::Error;
 use std::ops::Range;
 use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
-use sustain_store::{PackReader, ReadError};
+use sustain_store::PackReader;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::limits;
 use crate::share::Uplink;
 use crate::tasks::Tasks;
+
+/// Why something can't be read here.
+pub(crate) type ReadFailure = Box<dyn Error + Send + Sync>;
+
+/// What is read, part by part.
+pub(crate) type Filled = Result<Vec<u8>, ReadFailure>;
 
 /// Why a pack didn't travel whole.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +31,7 @@ pub(crate) enum PumpError {
     Stalled,
     /// This node's store can't give it.
     #[error("the pack can't be read here")]
-    Read(#[source] ReadError),
+    Read(#[source] ReadFailure),
 }
 
 /// Sends a part of a pack, which must not end past the pack.
@@ -35,16 +42,17 @@ pub(crate) async fn send(
     stream: &mut SendStream,
     stall: Duration,
 ) -> Result<(), PumpError> {
-    let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
+    let (buffers, mut filled) = mpsc::channel::<Filled>(limits::PACK_BUFFERS);
     // Ends by itself when this future is dropped: then nobody takes the buffers.
-    drop(tasks.blocking(move || read_all(&reader, part, &buffers)));
+    let read = move |at: u64, buffer: &mut [u8]| Ok(reader.read_at(at, buffer)?);
+    drop(tasks.blocking(move || read_all(&read, part, &buffers)));
     write_filled((stream, uplink), &mut filled, stall).await
 }
 
 /// Sends what comes in buffers.
 pub(crate) async fn write_filled(
     (stream, uplink): (&mut SendStream, &Uplink),
-    filled: &mut mpsc::Receiver<Result<Vec<u8>, ReadError>>,
+    filled: &mut mpsc::Receiver<Filled>,
     stall: Duration,
 ) -> Result<(), PumpError> {
     while let Some(buffer) = filled.recv().await {
@@ -72,17 +80,17 @@ pub(crate) async fn write_all(
     Ok(())
 }
 
-/// Reads a part of a pack into buffers. False if that failed, or nobody takes them any more.
+/// Reads a part of something into buffers. False if that failed, or nobody takes them any more.
 pub(crate) fn read_all(
-    reader: &PackReader,
+    reader: &dyn Fn(u64, &mut [u8]) -> Result<(), ReadFailure>,
     part: Range<u64>,
-    buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>,
+    buffers: &mpsc::Sender<Filled>,
 ) -> bool {
     let mut offset = part.start;
     while offset < part.end {
         let left = usize::try_from(part.end - offset).unwrap_or(usize::MAX);
         let mut buffer = vec![0_u8; left.min(limits::PACK_BUFFER_BYTES)];
-        let read = reader.read_at(offset, &mut buffer);
+        let read = reader(offset, &mut buffer);
         offset += buffer.len() as u64;
         let failed = read.is_err();
         if buffers.blocking_send(read.map(|()| buffer)).is_err() || failed {

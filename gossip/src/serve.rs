@@ -1,14 +1,16 @@
 //! Answers the bulk requests of peers from the store.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use quinn::{Connection, RecvStream, SendStream};
-use sustain_proto::wire::{Lane, Request, Response, SnapshotSummary};
-use sustain_proto::{NodeId, PackId, ServiceName};
-use sustain_store::{ReadError, Store};
+use sustain_proto::wire::{HeldFragments, Lane, Request, Response, SnapshotSummary};
+use sustain_proto::{Manifest, NodeId, PackId, ServiceName};
+use sustain_store::{FragmentError, ReadError, SnapshotInfo, Store};
 
 use crate::control::{respond, take_request};
+use crate::gather::known_manifest;
 use crate::keeping::{self, posts};
 use crate::member::Member;
 use crate::pump;
@@ -78,24 +80,72 @@ fn look(store: &Store, request: Request) -> Response {
             Ok(list) => Response::Snapshots { list },
             Err(error) => Response::refused(error_chain(&error)),
         },
-        Request::GetManifest { id } => match store.manifest(id) {
-            Ok((_, bytes)) => Response::Manifest { bytes },
-            Err(error) => Response::refused(error_chain(&error)),
+        Request::GetManifest { id } => match known_manifest(store, id) {
+            Some(bytes) => Response::Manifest { bytes },
+            None => Response::refused(format!("there is no snapshot {} here", id.short())),
         },
         Request::HavePacks { ids } => {
             let packs = ids.into_iter().filter(|id| store.has_pack(id)).collect();
             Response::Having { packs }
         }
+        Request::HaveFragments { ids } => match held(store, &ids) {
+            Ok(held) => Response::Fragments { held },
+            Err(error) => Response::refused(error_chain(&error)),
+        },
+        Request::GetSheets { packs } => match sheets(store, &packs) {
+            Ok(sheets) => Response::Sheets { sheets },
+            Err(error) => Response::refused(error_chain(&error)),
+        },
         other => Response::refused(format!("{} is not answered here", crate::exchange::name(&other))),
     }
 }
 
-/// The newest snapshots of a service in this store, newest last.
+/// The fragments of these packs that are held here.
+fn held(store: &Store, ids: &[PackId]) -> Result<Vec<HeldFragments>, FragmentError> {
+    let Some(fragments) = store.look_at_fragments()? else { return Ok(Vec::new()) };
+    let mut held: BTreeMap<(PackId, [u8; 16]), Vec<u8>> = BTreeMap::new();
+    for service in fragments.services() {
+        for found in ids.iter().flat_map(|id| fragments.of_pack(&service, id)) {
+            let indices = held.entry((found.pack.id, found.sheet_check)).or_default();
+            indices.extend(found.index);
+        }
+    }
+    let mut held: Vec<HeldFragments> =
+        held.into_iter().map(|((pack, sheet), indices)| HeldFragments { pack, sheet, indices }).collect();
+    held.retain(|held| !held.indices.is_empty());
+    held.truncate(sustain_proto::limits::MESSAGE_PACKS_MAX);
+    Ok(held)
+}
+
+/// The sheets of these packs; an empty one for each that is not here.
+fn sheets(store: &Store, packs: &[PackId]) -> Result<Vec<Vec<u8>>, FragmentError> {
+    let Some(fragments) = store.look_at_fragments()? else { return Ok(vec![Vec::new(); packs.len()]) };
+    let services = fragments.services();
+    let sheet = |pack: &PackId| {
+        // What is damaged here another one has.
+        let found = services.iter().find_map(|service| fragments.sheet(service, pack).ok().flatten());
+        found.filter(|sheet| sheet.len() <= sustain_proto::limits::SHEET_BYTES_MAX).unwrap_or_default()
+    };
+    Ok(packs.iter().map(sheet).collect())
+}
+
+/// The newest snapshots of a service in this store, and those that it holds fragments of, newest last.
 pub(crate) fn summaries(store: &Store, service: &ServiceName) -> Result<Vec<SnapshotSummary>, ReadError> {
-    let mut list = store.snapshots(Some(service))?;
+    let here = store.snapshots(Some(service))?;
+    let mut list: Vec<SnapshotSummary> = here.iter().map(SnapshotInfo::summary).collect();
+    if let Some(fragments) = store.look_at_fragments().ok().flatten() {
+        let known: BTreeSet<_> = list.iter().map(|summary| summary.id).collect();
+        let mut kept = fragments.manifests(service);
+        kept.retain(|kept| !known.contains(&kept.id));
+        list.extend(kept.iter().map(|kept| {
+            let Manifest { term, origin, seq, .. } = kept.manifest;
+            SnapshotSummary { id: kept.id, term, origin, seq, durable: false, whole: false }
+        }));
+        list.sort_by_key(|summary| (summary.term, summary.seq));
+    }
     let surplus = list.len().saturating_sub(sustain_proto::limits::MESSAGE_SNAPSHOTS_MAX);
     list.drain(..surplus);
-    Ok(list.iter().map(sustain_store::SnapshotInfo::summary).collect())
+    Ok(list)
 }
 
 async fn get_pack(member: &Member, peer: NodeId, id: PackId, part: Range<u64>, send: &mut SendStream) {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use quinn::SendStream;
 use sustain_proto::wire::{Lane, Response};
 use sustain_proto::{GroupList, NodeId, Piece, PieceRange, group_count};
-use sustain_store::{ReadError, Store, error_chain};
+use sustain_store::{FragmentError, Fragments, Store, error_chain};
 use tokio::sync::mpsc;
 
 use crate::control::respond;
 use crate::limits;
 use crate::lists::Values;
 use crate::member::Member;
-use crate::pump::{self, PumpError};
+use crate::pump::{self, Filled, PumpError, ReadFailure};
 use crate::transport::frames;
 use crate::transport::quic::STREAM_ABANDONED;
 
@@ -20,8 +20,14 @@ use crate::transport::quic::STREAM_ABANDONED;
 fn piece_bytes(store: &Store, piece: &Piece) -> Option<u64> {
     match piece {
         Piece::Pack(id) => store.pack_bytes(id),
-        Piece::Fragment(_) => None,
+        // One that is held, not one that would have to be made.
+        Piece::Fragment(id) => Some(fragments(store)?.open(id).ok()?.bytes()),
     }
+}
+
+/// The fragments of this node, which its depot has open.
+fn fragments(store: &Store) -> Option<Fragments> {
+    store.look_at_fragments().ok().flatten()
 }
 
 pub(crate) async fn get_groups(
@@ -67,7 +73,16 @@ fn list(member: &Member, piece: Piece, bytes: u64) -> Option<Values> {
     if let Some(values) = member.lists.get(&piece) {
         return Some(values);
     }
-    let Piece::Pack(id) = piece else { return None };
+    let id = match piece {
+        Piece::Pack(id) => id,
+        // The list of one is kept with it, and is checked when it is opened.
+        Piece::Fragment(id) => {
+            let reader = fragments(&member.store)?.open(&id).ok()?;
+            let values = reader.groups().values();
+            // One of a single group is worth none, but is asked for by mistake at most.
+            return Some(Arc::new(if values.is_empty() { vec![*id.as_bytes()] } else { values.to_vec() }));
+        }
+    };
     let values = match member.store.pack_groups(id) {
         Ok(values) => values,
         Err(error) => {
@@ -116,7 +131,7 @@ pub(crate) async fn get_ranges(
     if !header(member, &Response::Ranges { here }, send).await {
         return;
     }
-    let (buffers, mut filled) = mpsc::channel::<Result<Vec<u8>, ReadError>>(limits::PACK_BUFFERS);
+    let (buffers, mut filled) = mpsc::channel::<Filled>(limits::PACK_BUFFERS);
     let store = member.store.clone();
     // Ends by itself when this future is dropped: then nobody takes the buffers.
     drop(member.tasks.blocking(move || read(&store, &ranges, &buffers)));
@@ -134,12 +149,11 @@ pub(crate) async fn get_ranges(
     }
 }
 
-fn read(store: &Store, ranges: &[PieceRange], buffers: &mpsc::Sender<Result<Vec<u8>, ReadError>>) {
+fn read(store: &Store, ranges: &[PieceRange], buffers: &mpsc::Sender<Filled>) {
     for range in ranges {
-        let Piece::Pack(id) = range.piece else { return };
-        let end = range.offset.saturating_add(range.bytes);
-        let done = match store.read_pack(id) {
-            Ok(reader) => pump::read_all(&reader, range.offset..end, buffers),
+        let part = range.offset..range.offset.saturating_add(range.bytes);
+        let done = match open(store, range.piece) {
+            Ok(read) => pump::read_all(&*read, part, buffers),
             Err(error) => {
                 let _ = buffers.blocking_send(Err(error));
                 false
@@ -147,6 +161,23 @@ fn read(store: &Store, ranges: &[PieceRange], buffers: &mpsc::Sender<Result<Vec<
         };
         if !done {
             return;
+        }
+    }
+}
+
+/// Fills a buffer from an offset.
+type ReadAt = Box<dyn Fn(u64, &mut [u8]) -> Result<(), ReadFailure>>;
+
+fn open(store: &Store, piece: Piece) -> Result<ReadAt, ReadFailure> {
+    match piece {
+        Piece::Pack(id) => {
+            let reader = store.read_pack(id)?;
+            Ok(Box::new(move |at, buffer| Ok(reader.read_at(at, buffer)?)))
+        }
+        Piece::Fragment(id) => {
+            let absent = || FragmentError::NotFound { id };
+            let reader = store.look_at_fragments()?.ok_or_else(absent)?.open(&id)?;
+            Ok(Box::new(move |at, buffer| Ok(reader.read_at(at, buffer)?)))
         }
     }
 }

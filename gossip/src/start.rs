@@ -41,9 +41,16 @@ pub(crate) async fn gather_to_start(
     let manifests = gather::manifests(&member, id).await?;
     let (lacking, mut report) = gather::lacking(&member, id, &manifests).await?;
     if !lacking.is_empty() && !lazy.is_empty() {
-        let holders = ask_holders(&member, id, &lacking).await?;
+        let holders = match ask_holders(&member, id, &lacking).await {
+            // They are made of fragments, if at all.
+            Err(GatherError::Missing { .. }) => None,
+            holders => Some(holders?),
+        };
         let mut suspects = BTreeSet::new();
-        while let Some(given) = directories(&member, &lacking, &holders, &suspects).await {
+        while let Some(given) = match &holders {
+            Some(holders) => directories(&member, &lacking, holders, &suspects).await,
+            None => None,
+        } {
             let opened = open(&member, id, (&manifests, &lazy, &given), &mut report).await?;
             if let Some(reader) = opened {
                 if reader.packs_elsewhere().is_empty() {

@@ -9,7 +9,7 @@ use sustain_proto::wire::{Request, Response};
 use sustain_proto::{
     GROUP_VALUE_BYTES, GroupList, GroupValue, NodeId, PackId, PackRef, Piece, PieceRange, group_count,
 };
-use sustain_store::{GroupReceiver, ImportError, Received, error_chain};
+use sustain_store::{GroupReceiver, ImportError, PackBuilder, Received, error_chain};
 use tokio::sync::mpsc;
 
 use crate::conduct::What;
@@ -61,16 +61,54 @@ pub(crate) struct Transfers {
     pub(crate) progress: SharedProgress,
 }
 
+/// Where groups go.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// Into a pack.
+    Pack(Arc<GroupReceiver>),
+    /// Into a fragment that a pack is made of.
+    Fragment {
+        /// What makes the pack.
+        builder: Arc<PackBuilder>,
+        /// Its number.
+        index: u8,
+        /// The list of its groups.
+        list: Arc<GroupList>,
+    },
+}
+
+impl Target {
+    fn group_bytes(&self, group: usize) -> usize {
+        match self {
+            Self::Pack(receiver) => receiver.group_bytes(group),
+            Self::Fragment { list, .. } => {
+                let range = list.range(group);
+                (range.end - range.start) as usize
+            }
+        }
+    }
+
+    fn write(&self, group: usize, bytes: &[u8]) -> Result<Received, Event> {
+        match self {
+            Self::Pack(receiver) => receiver.write(group, bytes).map_err(Event::store_failure),
+            Self::Fragment { builder, index, .. } => {
+                let written = builder.write(*index, group, bytes);
+                written.map_err(|error| Event::Store(error.kind().into(), Box::new(error)))
+            }
+        }
+    }
+}
+
 /// Groups that are asked for, and where they go.
 pub(crate) struct Wanted {
     pub(crate) piece: Piece,
-    pub(crate) receiver: Arc<GroupReceiver>,
+    pub(crate) target: Target,
     pub(crate) groups: Range<usize>,
 }
 
 impl Wanted {
     fn range(&self) -> PieceRange {
-        let bytes = self.groups.clone().map(|group| self.receiver.group_bytes(group) as u64).sum();
+        let bytes = self.groups.clone().map(|group| self.target.group_bytes(group) as u64).sum();
         PieceRange {
             piece: self.piece,
             offset: self.groups.start as u64 * sustain_proto::limits::GROUP_BYTES,
@@ -172,7 +210,7 @@ impl Transfers {
             let mut first = target.groups.start;
             while first < target.groups.end {
                 let last = target.groups.end.min(first + limits::GROUPS_AT_ONCE);
-                let room = (first..last).map(|group| target.receiver.group_bytes(group)).sum();
+                let room = (first..last).map(|group| target.target.group_bytes(group)).sum();
                 let (bytes, end) = pump::fill(stream, room, stall).await;
                 // It fails when the writer has met something wrong, and told of it.
                 if loads.send(Load { wanted: number, first, bytes }).await.is_err() {
@@ -195,23 +233,23 @@ impl Transfers {
         mut loads: mpsc::Receiver<Load>,
     ) {
         while let Some(load) = loads.blocking_recv() {
-            let Wanted { piece, receiver, .. } = &wanted[load.wanted];
+            let Wanted { piece, target, .. } = &wanted[load.wanted];
             let (mut rest, mut group) = (&load.bytes[..], load.first);
             let mut came = Vec::with_capacity(limits::GROUPS_AT_ONCE);
             let mut trouble = None;
             // What broke off within a group is of no use.
-            while let Some((bytes, others)) = rest.split_at_checked(receiver.group_bytes(group)) {
+            while let Some((bytes, others)) = rest.split_at_checked(target.group_bytes(group)) {
                 if bytes.is_empty() {
                     break;
                 }
-                match receiver.write(group, bytes) {
+                match target.write(group, bytes) {
                     Ok(Received::Wrong) => {
                         trouble = Some(Event::Wrong(peer, *piece, What::WrongBytes));
                         break;
                     }
                     Ok(Received::New | Received::Known) => {}
-                    Err(error) => {
-                        trouble = Some(Event::store_failure(error));
+                    Err(failure) => {
+                        trouble = Some(failure);
                         break;
                     }
                 }

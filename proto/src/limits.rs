@@ -88,6 +88,9 @@ pub const MESSAGE_GROUPS_MAX: usize = 1 << 14;
 /// Most pieces whose lists of groups are asked for in one message.
 pub const MESSAGE_PIECES_MAX: usize = 256;
 
+/// Most sheets in one message: the largest ones fit a frame.
+pub const MESSAGE_SHEETS_MAX: usize = 64;
+
 /// Most ranges of pieces that are asked for in one message.
 pub const MESSAGE_RANGES_MAX: usize = 256;
 

@@ -9,6 +9,7 @@
 //! all limits: senders call them before, receivers after.
 
 mod parts;
+mod pieces;
 mod service;
 mod version;
 
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use parts::{Ask, ByteRange, Denial, Granted};
+pub use pieces::HeldFragments;
 pub use service::{Ballot, Heartbeat, SnapshotSummary};
 pub use version::{VERSIONS_ALPN, Versions, WIRE_VERSION, WIRE_VERSION_MIN};
 
@@ -169,6 +171,18 @@ pub enum Request {
     },
     /// Bulk: bytes of a part of a pack that is retained, raw.
     Ask(Ask),
+    /// Bulk: which fragments of these packs do you hold?
+    HaveFragments {
+        /// At most [`limits::MESSAGE_PACKS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PACKS_MAX }>")]
+        ids: Vec<PackId>,
+    },
+    /// Bulk: the sheets of these packs, please.
+    GetSheets {
+        /// At most [`limits::MESSAGE_SHEETS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_SHEETS_MAX }>")]
+        packs: Vec<PackId>,
+    },
 }
 
 impl Request {
@@ -193,7 +207,10 @@ impl Request {
                 manifests.iter().try_for_each(|manifest| check_manifest(manifest))
             }
             Self::PutPack { bytes, .. } => at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX),
-            Self::HavePacks { ids } => check_packs(ids),
+            Self::HavePacks { ids } | Self::HaveFragments { ids } => check_packs(ids),
+            Self::GetSheets { packs } => {
+                at_most("packs", packs.len() as u64, limits::MESSAGE_SHEETS_MAX as u64)
+            }
             Self::GetPack { offset, bytes, .. } => {
                 at_most("bytes of offset", *offset, limits::PACK_BYTES_MAX)?;
                 at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX)
@@ -201,7 +218,7 @@ impl Request {
             Self::GetGroups { pieces } => {
                 at_most("pieces", pieces.len() as u64, limits::MESSAGE_PIECES_MAX as u64)
             }
-            Self::GetRanges { ranges } => check_ranges(ranges),
+            Self::GetRanges { ranges } => pieces::check_ranges(ranges),
             Self::Roster { hashes, .. } => {
                 at_most("facts", hashes.len() as u64, limits::OUTLINE_FACTS_MAX as u64)
             }
@@ -286,6 +303,18 @@ pub enum Response {
     Granted(Granted),
     /// To `Ask`: no bytes come.
     Denied(Denial),
+    /// To `HaveFragments`: those that the peer holds.
+    Fragments {
+        /// At most one for each pack that was asked for and each sheet.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PACKS_MAX }>")]
+        held: Vec<HeldFragments>,
+    },
+    /// To `GetSheets`.
+    Sheets {
+        /// For each pack that was asked for its encoded sheet; empty where it is not here.
+        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_SHEETS_MAX }>")]
+        sheets: Vec<Vec<u8>>,
+    },
 }
 
 impl Response {
@@ -328,6 +357,8 @@ impl Response {
             }
             Self::Ranges { here } => at_most("ranges", here.len() as u64, limits::MESSAGE_RANGES_MAX as u64),
             Self::Facts { facts } => at_most("facts", facts.len() as u64, limits::MESSAGE_FACTS_MAX as u64),
+            Self::Fragments { held } => pieces::check_held(held),
+            Self::Sheets { sheets } => pieces::check_sheets(sheets),
             Self::Granted(granted) => granted.check(),
             Self::Denied(denial) => denial.check(),
             Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
@@ -349,16 +380,6 @@ pub struct WireError {
 
 fn at_most(what: &'static str, found: u64, max: u64) -> Result<(), WireError> {
     if found > max { Err(WireError { what, max, found }) } else { Ok(()) }
-}
-
-fn check_ranges(ranges: &[PieceRange]) -> Result<(), WireError> {
-    at_most("ranges", ranges.len() as u64, limits::MESSAGE_RANGES_MAX as u64)?;
-    let mut total = 0_u64;
-    for range in ranges {
-        at_most("bytes of offset", range.offset, limits::PACK_BYTES_MAX)?;
-        total = total.saturating_add(range.bytes);
-    }
-    at_most("bytes of ranges", total, limits::MESSAGE_RANGE_BYTES_MAX)
 }
 
 fn check_packs(packs: &[PackId]) -> Result<(), WireError> {

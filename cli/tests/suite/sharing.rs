@@ -104,3 +104,34 @@ fn a_node_keeps_to_its_cores() {
         assert!(allowed.parse::<u32>().is_ok(), "a thread may use the cores {allowed}");
     }
 }
+
+/// Both would have given out one number twice in one term.
+#[test]
+fn two_nodes_that_push_one_service_do_so_in_terms_of_their_own() {
+    let bench = Bench::new();
+    let mut cluster = Cluster::planned(3, &[]);
+    (0..3).for_each(|node| cluster.spawn(node));
+    let push = |cluster: &Cluster, node: usize, seed: u64| {
+        let region = format!("state={}", bench.write("state", &noise(seed, 300_000)).display());
+        let pushed = cluster.wait("a push", || cluster.at(node, &["push", "files", "--region", &region]));
+        pushed["snapshot"].as_str().unwrap().to_owned()
+    };
+    let entry = |cluster: &Cluster, node: usize, snapshot: &str| {
+        let log = cluster.at(node, &["log", "files"])?;
+        log.as_array()?.iter().find(|found| found["id"] == snapshot).cloned()
+    };
+    let is_durable = |cluster: &Cluster, node: usize, snapshot: &str| {
+        entry(cluster, node, snapshot).filter(|found| found["durable"] == true)
+    };
+    let first = push(&cluster, 0, 1);
+    cluster.wait("durability", || is_durable(&cluster, 0, &first));
+    cluster.wait("the first one at the other", || entry(&cluster, 1, &first));
+    let second = push(&cluster, 1, 2);
+    let second = cluster.wait("durability there", || is_durable(&cluster, 1, &second));
+    let first = entry(&cluster, 1, &first).unwrap();
+    assert_ne!(first["term"], second["term"]);
+    assert_eq!(second["seq"].as_u64(), first["seq"].as_u64().map(|seq| seq + 1));
+    let third = push(&cluster, 1, 3);
+    let third = cluster.wait("durability of the next", || is_durable(&cluster, 1, &third));
+    assert_eq!(third["term"], second["term"], "it goes on in its own");
+}

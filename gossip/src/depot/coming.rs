@@ -159,6 +159,7 @@ impl Depot {
         if self.held(&sheet.sheet.service, pack, cut).any(|held| held == index) {
             return Ok(Kind::Here(values.count()));
         }
+        self.note_sheet(pack, sheet.clone());
         Ok(Kind::Fragment(self.fragments.receive(sheet, index, values)?))
     }
 }

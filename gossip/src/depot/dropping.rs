@@ -29,6 +29,7 @@ impl Depot {
                 Which::Fragment(index) => _ = fragments.insert((part.pack, index)),
             }
         }
+        self.forget_sheets(parts.iter().map(|part| part.pack));
         if !fragments.is_empty() {
             self.drop_fragments(&fragments)?;
         }
@@ -46,10 +47,6 @@ impl Depot {
     }
 
     fn drop_whole(&self, packs: BTreeSet<PackId>) -> Result<(), DepotError> {
-        {
-            let mut sheets = lock(&self.sheets);
-            packs.iter().for_each(|pack| _ = sheets.remove(pack));
-        }
         self.store.discard_received(&packs)?;
         let known = self.known();
         let mut dropped = lock(&self.dropped);
@@ -58,6 +55,8 @@ impl Depot {
         for (service, snapshots) in to_let_go(&known, &dropped) {
             self.store.let_go(&service, &snapshots, self.me)?;
         }
+        // Those that came for what is still to come, too.
+        self.store.discard_received(&dropped)?;
         dropped.retain(|pack| self.store.has_pack(pack));
         Ok(())
     }

@@ -146,10 +146,13 @@ impl Known {
         let (mut snapshots, mut packs) = (BTreeSet::new(), BTreeSet::new());
         for catalog in self.of_service(service).filter(|catalog| !self.is_served_here(catalog)) {
             for entry in &catalog.entries {
-                if self.is_whole(catalog, entry) {
+                let is_whole = self.is_whole(catalog, entry);
+                if is_whole {
                     snapshots.insert(entry.id);
                 }
-                packs.extend(entry.packs.iter().map(|pack| pack.id));
+                if is_whole || catalog.encoders.contains(&self.me) {
+                    packs.extend(entry.packs.iter().map(|pack| pack.id));
+                }
             }
         }
         (snapshots, packs)

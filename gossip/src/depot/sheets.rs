@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sustain_proto::{ServiceName, Sheet, SnapshotId};
+use sustain_proto::{PackId, ServiceName, Sheet, SnapshotId};
 use sustain_store::StoredSheet;
 
 use super::known::Known;
@@ -29,9 +29,16 @@ impl Depot {
         if is_of_pack && is_of_service { Ok(StoredSheet { sheet, bytes }) } else { Err(wrong) }
     }
 
-    /// Has a sheet stored when its pack is.
+    /// Has a sheet at hand as long as parts of its pack are coming, and stored when one is.
     pub(super) fn note_sheet(&self, pack: &Pack, sheet: StoredSheet) {
         lock(&self.sheets).insert(pack.id, sheet);
+    }
+
+    /// Sheets of packs of which nothing is coming any more need not be at hand.
+    pub(super) fn forget_sheets(&self, packs: impl Iterator<Item = PackId>) {
+        let packs: BTreeSet<PackId> = packs.collect();
+        let coming: BTreeSet<PackId> = lock(&self.coming).keys().map(|part| part.pack).collect();
+        lock(&self.sheets).retain(|pack, _| !packs.contains(pack) || coming.contains(pack));
     }
 
     /// The sheet of a pack, if it is here and the one that the catalog names.

@@ -57,15 +57,14 @@ impl Depot {
             return;
         }
         let outcome = self.fragments.sync(&all).map_err(|error| Arc::new(DepotError::from(error)));
-        if outcome.is_ok() {
-            let mut sheets = lock(&self.sheets);
-            whole.iter().for_each(|part| _ = sheets.remove(&part.pack));
-        }
-        for part in appended.into_keys() {
+        for part in appended.keys() {
             // Also of one that is lost on its way: who receives it again finds what came.
-            lock(&self.coming).remove(&part);
-            lock(&self.appended).remove(&part);
-            report.parts.push((part, outcome.clone()));
+            lock(&self.coming).remove(part);
+            lock(&self.appended).remove(part);
+            report.parts.push((*part, outcome.clone()));
+        }
+        if outcome.is_ok() {
+            self.forget_sheets(appended.keys().chain(whole).map(|part| part.pack));
         }
     }
 

@@ -69,6 +69,10 @@ impl Shelf {
         self.items.remove(part).is_some()
     }
 
+    pub(super) fn contains(&self, part: &Part) -> bool {
+        self.items.contains_key(part)
+    }
+
     pub(super) fn is_whole(&self, part: &Part) -> bool {
         self.items.get(part).is_some_and(|item| item.stage != Stage::Filling)
     }

@@ -3,7 +3,7 @@
 //! A part that goes because its pack is no longer retained goes at once. One that goes because its node holds another
 //! one instead goes only when the server has said that it counts on it no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sustain_proto::PackId;
 
@@ -63,19 +63,23 @@ impl Keeper {
         self.packs = self.listed();
         let mut all: Vec<(Part, Want)> =
             self.lines.catalogs().flat_map(|catalog| self.wants_of(catalog)).collect();
-        // In the order of age over all services, so that a cap leaves out what is newest.
-        all.sort_by_key(|(part, want)| (want.pack.added, *part));
+        // What this node is the server of nobody else may have. The rest in the order of age over all services, so that a
+        // cap leaves out what is newest.
+        let own = self.lines.catalogs().filter(|catalog| catalog.server == self.me);
+        let own: BTreeSet<PackId> = own.flat_map(|catalog| catalog.packs()).map(|pack| pack.id).collect();
+        all.sort_by_key(|(part, want)| (!own.contains(&part.pack), want.pack.added, *part));
         let (mut wants, mut bytes, mut short) = (BTreeMap::new(), 0_u64, 0_u64);
         for (part, want) in all {
             let part_bytes = want.pack.part_bytes(part.which);
             if wants.contains_key(&part) {
                 continue;
             }
-            if bytes.saturating_add(part_bytes) > self.config.storage_bytes_max {
+            let is_too_much = bytes.saturating_add(part_bytes) > self.config.storage_bytes_max;
+            if is_too_much && !own.contains(&part.pack) {
                 short = short.saturating_add(part_bytes);
                 continue;
             }
-            bytes += part_bytes;
+            bytes = bytes.saturating_add(part_bytes);
             wants.insert(part, want);
         }
         // What was fetched only to make another part may be wanted for itself from now on: it was not synced then.
@@ -112,6 +116,10 @@ impl Keeper {
             if !is_wanted {
                 self.jobs.end(&part);
                 self.forget_waiters(&part);
+                if !self.shelf.contains(&part) {
+                    // Nothing of it has come, but it may be about to.
+                    self.out.push(Action::Drop { part });
+                }
             }
         }
         let here: Vec<Part> = self.shelf.parts().copied().collect();
@@ -201,9 +209,8 @@ impl Keeper {
     pub(super) fn drop_part(&mut self, part: &Part) {
         self.shed.remove(part);
         self.forget_waiters(part);
-        if self.shelf.remove(part) {
-            self.out.push(Action::Drop { part: *part });
-        }
+        self.shelf.remove(part);
+        self.out.push(Action::Drop { part: *part });
     }
 
     /// A pack that is retained.

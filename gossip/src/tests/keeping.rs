@@ -20,17 +20,12 @@ async fn a_server_sends_each_byte_about_once_and_all_have_it() {
     let nodes = harness::start(5, &Tuning::default()).await;
     let bytes = harness::noise(1, 20 << 20);
     let pushed = nodes[0].push("mail", &bytes);
-    let started = Instant::now();
     nodes[0].retain("mail", 1);
-    nodes[0].wait_level(pushed.snapshot, 1).await;
-    println!("durable at 1 after {:?}", started.elapsed());
     nodes[0].wait_level(pushed.snapshot, 3).await;
-    println!("at all after {:?}", started.elapsed());
     for node in &nodes[1..] {
         assert_eq!(node.restored(pushed.snapshot), bytes);
     }
     let sent = bulk_bytes_sent(&nodes[0], &nodes[1..]);
-    println!("sent {sent} of {}", bytes.len());
     assert!(sent * 10 <= bytes.len() as u64 * 13, "{sent} bytes");
     harness::stop(&nodes).await;
 }
@@ -39,17 +34,19 @@ async fn a_server_sends_each_byte_about_once_and_all_have_it() {
 async fn small_deltas_are_durable_soon() {
     let nodes = harness::start(5, &Tuning::default()).await;
     let mut bytes = harness::noise(1, 1 << 20);
+    let mut took = Vec::new();
     for round in 0..10 {
         bytes[round * 4_000] ^= 1;
         let pushed = nodes[0].push("mail", &bytes);
         let started = Instant::now();
         nodes[0].retain("mail", 1);
         nodes[0].wait_level(pushed.snapshot, 1).await;
-        let durable = started.elapsed();
+        took.push(started.elapsed());
         nodes[0].wait_level(pushed.snapshot, 3).await;
-        println!("durable after {durable:?}, all after {:?}", started.elapsed());
-        tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    // Tens of milliseconds, on a machine that has nothing else to do.
+    took.sort_unstable();
+    assert!(took[5] < Duration::from_millis(700), "{took:?}");
     harness::stop(&nodes).await;
 }
 
@@ -61,8 +58,7 @@ async fn in_a_larger_cluster_others_hold_fragments_only_and_a_candidate_goes_on(
     tokio::time::sleep(Duration::from_secs(4)).await;
     let bytes = harness::noise(1, 3 << 20);
     let pushed = nodes[0].push("mail", &bytes);
-    let warm = nodes[1].id();
-    nodes[0].retain_warm("mail", 1, vec![warm]);
+    nodes[0].retain_warm("mail", 1, vec![nodes[1].id(), nodes[2].id()]);
     nodes[0].wait_level(pushed.snapshot, 1).await;
     let settled = |statuses: &[KeepingStatus]| {
         statuses.iter().all(|status| status.missing_parts == 0 && status.fragment_bytes > 0)
@@ -71,7 +67,7 @@ async fn in_a_larger_cluster_others_hold_fragments_only_and_a_candidate_goes_on(
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let mut statuses = Vec::new();
-        for node in &nodes[2..] {
+        for node in &nodes[3..] {
             statuses.extend(node.cluster.keeping().await);
         }
         if settled(&statuses) {
@@ -80,16 +76,16 @@ async fn in_a_larger_cluster_others_hold_fragments_only_and_a_candidate_goes_on(
         assert!(Instant::now() < until, "{statuses:#?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let held: u64 = nodes[2].cluster.keeping().await.unwrap().fragment_bytes;
+    let held: u64 = nodes[3].cluster.keeping().await.unwrap().fragment_bytes;
     assert!(held < pushed.bytes_new / 2, "{held} of {}", pushed.bytes_new);
-    assert!(nodes[2..].iter().all(|node| node.store.snapshots(None).unwrap().is_empty()));
+    assert!(nodes[3..].iter().all(|node| node.store.snapshots(None).unwrap().is_empty()));
     // The server is lost: the candidate has all, and goes on.
     nodes[0].cluster.break_off();
     assert_eq!(nodes[1].restored(pushed.snapshot), bytes);
     let mut changed = bytes.clone();
     changed[7] ^= 1;
     let next = nodes[1].push("mail", &changed);
-    nodes[1].retain_warm("mail", 1, vec![nodes[2].id()]);
+    nodes[1].retain_warm("mail", 1, vec![nodes[2].id(), nodes[3].id()]);
     nodes[1].wait_level(next.snapshot, 1).await;
     nodes[1].wait_level(pushed.snapshot, 1).await;
     harness::stop(&nodes[1..]).await;
@@ -124,4 +120,53 @@ async fn each_service_has_its_own_tolerance() {
     let of = |id| status.snapshots.iter().find(|it| it.snapshot == id).map(|it| it.survives);
     assert_eq!((of(lax), of(strict)), (Some(Some(0)), Some(Some(0))));
     harness::stop(&nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_keeps_and_gives_its_own_whatever_its_limit_on_storage() {
+    let mut configs = harness::configs(2, &Tuning::default());
+    configs[0].1.share.storage_bytes = Some(1_000);
+    let nodes = configs.into_iter().zip(0..);
+    let nodes: Vec<TestNode> =
+        nodes.map(|((socket, config), number)| TestNode::start(number, socket, config)).collect();
+    let bytes = harness::noise(1, 300_000);
+    let snapshot = nodes[0].push("mail", &bytes).snapshot;
+    nodes[0].retain("mail", 0);
+    nodes[0].wait_level(snapshot, 0).await;
+    assert_eq!(nodes[1].restored(snapshot), bytes);
+    assert_eq!(nodes[0].cluster.keeping().await.unwrap().short_bytes, 0);
+    harness::stop(&nodes).await;
+}
+
+/// Prints how long it takes until deltas are durable, and what the server sends for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures"]
+async fn measured() {
+    for upload in [None, Some(10_000_000)] {
+        let mut configs = harness::configs(5, &Tuning::default());
+        configs[0].1.share.upload_bytes_per_second = upload;
+        let nodes = configs.into_iter().zip(0..);
+        let nodes: Vec<TestNode> =
+            nodes.map(|((socket, config), number)| TestNode::start(number, socket, config)).collect();
+        for changed in [24 << 20, 20 << 20, 64 << 10] {
+            // So that what the uplink may save up is the same each time.
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            let mut bytes = harness::noise(1, 24 << 20);
+            bytes[..changed].copy_from_slice(&harness::noise(changed as u64, changed));
+            let before = bulk_bytes_sent(&nodes[0], &nodes[1..]);
+            let pushed = nodes[0].push("mail", &bytes);
+            let started = Instant::now();
+            nodes[0].retain("mail", 1);
+            nodes[0].wait_level(pushed.snapshot, 1).await;
+            let durable = started.elapsed();
+            nodes[0].wait_level(pushed.snapshot, 3).await;
+            let all = started.elapsed();
+            let sent = bulk_bytes_sent(&nodes[0], &nodes[1..]).saturating_sub(before);
+            println!(
+                "upload {upload:?}: {} new, durable {durable:?}, all {all:?}, {sent} sent",
+                pushed.bytes_new
+            );
+        }
+        harness::stop(&nodes).await;
+    }
 }

@@ -10,6 +10,7 @@ mod liars;
 mod membership;
 mod misconduct;
 mod probing;
+mod rebuilding;
 mod spreading;
 mod starting;
 mod statements;

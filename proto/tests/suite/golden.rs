@@ -211,8 +211,10 @@ fn kinds_of_messages() {
         Request::GetRanges { ranges: Vec::new() },
         Request::Roster { nonce: 1, hashes: Vec::new() },
         Request::Ask(ask()),
+        Request::HaveFragments { ids: Vec::new() },
+        Request::GetSheets { packs: Vec::new() },
     ];
-    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
     let (eligible, able, failed) = (true, true, Vec::new());
@@ -234,8 +236,10 @@ fn kinds_of_messages() {
         Response::Facts { facts: Vec::new() },
         Response::Granted(Granted { range: (0, 1), groups: Vec::new(), sheet: None }),
         Response::Denied(Denial::Busy),
+        Response::Fragments { held: Vec::new() },
+        Response::Sheets { sheets: Vec::new() },
     ];
-    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
 
     let durable = None;
     let heartbeat = sustain_proto::wire::Heartbeat {

@@ -17,7 +17,8 @@ use crate::{PackReceiver, Received};
 /// A pack that is made of its fragments. What came of these is kept when it is dropped before its end.
 pub struct PackBuilder {
     gather: Gather,
-    done: Mutex<Done<PackReceiver>>,
+    /// None after its end.
+    done: Mutex<Done<Option<PackReceiver>>>,
 }
 
 /// A fragment that is made of others. What came of these is kept when it is dropped before its end.
@@ -62,7 +63,8 @@ impl Fragments {
         self.add_held(&gather);
         let store = Store { shared: self.0.shared.clone() };
         let out = store.receive_pack(sheet.pack.id, sheet.pack.bytes)?;
-        Ok(PackBuilder { gather, done: Mutex::new(Done { extent: 0, scratch: Scratch::default(), out }) })
+        let done = Done { extent: 0, scratch: Scratch::default(), out: Some(out) };
+        Ok(PackBuilder { gather, done: Mutex::new(done) })
     }
 
     /// Begins to build a fragment, of others that are added then. Those that are held are among them already.
@@ -125,10 +127,10 @@ impl PackBuilder {
         Ok(outcome)
     }
 
-    /// Bytes of the pack that were decoded, from its beginning.
+    /// Bytes of the pack that were decoded, from its beginning; 0 after its end.
     #[must_use]
     pub fn decoded(&self) -> u64 {
-        lock(&self.done).out.written()
+        lock(&self.done).out.as_ref().map_or(0, PackReceiver::written)
     }
 
     /// Whether enough has come for all of the pack. Decodes what can be decoded.
@@ -141,34 +143,36 @@ impl PackBuilder {
         Ok(done.extent == self.gather.extents())
     }
 
-    fn decode(&self, done: &mut Done<PackReceiver>) -> Result<(), FragmentError> {
+    fn decode(&self, done: &mut Done<Option<PackReceiver>>) -> Result<(), FragmentError> {
         let shards: Vec<u8> = (0..self.gather.sheet.cut.needed).collect();
+        let Some(out) = &mut done.out else { return Ok(()) };
         while done.extent < self.gather.extents() {
             if !self.gather.make(done.extent, &shards, &mut done.scratch)? {
                 break;
             }
             let bytes = self.gather.extent_bytes(done.extent) as usize;
-            done.out.write(&done.scratch.made[..bytes])?;
+            out.write(&done.scratch.made[..bytes])?;
             done.extent += 1;
         }
         Ok(())
     }
 
-    /// Ends as [`PackReceiver::finish`] does: the pack is compared with its id, synced, and here.
+    /// Ends as [`PackReceiver::finish`] does: the pack is compared with its id, synced, and here. To be called once.
     ///
     /// # Errors
     /// If not enough has come, the fragments make another pack than the sheet says, or the disk is full or fails.
-    pub fn finish(self) -> Result<PackRef, FragmentError> {
+    pub fn finish(&self) -> Result<PackRef, FragmentError> {
         if !self.is_whole()? {
             let extents = self.gather.extents() - lock(&self.done).extent;
             return Err(FragmentError::Incomplete { groups: extents as usize });
         }
-        let Self { gather, done } = self;
-        let receiver = done.into_inner().unwrap_or_else(PoisonError::into_inner).out;
+        let Some(receiver) = lock(&self.done).out.take() else {
+            return Err(FragmentError::Incomplete { groups: 0 });
+        };
         let outcome = receiver.finish();
         // Also of one that is not what its sheet says: they would make it again.
         if outcome.as_ref().map_or_else(|error| error.kind() == crate::ErrorKind::Corrupt, |_| true) {
-            gather.remove_parts();
+            self.gather.remove_parts();
         }
         Ok(outcome?)
     }

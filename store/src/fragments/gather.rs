@@ -86,6 +86,10 @@ impl Gather {
         {
             return Err(FragmentError::Wrong { id });
         }
+        if let Some(Source::Coming(part)) = self.sources().get(&index).map(Arc::as_ref) {
+            // Another peer goes on with it.
+            return Ok(part.here());
+        }
         let part = Part::open(&self.inner, &self.sheet.service, id, list)?;
         let here = part.here();
         self.sources().insert(index, Arc::new(Source::Coming(part)));

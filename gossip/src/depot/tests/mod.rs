@@ -1,6 +1,8 @@
 //! A depot beside another node's: what comes, what counts, what a restart says.
 
+mod cost;
 mod crashes;
+mod fragments;
 mod whole;
 mod world;
 
