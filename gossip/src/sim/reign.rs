@@ -26,6 +26,8 @@ pub(super) struct Reign {
     pub(super) levels: BTreeMap<SnapshotId, Option<usize>>,
     /// Heads of other lines that were merged into this one.
     pub(super) merged: BTreeSet<Held>,
+    /// What it published last, in whichever term.
+    pub(super) last: Option<Catalog>,
     /// When other lines were first seen.
     seen_ms: BTreeMap<Term, u64>,
 }
@@ -48,6 +50,7 @@ impl Reign {
             service,
             levels: BTreeMap::new(),
             merged: BTreeSet::new(),
+            last: None,
             seen_ms: BTreeMap::new(),
         }
     }
@@ -141,7 +144,7 @@ impl World {
                 (catalog.version.term, heads.collect())
             })
             .collect();
-        let before = self.main.merged.len();
+        let before = self.main.merged.clone();
         for (term, heads) in others {
             if *self.main.seen_ms.entry(term).or_insert(now_ms) + MERGE_MS <= now_ms {
                 self.main.merged.extend(heads);
@@ -150,7 +153,7 @@ impl World {
         // Of each term the last one says it all.
         let tops: BTreeMap<Term, u64> = self.main.merged.iter().map(|held| (held.term, held.seq)).collect();
         self.main.merged = tops.into_iter().map(|(term, seq)| Held { term, seq }).collect();
-        self.main.merged.len() != before || !self.main.seen_ms.is_empty()
+        self.main.merged != before
     }
 
     fn publish(&mut self, side: Side) {
@@ -176,11 +179,12 @@ impl World {
             entries,
         };
         self.give(server, event);
-        let Some(catalog) = self.published(side) else { return };
+        let Some(catalog) = self.published(side).cloned() else { return };
         let (number, ids) = (catalog.version.number, catalog.entries.iter().map(|entry| entry.id));
         let ids: BTreeSet<SnapshotId> = ids.collect();
         if let Some(reign) = self.reign_mut(side) {
             reign.levels.retain(|id, _| ids.contains(id));
+            reign.last = Some(catalog);
         }
         self.note(server, Note::Published(number));
         if side == Side::Main {

@@ -112,3 +112,8 @@ fn who_is_never_done_with_serving_is_found() {
 fn who_has_no_patience_with_answers_is_found() {
     is_found(Mutant::Impatient, "alarms");
 }
+
+#[test]
+fn who_drops_what_only_the_losing_line_lists_is_found() {
+    is_found(Mutant::DropsLosers, "lines");
+}

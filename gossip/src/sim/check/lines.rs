@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sustain_proto::{PackId, SnapshotId, Term};
 
 use super::{Checker, Occasion};
-use crate::keeper::{Line, Pack};
+use crate::keeper::{Catalog, Pack, covers};
 use crate::sim::reign::Side;
 use crate::sim::world::World;
 
@@ -15,17 +15,18 @@ const WITHIN_MS: u64 = 30_000;
 /// A snapshot of a line that lost, which was said to survive what it should.
 #[derive(Debug, Clone)]
 struct Head {
-    term: Term,
-    seq: u64,
+    id: SnapshotId,
+    /// A catalog that lists nothing else.
+    catalog: Catalog,
     packs: Vec<Pack>,
-    merged_ms: Option<u64>,
+    covered_ms: Option<u64>,
 }
 
 /// **A snapshot that survived f losses in a line that lost can be rebuilt until the winning line says that it was
 /// merged; some time after that nobody keeps the line, or what only it lists.**
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    heads: BTreeMap<SnapshotId, Head>,
+    heads: BTreeMap<Term, Head>,
     fault_ms: u64,
 }
 
@@ -44,7 +45,7 @@ impl Checker for Lines {
         }
         if matches!(occasion, Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Second | Occasion::Healed)
         {
-            self.note_merged(world);
+            self.note_covered(world);
             self.is_restorable(world)?;
         }
         if matches!(occasion, Occasion::Second | Occasion::Healed) { self.is_gone(world) } else { Ok(()) }
@@ -62,28 +63,29 @@ impl Lines {
             return;
         };
         let packs = catalog.needed_by(entry).into_values().collect();
-        let head = Head { term: entry.term, seq: entry.seq, packs, merged_ms: None };
+        let seq = entry.seq;
+        let catalog = Catalog { entries: vec![entry.clone()], ..catalog.clone() };
         // Only heads are kept: what an older snapshot says is in the newest one.
-        self.heads.retain(|_, other| other.term != head.term || other.seq > head.seq);
-        if !self.heads.values().any(|other| other.term == head.term) {
-            self.heads.insert(id, head);
+        if self.heads.get(&catalog.version.term).is_none_or(|old| old.catalog.entries[0].seq <= seq) {
+            self.heads.insert(catalog.version.term, Head { id, catalog, packs, covered_ms: None });
         }
     }
 
-    fn note_merged(&mut self, world: &World) {
-        let merged = &world.main.merged;
-        for head in self.heads.values_mut().filter(|head| head.merged_ms.is_none()) {
-            let is_merged = merged.iter().any(|held| held.term == head.term && held.seq >= head.seq);
-            head.merged_ms = is_merged.then_some(world.now_ms);
+    /// A head is covered when the other line has gone on from it, or says that it was merged.
+    fn note_covered(&mut self, world: &World) {
+        let now = [world.published(Side::Main), world.main.last.as_ref()];
+        for head in self.heads.values_mut().filter(|head| head.covered_ms.is_none()) {
+            let is_covered = now.iter().flatten().any(|main| covers(main, &head.catalog));
+            head.covered_ms = is_covered.then_some(world.now_ms);
         }
     }
 
     fn is_restorable(&self, world: &World) -> Result<(), String> {
-        for (id, head) in self.heads.iter().filter(|(_, head)| head.merged_ms.is_none()) {
+        for head in self.heads.values().filter(|head| head.covered_ms.is_none()) {
             for pack in &head.packs {
                 let holders = world.disks.holders(&pack.id);
                 if holders.map_or(0, |holders| holders.losses(pack.needed(), &BTreeSet::new())) == 0 {
-                    let (id, pack) = (id.short(), pack.id.short());
+                    let (id, pack) = (head.id.short(), pack.id.short());
                     return Err(format!("pack {pack} of {id}, which was durable and is not merged, is gone"));
                 }
             }
@@ -92,7 +94,7 @@ impl Lines {
     }
 
     fn is_gone(&self, world: &World) -> Result<(), String> {
-        let since_ms = |head: &Head| Some(head.merged_ms?.max(self.fault_ms) + WITHIN_MS);
+        let since_ms = |head: &Head| Some(head.covered_ms?.max(self.fault_ms) + WITHIN_MS);
         let due =
             self.heads.values().filter(|head| since_ms(head).is_some_and(|at_ms| at_ms <= world.now_ms));
         let Some(catalog) = world.published(Side::Main).filter(|_| world.net.is_whole()) else {
@@ -100,11 +102,11 @@ impl Lines {
         };
         let retained: BTreeSet<PackId> = catalog.packs().into_iter().map(|pack| pack.id).collect();
         for head in due {
-            let line = Line { service: world.service_name.clone(), term: head.term };
+            let line = head.catalog.line();
             for (number, node) in &world.nodes {
                 let Some(keeper) = &node.keeper else { continue };
                 if keeper.catalog_of_line(&line).is_some() {
-                    return Err(format!("node {number} still keeps the line of {}", head.term));
+                    return Err(format!("node {number} still keeps the line of {}", line.term));
                 }
                 let gone = head.packs.iter().filter(|pack| !retained.contains(&pack.id));
                 let holds =
@@ -113,7 +115,7 @@ impl Lines {
                     return Err(format!(
                         "node {number} still holds pack {} of {}",
                         pack.id.short(),
-                        head.term
+                        line.term
                     ));
                 }
             }
