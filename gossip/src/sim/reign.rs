@@ -28,6 +28,8 @@ pub(super) struct Reign {
     pub(super) merged: BTreeSet<Held>,
     /// What it published last, in whichever term.
     pub(super) last: Option<Catalog>,
+    /// It was cut off and is so no more.
+    pub(super) is_over: bool,
     /// When other lines were first seen.
     seen_ms: BTreeMap<Term, u64>,
 }
@@ -51,6 +53,7 @@ impl Reign {
             levels: BTreeMap::new(),
             merged: BTreeSet::new(),
             last: None,
+            is_over: false,
             seen_ms: BTreeMap::new(),
         }
     }
@@ -104,7 +107,7 @@ impl World {
 
     fn take(&mut self, side: Side) {
         let Some(server) = self.reign_of(side).map(|reign| reign.server) else { return };
-        let is_over = side == Side::Rival && !self.net.island.contains(&server);
+        let is_over = self.reign_of(side).is_some_and(|reign| reign.is_over);
         let is_stalled = self.nodes.get(&server).is_some_and(|node| node.stalled_until_ms > self.now_ms);
         if is_over || is_stalled || !self.is_running(server) {
             return;
@@ -255,14 +258,21 @@ impl World {
 
     /// Nodes to be cut off with the server, so that one that can take over is not; none if there is no such node.
     pub(super) fn island_of_server(&self) -> Option<NodeNumber> {
-        let is_free = self.net.island.is_empty() && self.rival.is_none() && self.is_running(self.main.server);
+        let is_free = self.net.island.is_empty() && self.is_running(self.main.server);
         self.successor(|_| true).filter(|_| is_free).map(|(number, _)| number)
+    }
+
+    /// Those that went on apart hear each other again.
+    pub(super) fn reunite(&mut self) {
+        if let Some(rival) = &mut self.rival {
+            rival.is_over = true;
+        }
     }
 
     /// Some seconds after the server was cut off: if it still is, a warm candidate takes over, and both go on.
     pub(super) fn usurp(&mut self) {
         let server = self.main.server;
-        let is_apart = self.net.island.contains(&server) && self.rival.is_none();
+        let is_apart = self.net.island.contains(&server);
         let other_side = |number: NodeNumber| !self.net.island.contains(&number);
         let successor = if is_apart { self.successor(other_side) } else { None };
         let Some((number, entries)) = successor.filter(|_| self.is_running(server)) else { return };

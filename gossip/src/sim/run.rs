@@ -154,6 +154,7 @@ impl World {
     fn heal(&mut self) {
         if !self.net.island.is_empty() {
             self.net.island.clear();
+            self.reunite();
             self.cut_ms = Some(self.now_ms);
         }
         self.net.one_way.clear();
