@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sustain_proto::{PackId, SnapshotId, Term};
 
 use super::{Checker, Occasion};
-use crate::keeper::{Catalog, Pack, covers};
+use crate::keeper::{Catalog, Entry, Pack, covers};
 use crate::sim::reign::Side;
 use crate::sim::world::World;
 
@@ -40,11 +40,12 @@ impl Checker for Lines {
             Occasion::Fault | Occasion::Crashed(_) | Occasion::Lost(_) | Occasion::Started(_) => {
                 self.fault_ms = world.now_ms;
             }
-            Occasion::Level(Side::Rival, id) => self.note(world, *id),
+            Occasion::Level(Side::Rival, _) => self.note(world),
             _ => {}
         }
         if matches!(occasion, Occasion::Dropped(_) | Occasion::Lost(_) | Occasion::Second | Occasion::Healed)
         {
+            self.note(world);
             self.note_covered(world);
             self.is_restorable(world)?;
         }
@@ -53,21 +54,24 @@ impl Checker for Lines {
 }
 
 impl Lines {
-    fn note(&mut self, world: &World, id: SnapshotId) {
-        let (Some(rival), Some(catalog)) = (&world.rival, world.published(Side::Rival)) else { return };
-        let level = rival.levels.get(&id).copied().flatten();
-        let entry = catalog.entries.iter().find(|entry| entry.id == id);
-        let Some(entry) = entry
-            .filter(|entry| level >= Some(world.scenario.tolerance) && entry.term == catalog.version.term)
-        else {
+    /// While a server goes on apart, its newest snapshot that survives what it should is its head. What it rebases or
+    /// forgets itself is its own affair.
+    fn note(&mut self, world: &World) {
+        let rival = world.rival.as_ref().filter(|rival| !rival.is_over);
+        let (Some(rival), Some(catalog)) = (rival, world.published(Side::Rival)) else { return };
+        let term = catalog.version.term;
+        let is_durable = |entry: &&Entry| {
+            let level = rival.levels.get(&entry.id).copied().flatten();
+            entry.term == term && level >= Some(world.scenario.tolerance)
+        };
+        let Some(entry) = catalog.entries.iter().filter(is_durable).max_by_key(|entry| entry.seq) else {
+            self.heads.remove(&term);
             return;
         };
-        let packs = catalog.needed_by(entry).into_values().collect();
-        let seq = entry.seq;
-        let catalog = Catalog { entries: vec![entry.clone()], ..catalog.clone() };
-        // Only heads are kept: what an older snapshot says is in the newest one.
-        if self.heads.get(&catalog.version.term).is_none_or(|old| old.catalog.entries[0].seq <= seq) {
-            self.heads.insert(catalog.version.term, Head { id, catalog, packs, covered_ms: None });
+        if self.heads.get(&term).is_none_or(|head| head.id != entry.id) {
+            let packs = catalog.needed_by(entry).into_values().collect();
+            let catalog = Catalog { entries: vec![entry.clone()], ..catalog.clone() };
+            self.heads.insert(term, Head { id: entry.id, catalog, packs, covered_ms: None });
         }
     }
 
