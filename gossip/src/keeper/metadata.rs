@@ -265,7 +265,7 @@ impl Keeper {
 
     /// Says what this node holds now: kept over a restart, and told to everybody.
     pub(super) fn reclaim(&mut self) {
-        self.claim.number += 1;
+        self.claim.number = self.claim.number.saturating_add(1);
         self.claims.put(self.claim);
         self.epoch += 1;
         self.out.push(Action::Keep { claim: self.claim });

@@ -20,6 +20,8 @@ mod config;
 mod durable;
 mod event;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod jobs;
 mod line;
 mod lines;
@@ -32,11 +34,12 @@ mod publish;
 mod ranges;
 mod rebuild;
 mod report;
-
 mod serve;
 mod shelf;
 mod sources;
 mod steward;
+#[cfg(test)]
+mod tests;
 mod wants;
 
 use std::collections::BTreeMap;
