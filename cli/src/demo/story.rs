@@ -118,7 +118,6 @@ fn words(what: &Happening) -> Option<(&'static str, String)> {
         Happening::Mended { .. } => "mended",
         Happening::ShutOut { .. } => "shut-out",
         Happening::Problem { .. } => "problem",
-        Happening::ShutOut { .. } => "shut-out",
         Happening::Peer { .. } => return None,
     };
     Some((kind, what.words()))

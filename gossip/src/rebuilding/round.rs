@@ -8,6 +8,7 @@ use sustain_proto::{FragmentId, GroupList, NodeId, PackId, Piece, Sheet, group_c
 use sustain_store::{FragmentError, PackBuilder};
 use tokio::sync::mpsc;
 
+use crate::conduct::What;
 use crate::error::ErrorKind;
 use crate::gather::SharedProgress;
 use crate::limits;
@@ -137,8 +138,10 @@ impl Round {
         failure.map_or(Ok(listed), Err)
     }
 
-    fn wrong(&self, what: &str) {
-        tracing::warn!(peer = %self.peer.short(), what, "a peer sent something else than it was asked for");
+    fn wrong(&self, what: What) {
+        let (peer, words) = (self.peer.short(), what.words());
+        tracing::warn!(%peer, what = words, "a peer sent something else than it was asked for");
+        self.member.misbehaved(self.peer, what);
     }
 
     async fn unfit(&self, job: Option<Job>, lied: bool) {

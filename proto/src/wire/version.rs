@@ -148,7 +148,9 @@ impl Request {
             | Self::GetGroups { .. }
             | Self::GetRanges { .. }
             | Self::Roster { .. }
-            | Self::Ask(_) => FIRST,
+            | Self::Ask(_)
+            | Self::HaveFragments { .. }
+            | Self::GetSheets { .. } => FIRST,
         }
     }
 }
