@@ -5,7 +5,7 @@
 //! the asking is what finds a disk that rots in silence, and a node that only says that it holds something. Who does
 //! not answer is asked again soon; who never does while it claims on does not count, either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -186,6 +186,12 @@ impl Audits {
         let pause_ms = pause_ms / 2 + self.random.random_range(0..=pause_ms);
         record.due_ms = now_ms.saturating_add(pause_ms);
         before != self.counts(&node)
+    }
+
+    /// The nodes of which what they say that they hold does not count for durability.
+    #[must_use]
+    pub fn failing(&self) -> BTreeSet<NodeId> {
+        self.nodes.keys().filter(|node| !self.counts(node)).copied().collect()
     }
 
     /// Whether what a node says that it holds counts for durability.

@@ -30,7 +30,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             let known = member.clone();
             member.tasks.spawn(async move {
                 let finding = carry_out(&known, &audit).await;
-                note(&known, audit.node, finding);
+                note(&known, audit.node, finding).await;
             });
         }
     }
@@ -125,18 +125,22 @@ async fn lists(member: &Arc<Member>, audit: &Audit) -> BTreeMap<Piece, GroupList
 }
 
 /// Keeps what was found, and says so if it makes a difference.
-fn note(member: &Member, node: NodeId, finding: Finding) {
+async fn note(member: &Member, node: NodeId, finding: Finding) {
     if let Finding::Wrong(_) = finding {
         member.misbehaved(node, What::WrongBytes);
     }
-    let mut audits = lock(&member.audits);
-    if !audits.found(node, finding, member.now_ms()) {
-        return;
-    }
+    let doubted = {
+        let mut audits = lock(&member.audits);
+        if !audits.found(node, finding, member.now_ms()) {
+            return;
+        }
+        audits.failing()
+    };
     let name = member.peers.get(&node).map(|peer| peer.name).unwrap_or_default();
-    if audits.counts(&node) {
+    if !doubted.contains(&node) {
         tracing::info!(node = %node.short(), name, "a node passes audits again");
     } else {
         tracing::warn!(node = %node.short(), name, ?finding, "a node does not have what it says, or not as it is");
     }
+    member.keeping.doubt(doubted).await;
 }

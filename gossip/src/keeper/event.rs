@@ -30,6 +30,12 @@ pub enum Event {
         /// The member.
         node: NodeId,
     },
+    /// What these nodes say that they have does not count for durability, what all others say does: an audit has shown
+    /// that they do not have it.
+    Doubted {
+        /// All such nodes.
+        nodes: BTreeSet<NodeId>,
+    },
     /// This node is the service's server, and its store retains this. Everything listed is synced here.
     Retained {
         /// The service.

@@ -219,7 +219,8 @@ impl Keeper {
         // Packs may be cut otherwise now.
         self.is_place_stale = true;
         if catalog.server == self.me {
-            self.stewards.entry(line.clone()).or_insert_with(|| Steward::of(&catalog));
+            let steward = self.stewards.entry(line.clone()).or_insert_with(|| Steward::of(&catalog));
+            steward.doubt(&self.doubted);
         }
         for node in self.overlay.near(&self.me).clone() {
             if Some(node) != from && self.attendance.is_alive(&node) {

@@ -43,7 +43,7 @@ mod stock;
 mod tests;
 mod wants;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::RngCore;
@@ -146,6 +146,7 @@ pub struct Keeper {
     serving: Serving,
     reports: BTreeMap<Line, Reporting>,
     stewards: BTreeMap<Line, Steward>,
+    doubted: BTreeSet<NodeId>,
 
     are_wants_stale: bool,
     is_place_stale: bool,
@@ -203,6 +204,7 @@ impl Keeper {
             serving: Serving::default(),
             reports: BTreeMap::new(),
             stewards: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             are_wants_stale: true,
             is_place_stale: true,
             is_count_stale: false,
@@ -251,6 +253,7 @@ impl Keeper {
                 self.attendance.removed(&node);
                 self.recount();
             }
+            Event::Doubted { nodes } => self.doubt(nodes),
             Event::Retained { service, term, tolerance, warm, terms, merged, entries } => {
                 let line = Line { service, term };
                 self.retained(Retained { line, tolerance, warm, terms, merged, entries });
@@ -355,6 +358,13 @@ impl Keeper {
             self.stewards.values_mut().for_each(|steward| steward.dead(&node));
             self.renew_encoders();
         }
+    }
+
+    fn doubt(&mut self, nodes: BTreeSet<NodeId>) {
+        self.doubted = nodes;
+        let doubted = &self.doubted;
+        self.stewards.values_mut().for_each(|steward| steward.doubt(doubted));
+        self.count_reports();
     }
 
     /// Works out anew who counts, and what follows from that: now, or soon, if it was done just before.

@@ -75,6 +75,7 @@ impl Keeper {
         let already = before.map_or(0, |before| before.version.number);
         let steward = self.stewards.entry(line).or_default();
         steward.begin(self.now_ms, already, &catalog);
+        steward.doubt(&self.doubted);
         self.publish(catalog);
     }
 

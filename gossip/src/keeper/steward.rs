@@ -24,6 +24,8 @@ pub(super) struct Steward {
     /// Whether this node goes on with the line; else it only was its server once.
     is_live: bool,
     reports: BTreeMap<NodeId, Report>,
+    /// Nodes whose reports do not count, as they were found not to have what they said.
+    doubted: BTreeSet<NodeId>,
     /// The last report of a node that was let go of what it said, while a newer one was not.
     relied_on: BTreeMap<NodeId, Report>,
     levels: BTreeMap<u64, Option<usize>>,
@@ -112,12 +114,23 @@ impl Steward {
         self.relied_on.remove(node);
     }
 
+    /// These nodes' reports do not count any more, those of all others do.
+    pub(super) fn doubt(&mut self, doubted: &BTreeSet<NodeId>) {
+        self.is_stale |= self.doubted != *doubted;
+        self.doubted.clone_from(doubted);
+    }
+
+    /// The reports that count.
+    fn counted(&self) -> impl Iterator<Item = &Report> {
+        self.reports.values().filter(|report| !self.doubted.contains(&report.node))
+    }
+
     /// Whether what survives is not less than what was promised if this is relied on no more; where it is less all the
     /// same, whether all have said what they have, and it makes no difference.
     fn may_let_go(&self, catalog: &Catalog, relied_on: &Report, have_all_said: bool) -> bool {
         let tolerance = Some(usize::from(catalog.tolerance));
-        let now = Count::of(self.reports.values());
-        let others = self.reports.values().filter(|other| other.node != relied_on.node);
+        let now = Count::of(self.counted());
+        let others = self.counted().filter(|other| other.node != relied_on.node);
         let then = Count::of(others.chain([relied_on]));
         let mut promised = catalog.entries.iter().filter(|entry| entry.added <= self.promised_to);
         promised.all(|entry| {
@@ -184,7 +197,7 @@ impl Keeper {
                 continue;
             }
             steward.is_stale = false;
-            let count = Count::of(steward.reports.values());
+            let count = Count::of(steward.counted());
             let mut levels = BTreeMap::new();
             for entry in &catalog.entries {
                 let level = count.level(entry.added, &needed_by(catalog, entry));

@@ -37,6 +37,13 @@ fn entry(term: Term, seq: u64, manifest_bytes: usize, packs: Vec<Pack>) -> Entry
     Entry { id, term, origin: None, seq, added: 0, base: None, manifest: manifest.into(), packs }
 }
 
+fn report(term: Term, node: u8, to: u64, is_capped: bool) -> Message {
+    let (service, life, number, index) = (service(), 1, 1, Some(node));
+    let report =
+        Report { service, term, node: id(node), life, number, is_whole: false, index, to, is_capped };
+    Message::Report(report)
+}
+
 struct Node {
     keeper: Keeper,
     random: StdRng,
@@ -263,25 +270,10 @@ fn levels_go_by_the_service_s_own_tolerance_and_caps_are_named() {
     let mut server = Node::among(9, 10, KeeperConfig::default());
     let term = term(1, 9);
     let catalog = server.retain(term, 3, vec![entry(term, 1, 100, vec![pack(1)])]);
-    let report = |node: u8, to, is_capped| {
-        let (life, number, index) = (1, 1, Some(node));
-        let report = Report {
-            service: service(),
-            term,
-            node: id(node),
-            life,
-            number,
-            is_whole: false,
-            index,
-            to,
-            is_capped,
-        };
-        Message::Report(report)
-    };
     for node in 1..=4 {
-        server.hear(node, report(node, catalog.version.number, false));
+        server.hear(node, report(term, node, catalog.version.number, false));
     }
-    server.hear(5, report(5, 0, true));
+    server.hear(5, report(term, 5, 0, true));
     let level = |level| Action::Level { service: service(), id: catalog.entries[0].id, level };
     let levels = server.done.iter().map(|(_, action)| action).filter(|it| matches!(it, Action::Level { .. }));
     assert_eq!(
@@ -328,4 +320,20 @@ fn a_claim_with_the_greatest_numbers_is_no_end() {
     let claim = Claim { node: id(3), life: u64::MAX, number: u64::MAX, index: None, moving: None };
     node.hear(1, Message::Claims { claims: vec![claim], differing: 0 });
     node.wait(5_000);
+}
+
+#[test]
+fn what_a_node_says_that_failed_its_audits_does_not_count_until_it_passes_again() {
+    let mut server = Node::among(0, 5, KeeperConfig::default());
+    let term = term(1, 0);
+    let catalog = server.retain(term, 1, vec![entry(term, 1, 100, vec![pack(1)])]);
+    let level = |level| Action::Level { service: service(), id: catalog.entries[0].id, level };
+    server.hear(1, report(term, 1, catalog.version.number, false));
+    assert!(server.hear(2, report(term, 2, catalog.version.number, false)).contains(&level(Some(1))));
+    let doubted = Event::Doubted { nodes: [id(2)].into() };
+    assert!(server.tell(doubted).contains(&level(Some(0))));
+    let again = server.hear(2, report(term, 2, catalog.version.number, false));
+    assert!(!again.contains(&level(Some(1))), "it says so again: {again:?}");
+    assert!(server.hear(3, report(term, 3, catalog.version.number, false)).contains(&level(Some(1))));
+    assert!(server.tell(Event::Doubted { nodes: [].into() }).contains(&level(Some(2))));
 }

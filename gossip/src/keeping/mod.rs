@@ -142,6 +142,11 @@ impl Keeping {
         let _ = self.local.send(inlet).await;
     }
 
+    /// What these nodes say that they have does not count any more, what all others say does.
+    pub(crate) async fn doubt(&self, nodes: BTreeSet<NodeId>) {
+        self.tell(Inlet::Event(Event::Doubted { nodes })).await;
+    }
+
     /// Has the owner look at what the store retains.
     pub(crate) fn retain(&self, retain: Retain) {
         lock(&self.retains).insert((retain.service.clone(), retain.term), retain);
