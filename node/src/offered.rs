@@ -1,6 +1,6 @@
 //! Services as a node that joins is told of them, and what that node makes of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sustain_proto::join::Offered;
 use sustain_proto::limits;
@@ -58,7 +58,7 @@ pub fn adopt(offered: &Offered, own: &NodeConfig) -> Adoptable {
 }
 
 /// Whether something that runs is not here. A path that is none from the root would mean another place here.
-fn lacking(path: &PathBuf, is_there: fn(&Path) -> bool, what: &str) -> Option<String> {
+fn lacking(path: &Path, is_there: fn(&Path) -> bool, what: &str) -> Option<String> {
     if path.is_absolute() && is_there(path) {
         return None;
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::config::{CommandConfig, DriverKind, ForwardConfig, ServiceType};
 
-    fn service(folder: PathBuf) -> ServiceConfig {
+    fn service(folder: std::path::PathBuf) -> ServiceConfig {
         let listen = "192.0.2.1:2525".parse().unwrap();
         ServiceConfig {
             name: ServiceName::new("mail").unwrap(),
