@@ -12,6 +12,7 @@
 //! Time, events and a source of randomness come in, actions go out, in the order in which they are to be done. What is
 //! synced is here after a restart; everything else is not relied on.
 
+mod attendance;
 mod catalog;
 mod claims;
 pub mod codec;
@@ -19,6 +20,8 @@ mod config;
 mod durable;
 mod event;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod jobs;
 mod line;
 mod lines;
@@ -31,12 +34,13 @@ mod publish;
 mod ranges;
 mod rebuild;
 mod report;
-mod roster;
 mod serve;
 mod shelf;
 mod sources;
 mod steward;
 mod stock;
+#[cfg(test)]
+mod tests;
 mod wants;
 
 use std::collections::BTreeMap;
@@ -45,6 +49,7 @@ use std::sync::Arc;
 use rand::RngCore;
 use sustain_proto::{NodeId, PackId, ServiceName};
 
+pub use attendance::{Attendance, Overlays};
 pub use catalog::{Catalog, Entry, Signer, Version};
 pub(crate) use claims::mix;
 pub use claims::{Buckets, Claim, Claims};
@@ -56,7 +61,6 @@ pub(crate) use line::covers;
 pub use message::{Message, Page, Refusal, Report, Request};
 pub use part::{Pack, Part, Which};
 pub use ranges::Ranges;
-pub use roster::{Overlays, Roster};
 pub use stock::Stock;
 
 use crate::overlay::Overlay;
@@ -121,7 +125,7 @@ pub struct Keeper {
     now_ms: u64,
     out: Vec<Action>,
 
-    roster: Roster,
+    attendance: Attendance,
     overlays: Overlays,
     overlay: Arc<Overlay>,
     claims: Claims,
@@ -180,7 +184,7 @@ impl Keeper {
             signer,
             now_ms: 0,
             out: Vec::new(),
-            roster: Roster::default(),
+            attendance: Attendance::default(),
             overlays,
             overlay: Arc::default(),
             claims: Claims::default(),
@@ -244,7 +248,7 @@ impl Keeper {
             Event::Removed { node } => {
                 self.dead(node);
                 self.claims.remove(&node);
-                self.roster.removed(&node);
+                self.attendance.removed(&node);
                 self.recount();
             }
             Event::Retained { service, term, tolerance, warm, terms, merged, entries } => {
@@ -327,7 +331,10 @@ impl Keeper {
     fn alive(&mut self, nodes: &[(NodeId, String)]) {
         let mut is_news = false;
         for (node, label) in nodes {
-            is_news |= self.roster.alive(*node, label);
+            if self.attendance.alive(*node, label) {
+                is_news = true;
+                self.jobs.is_back(node);
+            }
         }
         if is_news {
             self.recount();
@@ -340,7 +347,7 @@ impl Keeper {
     }
 
     fn dead(&mut self, node: NodeId) {
-        if self.roster.dead(self.now_ms, &node) {
+        if self.attendance.dead(self.now_ms, &node) {
             self.recount();
             self.epoch += 1;
             self.is_busy = true;
@@ -358,9 +365,9 @@ impl Keeper {
         }
         self.is_count_stale = false;
         self.counted_ms = self.now_ms;
-        if self.roster.count(self.now_ms, self.config.hold_off_ms) {
-            self.overlay = self.overlays.get(self.roster.counting(), self.config.degree);
-            self.claims.count(self.roster.counting());
+        if self.attendance.count(self.now_ms, self.config.hold_off_ms) {
+            self.overlay = self.overlays.get(self.attendance.counting(), self.config.degree);
+            self.claims.count(self.attendance.counting());
             self.is_place_stale = true;
             self.epoch += 1;
         }
@@ -368,7 +375,7 @@ impl Keeper {
 
     /// When it has to be worked out anew who counts.
     fn recount_ms(&self) -> u64 {
-        let ends_ms = self.roster.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
+        let ends_ms = self.attendance.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
         let due_ms = if self.is_count_stale { 0 } else { ends_ms };
         due_ms.max(self.counted_ms + RECOUNT_MS)
     }

@@ -187,6 +187,7 @@ impl World {
         match end {
             End::Partition => {
                 self.net.island.clear();
+                self.reunite();
                 self.cut_ms = Some(self.now_ms);
                 self.detect_all();
             }
