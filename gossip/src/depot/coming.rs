@@ -46,6 +46,7 @@ impl PartReceiver {
     }
 
     /// Whether all of it is here.
+    #[cfg(test)]
     pub(crate) fn is_whole(&self) -> bool {
         match &self.kind {
             Kind::Pack(receiver) => receiver.is_whole(),

@@ -96,8 +96,11 @@ impl Owner {
             match outcome {
                 Ok(()) => self.handle(Event::Synced { part }).await,
                 Err(error) => {
-                    let (pack, error) = (part.pack.short(), error_chain(&error));
-                    tracing::warn!(%pack, error, "a part could not be kept");
+                    let (pack, why) = (part.pack.short(), error_chain(&error));
+                    tracing::warn!(%pack, why, "a part could not be kept");
+                    if error.is_lasting() {
+                        continue;
+                    }
                     // Not at once: where the disk is full it would come again and again.
                     let member = self.member.clone();
                     self.member.tasks.spawn(async move {

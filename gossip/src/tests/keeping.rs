@@ -160,6 +160,7 @@ async fn a_server_keeps_and_gives_its_own_whatever_its_limit_on_storage() {
 /// Prints how long it takes until deltas are durable, and what the server sends for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it measures"]
+#[expect(clippy::print_stdout, reason = "it is what it is for")]
 async fn measured() {
     for upload in [None, Some(10_000_000)] {
         let mut configs = harness::configs(5, &Tuning::default());
