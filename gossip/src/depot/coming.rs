@@ -45,9 +45,8 @@ impl PartReceiver {
         }
     }
 
-    /// Whether all of it is here.
     #[cfg(test)]
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         match &self.kind {
             Kind::Pack(receiver) => receiver.is_whole(),
             Kind::Fragment(receiver) => receiver.is_whole(),
