@@ -2,7 +2,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sustain_proto::{Signature, SnapshotId, Term};
+use sustain_proto::{ServiceName, Signature, SnapshotId, Term};
 
 use super::*;
 use crate::limits;
