@@ -129,4 +129,5 @@ targets! {
     image_header "image-header"
     join "join"
     swim "swim"
+    keeper "keeper"
 }

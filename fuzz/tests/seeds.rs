@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use sustain_fuzz::TARGETS;
+use sustain_gossip::keeper::{codec, fuzzing as fuzzing_keeper};
 use sustain_gossip::membership::{Swim, SwimAction, SwimConfig};
 use sustain_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, Token, Welcome};
 use sustain_proto::wire::{
@@ -124,14 +125,10 @@ fn of_messages(seeds: &mut Seeds) {
     for message in [Message::Probe { nonce: 5 }, Message::Heartbeat(heartbeat)] {
         frames.push(encode_frame(&message, most).unwrap());
     }
-    let manifests = seeds["manifest"].clone();
-    let frames = seeds.entry("frame").or_default();
     let pieces = [Piece::Pack(pack), Piece::Fragment(FragmentId::from_bytes([3; 32]))];
     for request in [
         Request::Poll { service: service(), lost: Some(term()) },
         Request::Claim { service: service(), term: term(), origin },
-        Request::Offer { manifests },
-        Request::PutPack { id: pack, bytes: 77 },
         Request::HavePacks { ids: vec![pack; 3] },
         Request::GetPack { id: pack, offset: 5, bytes: 6 },
         Request::GetGroups { pieces: pieces.to_vec() },
@@ -152,7 +149,7 @@ fn of_messages(seeds: &mut Seeds) {
     }
     for response in [
         Response::Ballot(ballot),
-        Response::Lacking { packs: vec![pack; 2] },
+        Response::Having { packs: vec![pack; 2] },
         Response::Snapshots { list: vec![summary; 2] },
         Response::refused("no"),
         Response::Groups { counts: vec![3, 0] },
@@ -283,6 +280,17 @@ fn of_swim(seeds: &mut Seeds) {
     seeds.insert("swim", vec![talk]);
 }
 
+/// What two keepers tell each other, and some messages one by one.
+fn of_keepers(seeds: &mut Seeds) {
+    let mut all = vec![fuzzing_keeper::talk()];
+    for message in fuzzing_keeper::one_of_each() {
+        let bytes = codec::encode(&message).unwrap();
+        let length = u16::try_from(bytes.len()).unwrap().to_le_bytes();
+        all.push([&length[..], &bytes].concat());
+    }
+    seeds.insert("keeper", all);
+}
+
 /// A file system with a folder and files, as small as they come; its zeros at the end are left out.
 fn of_a_file_system(seeds: &mut Seeds) -> io::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -312,6 +320,7 @@ fn every_target_takes_what_comes_from_real_files() {
     of_clients(&mut seeds);
     of_joining(&mut seeds);
     of_swim(&mut seeds);
+    of_keepers(&mut seeds);
     let writes = std::env::var_os("SUSTAIN_WRITE_FIXTURE").is_some();
     if let Err(error) = of_a_file_system(&mut seeds) {
         // The one that is committed is taken by the other tests.

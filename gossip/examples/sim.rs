@@ -97,7 +97,7 @@ fn main() -> ExitCode {
         .iter()
         .flat_map(|(size, first, count)| (*first..first + count).map(|seed| (*size, seed)))
         .collect();
-    let (next, done) = (AtomicUsize::new(0), Mutex::new((0_usize, 0_u64, 0_usize)));
+    let (next, done) = (AtomicUsize::new(0), Mutex::new((0_usize, 0_u64, 0_usize, (0_u64, 0_u64))));
     let began = Instant::now();
     let shown = Mutex::new(began);
     let work = || {
@@ -108,7 +108,9 @@ fn main() -> ExitCode {
                 show(*size, *seed, &outcome, &wrong);
             }
             let Ok(mut sum) = done.lock() else { return };
-            *sum = (sum.0 + 1, sum.1 + outcome.events, sum.2 + wrong.len());
+            let (catalogs, whole) = outcome.catalog_bytes;
+            let catalogs = (sum.3.0 + catalogs, sum.3.1 + whole);
+            *sum = (sum.0 + 1, sum.1 + outcome.events, sum.2 + wrong.len(), catalogs);
             let Ok(mut shown) = shown.lock() else { return };
             if shown.elapsed() > PROGRESS || started.elapsed() > PROGRESS {
                 *shown = Instant::now();
@@ -131,7 +133,8 @@ fn main() -> ExitCode {
             scope.spawn(work);
         });
     });
-    let (seeds, events, violations) = done.into_inner().unwrap_or_default();
+    let (seeds, events, violations, (catalogs, whole)) = done.into_inner().unwrap_or_default();
+    eprintln!("catalogs took {catalogs} bytes as differences; as a whole they would have taken {whole}");
     println!("{{\"seeds\":{seeds},\"events\":{events},\"violations\":{violations}}}");
     if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

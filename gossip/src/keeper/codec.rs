@@ -98,3 +98,7 @@ pub(super) fn entry_bytes(entry: &Entry) -> usize {
     // An id, a term and an origin, a base, some numbers; an id, a sheet's hash, a cut and two numbers.
     400 + entry.manifest.len() + entry.packs.len() * 110
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -27,6 +27,10 @@ const ELSEWHERE_MS: u64 = 1_500;
 const LACKING_MS: u64 = 15_000;
 /// When a part of which nothing comes makes room for others.
 const STUCK_MS: u64 = 20_000;
+/// How often a part of which nothing comes is put behind others until it counts as hopeless, and how much longer each
+/// time who does not have it is left alone: up to three minutes.
+const HOPELESS: u32 = 4;
+const PATIENCE_MAX: u32 = 12;
 /// How long whom to ask is not worked out anew, whatever becomes known.
 const SOURCES_MS: u64 = 400;
 
@@ -53,6 +57,7 @@ impl Keeper {
             if is_stuck {
                 let penalty = self.jobs.get(&part).map_or(0, |job| job.penalty.saturating_add(1));
                 self.jobs.penalise(&part, penalty);
+                self.pause_rebuild(&part);
             }
             self.work(part);
         }
@@ -75,16 +80,18 @@ impl Keeper {
         self.consider_rebuild(part);
         while self.jobs.in_flight() < limits::REQUESTS_MAX {
             let Some(Next { source, range, missing }) = self.next_ask(part) else { break };
-            let flight = Flight {
-                from: source.node,
-                range,
-                deadline_ms: self.now_ms + ANSWER_MS + if source.chooses { 0 } else { BYTES_MS },
-            };
+            // The bytes have their time from the answer on.
+            let flight = Flight { from: source.node, range, deadline_ms: self.now_ms + ANSWER_MS };
             let is_stuck = self.is_stuck(&part);
             let Some(request) = self.jobs.launch(&part, flight) else { break };
             let message = Message::Ask { request, part, missing, is_stuck };
             self.out.push(Action::Send { to: source.node, message });
         }
+    }
+
+    /// Whether nobody has given anything of a part for long.
+    pub(super) fn is_hopeless(&self, part: &Part) -> bool {
+        self.jobs.get(part).is_some_and(|job| job.penalty >= HOPELESS)
     }
 
     fn is_stuck(&self, part: &Part) -> bool {
@@ -106,7 +113,7 @@ impl Keeper {
         let usable = |source: &Source| {
             let peer = job.peers.get(&source.node);
             let at_ms = (job.progress_ms + source.after_ms).max(peer.map_or(0, |peer| peer.not_before_ms));
-            if peer.is_some_and(|peer| peer.is_liar) || !self.roster.is_alive(&source.node) {
+            if peer.is_some_and(|peer| peer.is_liar) || !self.attendance.is_alive(&source.node) {
                 return None;
             }
             if at_ms > self.now_ms {
@@ -178,6 +185,7 @@ impl Keeper {
         let Some(job) = self.jobs.of(request) else { return };
         let part = job.part;
         job.progress_ms = now_ms;
+        let made_into = job.made_into;
         if let Some(peer) = job.flights.get(&request).and_then(|flight| job.peers.get_mut(&flight.from)) {
             peer.failures = 0;
         }
@@ -186,6 +194,9 @@ impl Keeper {
             self.jobs.land(request);
         }
         self.jobs.penalise(&part, 0);
+        if let Some(into) = made_into.and_then(|into| self.jobs.get_mut(&into)) {
+            into.progress_ms = now_ms;
+        }
         self.is_busy = true;
         let is_whole = self.shelf.add(part, bytes, range);
         self.tell_waiters(part);
@@ -230,7 +241,8 @@ impl Keeper {
             }
             Refusal::Lack { .. } => {
                 peer.has = None;
-                peer.not_before_ms = now_ms + random.random_range(LACKING_MS / 2..LACKING_MS);
+                let pause_ms = LACKING_MS * u64::from(1 + job.penalty.min(PATIENCE_MAX));
+                peer.not_before_ms = now_ms + random.random_range(pause_ms / 2..pause_ms);
             }
             Refusal::Elsewhere { nodes } => {
                 peer.not_before_ms = now_ms + random.random_range(ELSEWHERE_MS / 2..ELSEWHERE_MS);

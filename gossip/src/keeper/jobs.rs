@@ -58,6 +58,8 @@ pub(super) struct Job {
     pub(super) progress_ms: u64,
     /// Fragments from which it is to be made, since nobody has it.
     pub(super) rebuild: Option<BTreeSet<Fragment>>,
+    /// It is not made of fragments before this time.
+    pub(super) rebuild_ms: u64,
     /// It is only wanted to make this part of it.
     pub(super) made_into: Option<Part>,
     /// It is being made.
@@ -95,6 +97,7 @@ impl Jobs {
             sourced_ms: 0,
             progress_ms: now_ms,
             rebuild: None,
+            rebuild_ms: 0,
             made_into,
             is_making: false,
         };
@@ -119,6 +122,14 @@ impl Jobs {
             self.order.remove(&(job.penalty, job.added, *part));
             job.penalty = penalty;
             self.order.insert((job.penalty, job.added, *part));
+        }
+    }
+
+    /// A node is there again: it is asked for whatever it may have.
+    pub(super) fn is_back(&mut self, node: &NodeId) {
+        for job in self.all.values_mut().filter(|job| job.penalty > 0) {
+            job.peers.remove(node);
+            job.rebuild_ms = 0;
         }
     }
 

@@ -39,12 +39,28 @@ fn tops(catalog: &Catalog) -> BTreeMap<Term, u64> {
     tops
 }
 
+/// Whether a catalog replaces another one: it is of a greater term, and everything in the other one is continued by a
+/// snapshot of it, or was merged or released as it says; or, in whatever term, all of that was merged or released.
+///
+/// A server that has just taken over has nothing of its own yet, so that the one before it, if it goes on, continues all
+/// that the new one has. It does not replace it: the greater term is to win.
+pub(super) fn replaces(catalog: &Catalog, other: &Catalog) -> bool {
+    let is_greater = catalog.version.term > other.version.term;
+    let is_over = |catalog: &Catalog, other: &Catalog| is_continued(other, catalog, false);
+    if is_greater { covers(catalog, other) } else { is_over(catalog, other) && !is_over(other, catalog) }
+}
+
 /// Whether everything in a catalog is continued by a snapshot of another one, or was merged or released as that one
 /// says. Where a term record on the way is missing it is not.
 pub(crate) fn covers(catalog: &Catalog, other: &Catalog) -> bool {
+    is_continued(other, catalog, true)
+}
+
+fn is_continued(other: &Catalog, catalog: &Catalog, by_snapshots: bool) -> bool {
     let lineage = lineage_of([catalog, other]);
     let merged = catalog.merged.iter().map(|held| (held.term, held.seq));
-    let states: Vec<(Term, u64)> = tops(catalog).into_iter().chain(merged).collect();
+    let snapshots = if by_snapshots { tops(catalog) } else { BTreeMap::new() };
+    let states: Vec<(Term, u64)> = snapshots.into_iter().chain(merged).collect();
     tops(other)
         .iter()
         .all(|(term, seq)| states.iter().any(|(of, of_seq)| lineage.contains(of, *of_seq, term, *seq)))
@@ -106,6 +122,20 @@ mod tests {
         winner.merged.insert(Held { term: one, seq: 7 });
         assert!(covers(&winner, &lost));
         assert!(!covers(&winner, &catalog(one, vec![entry(one, None, 7), entry(one, None, 8)])));
+    }
+
+    /// A server that took over had nothing of its own yet, and the one that it took over from went on: its catalog
+    /// replaced the new one, and what was promised there was dropped.
+    #[test]
+    fn who_went_on_does_not_replace_who_took_over() {
+        let (one, two) = (term(1, 1), term(2, 2));
+        let on = catalog(one, vec![entry(one, None, 6)]);
+        let mut taken = catalog(two, vec![entry(one, None, 5)]);
+        assert!(covers(&on, &taken));
+        assert!(!replaces(&on, &taken));
+        assert!(!replaces(&taken, &on));
+        taken.merged.insert(Held { term: one, seq: 6 });
+        assert!(replaces(&taken, &on));
     }
 
     #[test]

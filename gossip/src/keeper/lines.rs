@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sustain_proto::{NodeId, ServiceName, Term};
 
 use super::catalog::{Catalog, Version};
-use super::line::{Line, covers};
+use super::line::{Line, replaces};
 use crate::limits;
 
 /// What becomes of a catalog.
@@ -83,15 +83,12 @@ impl Lines {
             self.of(&line.service).filter(|other| other.version.term != line.term).collect();
         let mut gone = Vec::new();
         for other in &others {
-            let is_over = covers(catalog, other);
-            // Where each covers the other, the greater term stays.
-            let is_under = covers(other, catalog) && (!is_over || other.version.term > line.term);
-            if is_under {
+            if replaces(other, catalog) {
                 let goes = self.all.remove(&line).is_some();
                 self.note_covered(line, catalog.version.number);
                 return Put::Covered { goes };
             }
-            if is_over {
+            if replaces(catalog, other) {
                 gone.push(other.line());
             }
         }

@@ -222,7 +222,7 @@ impl Keeper {
             self.stewards.entry(line.clone()).or_insert_with(|| Steward::of(&catalog));
         }
         for node in self.overlay.near(&self.me).clone() {
-            if Some(node) != from && self.roster.is_alive(&node) {
+            if Some(node) != from && self.attendance.is_alive(&node) {
                 self.tell_of(node, vec![(line.service.clone(), version)]);
             }
         }
@@ -265,7 +265,7 @@ impl Keeper {
 
     /// Says what this node holds now: kept over a restart, and told to everybody.
     pub(super) fn reclaim(&mut self) {
-        self.claim.number += 1;
+        self.claim.number = self.claim.number.saturating_add(1);
         self.claims.put(self.claim);
         self.epoch += 1;
         self.out.push(Action::Keep { claim: self.claim });
@@ -290,7 +290,7 @@ impl Keeper {
         for node in self.overlay.near(&self.me).clone() {
             let news = pending.iter().filter(|(_, from)| *from != Some(node));
             let claims: Vec<Claim> = news.map(|(claim, _)| *claim).collect();
-            if !claims.is_empty() && self.roster.is_alive(&node) {
+            if !claims.is_empty() && self.attendance.is_alive(&node) {
                 self.send(node, Message::Claims { claims, differing: 0 });
             }
         }
@@ -305,9 +305,9 @@ impl Keeper {
         self.compare_ms = self.now_ms + random.random_range(pause_ms / 2..pause_ms + pause_ms / 2);
         let far = random.random_ratio(1, FAR_ONE_IN);
         let partner = if far {
-            self.roster.all_alive().filter(|node| *node != self.me).choose(random)
+            self.attendance.all_alive().filter(|node| *node != self.me).choose(random)
         } else {
-            let near = self.overlay.near(&self.me).iter().filter(|node| self.roster.is_alive(node));
+            let near = self.overlay.near(&self.me).iter().filter(|node| self.attendance.is_alive(node));
             near.copied().choose(random)
         };
         let mut catalogs: Vec<(ServiceName, Version)> =

@@ -12,6 +12,7 @@
 //! Time, events and a source of randomness come in, actions go out, in the order in which they are to be done. What is
 //! synced is here after a restart; everything else is not relied on.
 
+mod attendance;
 mod catalog;
 mod claims;
 pub mod codec;
@@ -19,9 +20,12 @@ mod config;
 mod durable;
 mod event;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod jobs;
 mod line;
 mod lines;
+mod look;
 mod message;
 mod metadata;
 mod pages;
@@ -31,20 +35,22 @@ mod publish;
 mod ranges;
 mod rebuild;
 mod report;
-mod roster;
 mod serve;
 mod shelf;
 mod sources;
 mod steward;
 mod stock;
+#[cfg(test)]
+mod tests;
 mod wants;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::RngCore;
-use sustain_proto::{NodeId, PackId, ServiceName};
+use sustain_proto::{NodeId, PackId};
 
+pub use attendance::{Attendance, Overlays};
 pub use catalog::{Catalog, Entry, Signer, Version};
 pub(crate) use claims::mix;
 pub use claims::{Buckets, Claim, Claims};
@@ -53,10 +59,10 @@ pub use durable::level;
 pub use event::{Action, Event};
 pub use line::Line;
 pub(crate) use line::covers;
+pub use look::Load;
 pub use message::{Message, Page, Refusal, Report, Request};
 pub use part::{Pack, Part, Which};
 pub use ranges::Ranges;
-pub use roster::{Overlays, Roster};
 pub use stock::Stock;
 
 use crate::overlay::Overlay;
@@ -85,33 +91,6 @@ pub struct Kept {
     pub parts: Vec<(Part, u64)>,
 }
 
-/// How much a keeper holds in memory, by what it is: each is bounded by [`crate::limits`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Parts that are being fetched.
-    pub jobs: usize,
-    /// Requests without an answer.
-    pub requests: usize,
-    /// Requests of others that are being served.
-    pub serving: usize,
-    /// Others that wait for parts.
-    pub waiting: usize,
-    /// Claims known.
-    pub claims: usize,
-    /// Claims to be passed on.
-    pub pending: usize,
-    /// Reports counted.
-    pub reports: usize,
-    /// Parts that are here.
-    pub parts: usize,
-    /// Lines whose catalogs are kept.
-    pub lines: usize,
-    /// Catalogs that are asked for.
-    pub offers: usize,
-    /// Catalogs that have come in part.
-    pub drafts: usize,
-}
-
 /// One node's part in keeping what the cluster stores.
 #[derive(Debug, Clone)]
 pub struct Keeper {
@@ -121,7 +100,7 @@ pub struct Keeper {
     now_ms: u64,
     out: Vec<Action>,
 
-    roster: Roster,
+    attendance: Attendance,
     overlays: Overlays,
     overlay: Arc<Overlay>,
     claims: Claims,
@@ -180,7 +159,7 @@ impl Keeper {
             signer,
             now_ms: 0,
             out: Vec::new(),
-            roster: Roster::default(),
+            attendance: Attendance::default(),
             overlays,
             overlay: Arc::default(),
             claims: Claims::default(),
@@ -244,7 +223,7 @@ impl Keeper {
             Event::Removed { node } => {
                 self.dead(node);
                 self.claims.remove(&node);
-                self.roster.removed(&node);
+                self.attendance.removed(&node);
                 self.recount();
             }
             Event::Retained { service, term, tolerance, warm, terms, merged, entries } => {
@@ -327,7 +306,10 @@ impl Keeper {
     fn alive(&mut self, nodes: &[(NodeId, String)]) {
         let mut is_news = false;
         for (node, label) in nodes {
-            is_news |= self.roster.alive(*node, label);
+            if self.attendance.alive(*node, label) {
+                is_news = true;
+                self.jobs.is_back(node);
+            }
         }
         if is_news {
             self.recount();
@@ -340,7 +322,7 @@ impl Keeper {
     }
 
     fn dead(&mut self, node: NodeId) {
-        if self.roster.dead(self.now_ms, &node) {
+        if self.attendance.dead(self.now_ms, &node) {
             self.recount();
             self.epoch += 1;
             self.is_busy = true;
@@ -358,9 +340,9 @@ impl Keeper {
         }
         self.is_count_stale = false;
         self.counted_ms = self.now_ms;
-        if self.roster.count(self.now_ms, self.config.hold_off_ms) {
-            self.overlay = self.overlays.get(self.roster.counting(), self.config.degree);
-            self.claims.count(self.roster.counting());
+        if self.attendance.count(self.now_ms, self.config.hold_off_ms) {
+            self.overlay = self.overlays.get(self.attendance.counting(), self.config.degree);
+            self.claims.count(self.attendance.counting());
             self.is_place_stale = true;
             self.epoch += 1;
         }
@@ -368,92 +350,12 @@ impl Keeper {
 
     /// When it has to be worked out anew who counts.
     fn recount_ms(&self) -> u64 {
-        let ends_ms = self.roster.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
+        let ends_ms = self.attendance.next_ms(self.config.hold_off_ms).unwrap_or(u64::MAX);
         let due_ms = if self.is_count_stale { 0 } else { ends_ms };
         due_ms.max(self.counted_ms + RECOUNT_MS)
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
         self.out.push(Action::Send { to, message });
-    }
-
-    /// How much is in memory.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        Load {
-            jobs: self.jobs.len(),
-            requests: self.jobs.in_flight(),
-            serving: self.serving.len(),
-            waiting: self.serving.waiting(),
-            claims: self.claims.known(),
-            pending: self.pending_claims.len(),
-            reports: self.stewards.values().map(Steward::len).sum(),
-            parts: self.shelf.len(),
-            lines: self.lines.len(),
-            offers: self.offers.len(),
-            drafts: self.drafts.len(),
-        }
-    }
-
-    /// What this node has yet to do, in words: fetch, move, or drop. Empty if nothing.
-    #[must_use]
-    pub fn unfinished(&self) -> String {
-        let lacking = self.wants.keys().filter(|part| !self.shelf.is_synced(part)).count();
-        let surplus = self.shelf.parts().filter(|part| !self.is_wanted(part)).count();
-        let jobs = self.jobs.len();
-        let moving = self.claim.moving;
-        if lacking + surplus + jobs == 0 && moving.is_none() {
-            return String::new();
-        }
-        format!(
-            "{lacking} parts are not synced, {surplus} not dropped, {jobs} being fetched, moving to {moving:?}"
-        )
-    }
-
-    /// Whether a request of this node is still to be answered.
-    #[must_use]
-    pub fn awaits(&self, request: Request) -> bool {
-        self.jobs.awaits(request)
-    }
-
-    /// This node's claim.
-    #[must_use]
-    pub fn claim(&self) -> Claim {
-        self.claim
-    }
-
-    /// The newest catalog of the greatest term that is known of a service.
-    #[must_use]
-    pub fn catalog(&self, service: &ServiceName) -> Option<&Arc<Catalog>> {
-        self.lines.of(service).next()
-    }
-
-    /// The newest catalogs of all lines of a service, the greatest term first.
-    pub fn catalogs(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<Catalog>> {
-        self.lines.of(service)
-    }
-
-    /// The newest catalog of a line.
-    #[must_use]
-    pub fn catalog_of_line(&self, line: &Line) -> Option<&Arc<Catalog>> {
-        self.lines.get(line)
-    }
-
-    /// On a line's server: the nodes that their caps on storage keep from holding all that they should of it.
-    #[must_use]
-    pub fn capped(&self, line: &Line) -> Vec<NodeId> {
-        self.stewards.get(line).map(Steward::capped).unwrap_or_default()
-    }
-
-    /// Bytes of parts that are here.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        self.shelf.bytes()
-    }
-
-    /// Bytes that this node should hold and does not, because of its cap.
-    #[must_use]
-    pub fn short_bytes(&self) -> u64 {
-        self.short_bytes
     }
 }

@@ -13,6 +13,8 @@
 use rand::{Rng, RngCore};
 
 use super::Keeper;
+use super::catalog::Catalog;
+use super::part::Pack;
 use crate::code::Code;
 use crate::holdings::{Fragment, Move, View};
 
@@ -33,37 +35,41 @@ impl Keeper {
     /// How packs are to be cut now of a service that is to survive so many losses (f).
     #[must_use]
     pub fn code(&self, tolerance: usize) -> Code {
-        let nodes = self.roster.counting().len().max(1);
+        let nodes = self.attendance.counting().len().max(1);
         Code::for_cluster(nodes, self.config.degree, tolerance)
     }
 
-    /// How the packs are cut that are kept: the greatest k counts.
-    fn code_kept(&self) -> Code {
-        let cuts = self.packs.values().filter_map(|listed| listed.pack.cut);
-        let greatest = cuts.max_by_key(|cut| cut.needed);
-        let code = greatest.map(|cut| Code { needed: cut.needed.into(), total: cut.total.into() });
-        let code = code.unwrap_or_else(|| self.code(self.config.tolerance));
+    /// What neighbourhoods are to have: that of the service which asks most of them, as its packs are cut and by its
+    /// losses to survive.
+    fn wanted(&self) -> (Code, usize) {
+        let cut_of = |catalog: &Catalog| {
+            let cuts = catalog.packs().into_iter().filter_map(|pack| pack.cut);
+            let cut = cuts.max_by_key(|cut| cut.needed)?;
+            let code = Code { needed: cut.needed.into(), total: cut.total.into() };
+            Some((code, usize::from(catalog.tolerance)))
+        };
+        let all = self.lines.catalogs().filter_map(|catalog| cut_of(catalog));
+        let most = all.max_by_key(|(code, tolerance)| (code.needed + tolerance, code.needed));
+        let tolerance = self.lines.catalogs().map(|catalog| usize::from(catalog.tolerance)).max();
+        let tolerance = tolerance.unwrap_or(self.config.tolerance);
+        let (code, tolerance) = most.unwrap_or_else(|| (self.code(tolerance), tolerance));
         if !code.is_whole() {
-            return code;
+            return (code, tolerance);
         }
-        let nodes = self.roster.counting().len().min(self.config.degree + 1);
+        let nodes = self.attendance.counting().len().min(self.config.degree + 1);
         let total = (TOTAL_PER_DEGREE * self.config.degree).clamp(2, Fragment::MAX.into());
-        Code { needed: nodes.saturating_sub(self.config.tolerance).clamp(2, total), total }
+        (Code { needed: nodes.saturating_sub(tolerance).clamp(2, total), total }, tolerance)
     }
 
-    fn view(&self, code: Code) -> View<'_> {
-        View {
-            overlay: &self.overlay,
-            holdings: self.claims.holdings(),
-            code,
-            tolerance: self.config.tolerance,
-        }
+    fn view(&self) -> View<'_> {
+        let (code, tolerance) = self.wanted();
+        View { overlay: &self.overlay, holdings: self.claims.holdings(), code, tolerance }
     }
 
     /// How many fragments beyond k + f this node's closed neighbourhood has, as nodes say; below zero it is short.
     #[must_use]
     pub fn margin(&self) -> i64 {
-        self.view(self.code_kept()).margin(self.me)
+        self.view().margin(self.me)
     }
 
     /// Looks at who holds what, if it is time, and decides what to take.
@@ -83,7 +89,7 @@ impl Keeper {
                 self.place_ms = join_ms;
                 return;
             }
-            self.claim.index = Some(self.view(self.code_kept()).choose(self.me).to);
+            self.claim.index = Some(self.view().choose(self.me).to);
             self.are_wants_stale = true;
             return self.reclaim();
         }
@@ -93,7 +99,7 @@ impl Keeper {
     }
 
     fn consider_move(&mut self, random: &mut dyn RngCore) {
-        let view = self.view(self.code_kept());
+        let view = self.view();
         let short = self.overlay.closed(self.me).filter(|centre| view.margin(*centre) < 0);
         let (mut is_short, mut mine) = (false, None);
         for centre in short {
@@ -132,17 +138,20 @@ impl Keeper {
             self.place_ms = self.place_ms.min(due_ms);
             return None;
         }
-        let view = self.view(self.code_kept());
+        let view = self.view();
         view.improve(self.me).or_else(|| view.sidestep(self.me, random.next_u64()))
     }
 
-    /// Ends a move when all that it takes is synced.
+    /// Ends a move when all that it takes is synced, but for what nobody has given for long.
     pub(super) fn consider_moved(&mut self) {
         let Some(index) = self.claim.moving else { return };
-        let is_synced = |catalog: &super::catalog::Catalog| {
+        let is_synced = |catalog: &Catalog| {
             let is_whole = catalog.is_whole_holder(&self.me);
-            let packs = catalog.packs();
-            is_whole || packs.iter().all(|pack| self.shelf.is_synced(&pack.share(index)))
+            let is_here = |pack: &Pack| {
+                let part = pack.share(index);
+                self.shelf.is_synced(&part) || self.is_hopeless(&part)
+            };
+            is_whole || catalog.packs().iter().all(is_here)
         };
         if self.lines.catalogs().all(|catalog| is_synced(catalog)) {
             self.claim.index = Some(index);

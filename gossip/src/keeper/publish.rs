@@ -102,14 +102,14 @@ impl Keeper {
         if catalog.packs().iter().all(|pack| pack.cut.is_none()) {
             return BTreeSet::new();
         }
-        let is_fit = |node: &NodeId| !catalog.is_whole_holder(node) && self.roster.is_alive(node);
-        let warm = catalog.warm.iter().filter(|node| self.roster.is_alive(node)).count();
+        let is_fit = |node: &NodeId| !catalog.is_whole_holder(node) && self.attendance.is_alive(node);
+        let warm = catalog.warm.iter().filter(|node| self.attendance.is_alive(node)).count();
         let wanted = ENCODERS.saturating_sub(warm);
         let mut encoders: BTreeSet<NodeId> =
             catalog.encoders.iter().copied().filter(is_fit).take(wanted).collect();
         let seed = mix(catalog.service.as_str().bytes().fold(0, |sum, byte| mix(sum ^ u64::from(byte))));
         let mut others: Vec<(u64, NodeId)> = self
-            .roster
+            .attendance
             .all_alive()
             .filter(|node| is_fit(node) && !encoders.contains(node))
             .map(|node| {

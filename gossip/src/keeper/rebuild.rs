@@ -11,6 +11,8 @@ use crate::limits;
 
 /// How long nothing may have come of a part before it is made of fragments. By then every source was asked.
 const REBUILD_MS: u64 = 7_000;
+/// How often the pause after a vain try grows: to three minutes.
+const PAUSES_MAX: u32 = 24;
 /// How long nothing may have come of a fragment for that before another one is fetched instead.
 const REPLACE_MS: u64 = 8_000;
 
@@ -23,12 +25,13 @@ impl Keeper {
             return;
         }
         let is_usable =
-            |node| self.roster.is_alive(node) && !job.peers.get(node).is_some_and(|peer| peer.is_liar);
+            |node| self.attendance.is_alive(node) && !job.peers.get(node).is_some_and(|peer| peer.is_liar);
         let nobody = !job.sources.iter().any(|source| is_usable(&source.node));
         let chosen = match &job.rebuild {
             Some(chosen) => chosen.clone(),
             None => {
                 let due_ms = job.progress_ms + if nobody { 0 } else { REBUILD_MS };
+                let due_ms = due_ms.max(job.rebuild_ms);
                 if now_ms < due_ms {
                     self.retry_ms = self.retry_ms.min(due_ms);
                     return;
@@ -46,16 +49,20 @@ impl Keeper {
             self.shelf.is_whole(&fragment) || job.is_some_and(|job| now_ms < job.progress_ms + REPLACE_MS)
         };
         let mut kept: BTreeSet<Fragment> = chosen.iter().filter(|index| stays(index)).copied().collect();
-        let dropped: Vec<Fragment> = chosen.difference(&kept).copied().collect();
+        // What is slow is replaced, where there is something else.
+        let slow: Vec<Fragment> = chosen.difference(&kept).copied().collect();
         let is_short = kept.len() < pack.needed();
-        for index in if is_short { self.fragments_by_ease(&pack, &part) } else { Vec::new() } {
-            if kept.len() >= pack.needed() {
-                break;
-            }
-            if !dropped.contains(&index) {
-                kept.insert(index);
+        let others = if is_short { self.fragments_by_ease(&pack, &part) } else { Vec::new() };
+        for index in others.iter().filter(|index| !slow.contains(index)).chain(&slow) {
+            if kept.len() < pack.needed() {
+                kept.insert(*index);
             }
         }
+        if kept.len() < pack.needed() {
+            // There are too few: what is fetched of them leads nowhere.
+            return self.pause_rebuild(&part);
+        }
+        let dropped: Vec<Fragment> = chosen.difference(&kept).copied().collect();
         if let Some(job) = self.jobs.get_mut(&part) {
             job.rebuild = (!kept.is_empty()).then(|| kept.clone());
         }
@@ -72,6 +79,16 @@ impl Keeper {
         self.make_if_ready(part);
     }
 
+    /// Nothing comes of a part, not even from fragments: it is tried again after a pause, longer each time.
+    pub(super) fn pause_rebuild(&mut self, part: &Part) {
+        let now_ms = self.now_ms;
+        self.end_rebuild(part);
+        if let Some(job) = self.jobs.get_mut(part).filter(|job| !job.is_making) {
+            job.rebuild_ms = now_ms + REBUILD_MS * u64::from(1 + job.penalty.min(PAUSES_MAX));
+            self.retry_ms = self.retry_ms.min(job.rebuild_ms);
+        }
+    }
+
     /// Fragments of a pack that can be had: those that are here, those that many hold.
     fn fragments_by_ease(&self, pack: &Pack, except: &Part) -> Vec<Fragment> {
         let here = self.shelf.of(pack.id).filter(|part| self.shelf.is_whole(part));
@@ -86,7 +103,10 @@ impl Keeper {
             self.claims.holders(*index).filter(|node| near.contains(node)).count()
         };
         let alive = |index: &Fragment| {
-            self.claims.holders(*index).filter(|node| *node != self.me && self.roster.is_alive(node)).count()
+            self.claims
+                .holders(*index)
+                .filter(|node| *node != self.me && self.attendance.is_alive(node))
+                .count()
         };
         let ranked = self.claims.held().filter(|index| pack.share(*index) != *except).map(|index| {
             let is_here = here.contains(&index);

@@ -82,7 +82,7 @@ impl Keeper {
                 reporting.last = Some(Report { number: reporting.number, ..report });
                 reporting.next_ms = self.now_ms;
             }
-            if reporting.next_ms <= self.now_ms && self.roster.is_alive(&catalog.server) {
+            if reporting.next_ms <= self.now_ms && self.attendance.is_alive(&catalog.server) {
                 if let Some(report) = reporting.last.clone() {
                     self.send(catalog.server, Message::Report(report));
                 }
@@ -95,7 +95,7 @@ impl Keeper {
 
     /// When the next report is due.
     pub(super) fn report_ms(&self) -> u64 {
-        let is_told = |line: &Line| line.term.node != self.me && self.roster.is_alive(&line.term.node);
+        let is_told = |line: &Line| line.term.node != self.me && self.attendance.is_alive(&line.term.node);
         let told = self.reports.iter().filter(|(line, _)| is_told(line));
         told.map(|(_, reporting)| reporting.next_ms).min().unwrap_or(u64::MAX)
     }

@@ -154,7 +154,7 @@ impl Keeper {
     ) -> Result<(u64, u64), Refusal> {
         let nothing = Refusal::Lack { have: Ranges::default(), is_coming: false };
         let Some(catalog) = self.served_as(pack) else { return Err(nothing) };
-        let is_alive = |node: &&NodeId| **node != to && self.roster.is_alive(node);
+        let is_alive = |node: &&NodeId| **node != to && self.attendance.is_alive(node);
         let makers: Vec<NodeId> =
             catalog.warm.iter().chain(&catalog.encoders).filter(is_alive).copied().collect();
         if part.which != Which::Whole {
@@ -163,7 +163,8 @@ impl Keeper {
                 _ => Err(Refusal::Elsewhere { nodes: makers }),
             };
         }
-        let takers = if pack.cut.is_some() { makers.len() + 1 } else { self.roster.all_alive().count() - 1 };
+        let takers =
+            if pack.cut.is_some() { makers.len() + 1 } else { self.attendance.all_alive().count() - 1 };
         let share = pack.bytes / takers.max(1) as u64;
         let share = share.next_multiple_of(GROUP_BYTES).clamp(GROUP_BYTES, limits::ASK_BYTES_MAX);
         let now_ms = self.now_ms;
@@ -178,7 +179,7 @@ impl Keeper {
         let is_much = total * 100 > pack.bytes * GIVEN_PERCENT_MAX && !is_stuck;
         let factor = if is_much { AGAIN_FACTOR } else { 1 };
         let is_due = |one: &&mut Given| {
-            let is_lost = one.to == to || !self.roster.is_alive(&one.to);
+            let is_lost = one.to == to || !self.attendance.is_alive(&one.to);
             let wait_ms = if is_lost { AGAIN_MS / 4 } else { AGAIN_MS * factor } * one.times;
             now_ms >= one.at_ms + wait_ms
                 && !available.common(&Ranges::one(one.range.0, one.range.1)).is_empty()

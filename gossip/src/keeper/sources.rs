@@ -55,7 +55,7 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     fn add(&mut self, node: NodeId, after_ms: u64, chooses: bool) {
-        if self.keeper.roster.is_alive(&node) && self.seen.insert(node) {
+        if self.keeper.attendance.is_alive(&node) && self.seen.insert(node) {
             self.list.push(Source { node, after_ms, chooses });
         }
     }
@@ -66,7 +66,7 @@ impl Sources<'_> {
         for near in self.keeper.overlay.near(&self.keeper.me) {
             self.add(*near, 0, false);
         }
-        let others: Vec<NodeId> = self.keeper.roster.all_alive().collect();
+        let others: Vec<NodeId> = self.keeper.attendance.all_alive().collect();
         for node in others.into_iter().take(2 * OTHERS_MAX) {
             self.add(node, FAR_MS, false);
         }
@@ -86,7 +86,8 @@ impl Sources<'_> {
     fn fragments(&mut self, catalog: &Catalog, pack: &Pack, index: Fragment) {
         let keeper = self.keeper;
         let me = keeper.me;
-        let alive = keeper.claims.holders(index).filter(|node| *node == me || keeper.roster.is_alive(node));
+        let alive =
+            keeper.claims.holders(index).filter(|node| *node == me || keeper.attendance.is_alive(node));
         let mut group: Vec<(u64, NodeId)> =
             alive.filter(|node| *node != catalog.server).map(|node| (rank(pack, &node), node)).collect();
         group.sort_unstable();

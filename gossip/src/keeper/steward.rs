@@ -139,7 +139,7 @@ impl Keeper {
         let line = Line { service: report.service.clone(), term: report.term };
         let Some(catalog) = self.lines.get(&line).cloned() else { return };
         let Some(steward) = self.stewards.get_mut(&line) else { return };
-        if report.node != from || from == self.me || !self.roster.is_alive(&from) {
+        if report.node != from || from == self.me || !self.attendance.is_alive(&from) {
             return;
         }
         report.to = report.to.min(catalog.version.number);
@@ -159,7 +159,7 @@ impl Keeper {
             && (relied_on.index == report.index || report.is_whole)
             && relied_on.to <= report.to;
         let has_said = |node: NodeId| node == self.me || steward.reports.contains_key(&node);
-        let have_all_said = self.roster.all_alive().all(has_said);
+        let have_all_said = self.attendance.all_alive().all(has_said);
         if !is_better && !steward.may_let_go(&catalog, &relied_on, have_all_said) {
             steward.relied_on.insert(from, relied_on);
             return self.count_reports();
@@ -209,7 +209,7 @@ impl Keeper {
                 continue;
             };
             steward.look_ms = self.now_ms + LOOK_MS;
-            let alive: Vec<NodeId> = self.roster.all_alive().filter(|node| *node != self.me).collect();
+            let alive: Vec<NodeId> = self.attendance.all_alive().filter(|node| *node != self.me).collect();
             let is_spread = |added: u64| {
                 let has = |node: &NodeId| steward.reports.get(node).is_some_and(|report| report.to >= added);
                 let is_old =

@@ -10,7 +10,7 @@ use super::NodeNumber;
 use super::check::Occasion;
 use super::trace::Note;
 use super::world::{Coming, Mutant, World};
-use crate::keeper::{Action, Catalog, Event, Line, Message, Part, Request};
+use crate::keeper::{Action, Catalog, Event, Line, Message, Part, Request, codec};
 
 /// How long a sync takes, at most, besides a millisecond for each 200 KB.
 const SYNC_MS: u64 = 20;
@@ -87,6 +87,18 @@ impl World {
         pack.map_or(0, |pack| pack.part_bytes(part.which))
     }
 
+    /// Notes what a message with a catalog takes, and what the whole catalog does.
+    fn measure(&mut self, from: NodeNumber, message: &Message, catalog: &Catalog) {
+        let whole = self.whole_bytes.get(&catalog.version).copied().or_else(|| {
+            let catalog = self.keeper_of(from)?.catalog_of_line(&catalog.line())?;
+            let bytes = codec::encode_catalog(catalog).map_or(0, |bytes| bytes.len() as u64);
+            self.whole_bytes.insert(catalog.version, bytes);
+            Some(bytes)
+        });
+        self.catalog_bytes.0 += codec::encode(message).map_or(0, |bytes| bytes.len() as u64);
+        self.catalog_bytes.1 += whole.unwrap_or(0);
+    }
+
     fn send(&mut self, from: NodeNumber, to: NodeId, message: Message) {
         let (to_id, to) = (to, self.numbers.get(&to).copied());
         let Some(to) = to else { return };
@@ -96,6 +108,9 @@ impl World {
             let message =
                 Message::Counted { service, term: report.term, life: report.life, number, spread_to: 0 };
             self.after(0, Coming::Event(from, life, Event::Message { from: to_id, message }));
+        }
+        if let Message::Catalog(page) = &message {
+            self.measure(from, &message, &page.catalog);
         }
         let is_news = matches!(message, Message::Digest { .. } | Message::Claims { .. });
         if is_news && self.mutant == Some(Mutant::KeepsNewsToItself) {

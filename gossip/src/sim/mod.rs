@@ -18,7 +18,7 @@ mod reign;
 mod run;
 mod scenario;
 mod service;
-mod stamp;
+pub(crate) mod stamp;
 #[cfg(test)]
 mod tests;
 mod trace;

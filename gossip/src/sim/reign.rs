@@ -26,6 +26,10 @@ pub(super) struct Reign {
     pub(super) levels: BTreeMap<SnapshotId, Option<usize>>,
     /// Heads of other lines that were merged into this one.
     pub(super) merged: BTreeSet<Held>,
+    /// What it published last, in whichever term.
+    pub(super) last: Option<Catalog>,
+    /// It was cut off and is so no more.
+    pub(super) is_over: bool,
     /// When other lines were first seen.
     seen_ms: BTreeMap<Term, u64>,
 }
@@ -48,6 +52,8 @@ impl Reign {
             service,
             levels: BTreeMap::new(),
             merged: BTreeSet::new(),
+            last: None,
+            is_over: false,
             seen_ms: BTreeMap::new(),
         }
     }
@@ -101,7 +107,7 @@ impl World {
 
     fn take(&mut self, side: Side) {
         let Some(server) = self.reign_of(side).map(|reign| reign.server) else { return };
-        let is_over = side == Side::Rival && !self.net.island.contains(&server);
+        let is_over = self.reign_of(side).is_some_and(|reign| reign.is_over);
         let is_stalled = self.nodes.get(&server).is_some_and(|node| node.stalled_until_ms > self.now_ms);
         if is_over || is_stalled || !self.is_running(server) {
             return;
@@ -141,7 +147,7 @@ impl World {
                 (catalog.version.term, heads.collect())
             })
             .collect();
-        let before = self.main.merged.len();
+        let before = self.main.merged.clone();
         for (term, heads) in others {
             if *self.main.seen_ms.entry(term).or_insert(now_ms) + MERGE_MS <= now_ms {
                 self.main.merged.extend(heads);
@@ -150,7 +156,7 @@ impl World {
         // Of each term the last one says it all.
         let tops: BTreeMap<Term, u64> = self.main.merged.iter().map(|held| (held.term, held.seq)).collect();
         self.main.merged = tops.into_iter().map(|(term, seq)| Held { term, seq }).collect();
-        self.main.merged.len() != before || !self.main.seen_ms.is_empty()
+        self.main.merged != before
     }
 
     fn publish(&mut self, side: Side) {
@@ -176,11 +182,12 @@ impl World {
             entries,
         };
         self.give(server, event);
-        let Some(catalog) = self.published(side) else { return };
+        let Some(catalog) = self.published(side).cloned() else { return };
         let (number, ids) = (catalog.version.number, catalog.entries.iter().map(|entry| entry.id));
         let ids: BTreeSet<SnapshotId> = ids.collect();
         if let Some(reign) = self.reign_mut(side) {
             reign.levels.retain(|id, _| ids.contains(id));
+            reign.last = Some(catalog);
         }
         self.note(server, Note::Published(number));
         if side == Side::Main {
@@ -251,14 +258,21 @@ impl World {
 
     /// Nodes to be cut off with the server, so that one that can take over is not; none if there is no such node.
     pub(super) fn island_of_server(&self) -> Option<NodeNumber> {
-        let is_free = self.net.island.is_empty() && self.rival.is_none() && self.is_running(self.main.server);
+        let is_free = self.net.island.is_empty() && self.is_running(self.main.server);
         self.successor(|_| true).filter(|_| is_free).map(|(number, _)| number)
+    }
+
+    /// Those that went on apart hear each other again.
+    pub(super) fn reunite(&mut self) {
+        if let Some(rival) = &mut self.rival {
+            rival.is_over = true;
+        }
     }
 
     /// Some seconds after the server was cut off: if it still is, a warm candidate takes over, and both go on.
     pub(super) fn usurp(&mut self) {
         let server = self.main.server;
-        let is_apart = self.net.island.contains(&server) && self.rival.is_none();
+        let is_apart = self.net.island.contains(&server);
         let other_side = |number: NodeNumber| !self.net.island.contains(&number);
         let successor = if is_apart { self.successor(other_side) } else { None };
         let Some((number, entries)) = successor.filter(|_| self.is_running(server)) else { return };

@@ -30,6 +30,8 @@ pub struct Outcome {
     pub last: Vec<String>,
     /// Bytes of all packs that were made.
     pub made_bytes: u64,
+    /// Bytes of all messages with catalogs, and what they would have been if each had all of its catalog.
+    pub catalog_bytes: (u64, u64),
     /// Bytes on all disks at the end, and those of what is retained.
     pub stored_bytes: (u64, u64),
 }
@@ -78,6 +80,7 @@ fn simulate(scenario: Scenario, mutant: Option<Mutant>, lines_max: usize) -> Out
         faults: world.faults,
         last: if world.violations.is_empty() { Vec::new() } else { world.trace.last() },
         made_bytes: world.main.service.made.iter().map(|(_, bytes)| bytes).sum(),
+        catalog_bytes: world.catalog_bytes,
         stored_bytes: (stored, retained),
         violations: world.violations,
         scenario: world.scenario,
@@ -154,6 +157,7 @@ impl World {
     fn heal(&mut self) {
         if !self.net.island.is_empty() {
             self.net.island.clear();
+            self.reunite();
             self.cut_ms = Some(self.now_ms);
         }
         self.net.one_way.clear();

@@ -121,7 +121,9 @@ impl Service {
         seq: u64,
         packs: Vec<Pack>,
     ) {
-        let manifest: Arc<[u8]> = Arc::from(&random.random::<[u8; 32]>()[..]);
+        // About as large as real ones.
+        let manifest = random.random::<[u8; 32]>().repeat(10 + packs.len());
+        let manifest: Arc<[u8]> = Arc::from(manifest);
         let id = SnapshotId::of_manifest(&manifest);
         let Taken { term, origin, .. } = taken;
         self.entries.push(Entry { id, term, origin, seq, added: 0, base, manifest, packs });

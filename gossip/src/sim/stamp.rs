@@ -6,7 +6,7 @@ use crate::keeper::{Signer, mix};
 
 /// Signs for a node.
 #[derive(Debug)]
-pub(super) struct Stamp(pub(super) NodeId);
+pub(crate) struct Stamp(pub(crate) NodeId);
 
 fn stamp(node: &NodeId, bytes: &[u8]) -> [u8; 64] {
     let eights = node.as_bytes().chunks(8).chain(bytes.chunks(8));

@@ -51,10 +51,14 @@ fn a_node_that_starts_again_keeps_its_parts() {
 
 /// Whether a fault in the logic is found by a checker, with any of some seeds.
 fn is_found(mutant: Mutant, checker: &str) {
+    is_found_in(|seed| Scenario::of_seed(seed, Size::Tiny), mutant, checker);
+}
+
+fn is_found_in(scenario: impl Fn(u64) -> Scenario, mutant: Mutant, checker: &str) {
     assert!(names().contains(&checker));
     let mut others = Vec::new();
     for seed in 0..60 {
-        let outcome = run_mutant(Scenario::of_seed(seed, Size::Tiny), Some(mutant));
+        let outcome = run_mutant(scenario(seed), Some(mutant));
         if outcome.violations.iter().any(|violation| violation.checker == checker) {
             return;
         }
@@ -111,4 +115,25 @@ fn who_is_never_done_with_serving_is_found() {
 #[test]
 fn who_has_no_patience_with_answers_is_found() {
     is_found(Mutant::Impatient, "alarms");
+}
+
+/// A server is cut off with others, and both sides go on.
+fn split(seed: u64) -> Scenario {
+    let mut scenario = Scenario::of_seed(seed, Size::Tiny);
+    scenario.mix = Mix { count: 2, is_split: true, ..scenario.mix };
+    scenario.warm = 2;
+    scenario
+}
+
+#[test]
+fn of_two_servers_that_go_on_apart_nothing_durable_is_lost() {
+    for seed in 0..10 {
+        let outcome = run_mutant(split(seed), None);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
+    }
+}
+
+#[test]
+fn who_drops_what_only_the_losing_line_lists_is_found() {
+    is_found_in(split, Mutant::DropsLosers, "lines");
 }

@@ -16,7 +16,7 @@ use super::reign::Reign;
 use super::scenario::Scenario;
 use super::service::Service;
 use super::trace::{Note, Trace, name_of};
-use crate::keeper::{Event, Keeper, Overlays, Part, Request};
+use crate::keeper::{Event, Keeper, Overlays, Part, Request, Version};
 use crate::membership::Swim;
 
 /// A fault in the logic itself, by which it is shown that a checker finds it.
@@ -158,6 +158,10 @@ pub(super) struct World {
     pub(super) cut_ms: Option<u64>,
     /// When nodes were lost with their disks.
     pub(super) lost_ms: BTreeMap<NodeNumber, u64>,
+    /// Bytes of the messages with catalogs, and what they would have been as a whole.
+    pub(super) catalog_bytes: (u64, u64),
+    /// Bytes of whole catalogs.
+    pub(super) whole_bytes: BTreeMap<Version, u64>,
     checks: Option<Checks>,
     pub(super) violations: Vec<Violation>,
     pub(super) overlays: Overlays,
@@ -192,6 +196,8 @@ impl World {
             last_fault_ms: 0,
             cut_ms: None,
             lost_ms: BTreeMap::new(),
+            catalog_bytes: (0, 0),
+            whole_bytes: BTreeMap::new(),
             violations: Vec::new(),
             overlays: Overlays::default(),
         }

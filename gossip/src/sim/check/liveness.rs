@@ -24,7 +24,14 @@ impl Checker for Liveness {
                 return Err(format!("node {number} does not run"));
             };
             if keeper.catalog(&world.service_name) != catalog {
-                return Err(format!("node {number} knows another catalog than the server"));
+                let [theirs, ours] = [keeper, server].map(|keeper| {
+                    let lines = keeper.catalogs(&world.service_name);
+                    lines.map(|it| format!("{} {}", it.version.term, it.version.number)).collect::<Vec<_>>()
+                });
+                return Err(format!(
+                    "node {number} knows {theirs:?}, the server (node {}) {ours:?}",
+                    world.main.server
+                ));
             }
             let lines = keeper.catalogs(&world.service_name).count();
             if lines != 1 {

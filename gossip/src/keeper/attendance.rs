@@ -13,7 +13,7 @@ const OVERLAYS_KEPT: usize = 64;
 
 /// The members, each alive or dead since some time.
 #[derive(Debug, Clone, Default)]
-pub struct Roster {
+pub struct Attendance {
     labels: Members,
     dead: BTreeMap<NodeId, u64>,
     /// Those that are dead and count, by the time since when.
@@ -22,7 +22,7 @@ pub struct Roster {
     has_changed: bool,
 }
 
-impl Roster {
+impl Attendance {
     /// A member is alive. True if that is news.
     pub fn alive(&mut self, node: NodeId, label: &str) -> bool {
         let since_ms = self.dead.remove(&node);
