@@ -125,14 +125,10 @@ fn of_messages(seeds: &mut Seeds) {
     for message in [Message::Probe { nonce: 5 }, Message::Heartbeat(heartbeat)] {
         frames.push(encode_frame(&message, most).unwrap());
     }
-    let manifests = seeds["manifest"].clone();
-    let frames = seeds.entry("frame").or_default();
     let pieces = [Piece::Pack(pack), Piece::Fragment(FragmentId::from_bytes([3; 32]))];
     for request in [
         Request::Poll { service: service(), lost: Some(term()) },
         Request::Claim { service: service(), term: term(), origin },
-        Request::Offer { manifests },
-        Request::PutPack { id: pack, bytes: 77 },
         Request::HavePacks { ids: vec![pack; 3] },
         Request::GetPack { id: pack, offset: 5, bytes: 6 },
         Request::GetGroups { pieces: pieces.to_vec() },
@@ -153,7 +149,7 @@ fn of_messages(seeds: &mut Seeds) {
     }
     for response in [
         Response::Ballot(ballot),
-        Response::Lacking { packs: vec![pack; 2] },
+        Response::Having { packs: vec![pack; 2] },
         Response::Snapshots { list: vec![summary; 2] },
         Response::refused("no"),
         Response::Groups { counts: vec![3, 0] },

@@ -190,36 +190,6 @@ impl View<'_> {
         (self.lacking(&without, to.to) < self.lacking(&without, held)).then_some(to)
     }
 
-    /// For a short neighbourhood that no single move mends: a move of one of its nodes that does no harm, and after which
-    /// a move of some node does good. All who know the same find the same one.
-    #[must_use]
-    pub fn prepare(&self, centre: NodeId) -> Option<Move> {
-        let total = Fragment::try_from(self.code.total.max(1) - 1).unwrap_or(Fragment::MAX);
-        let mut holdings = self.holdings.clone();
-        let mut moves: Vec<(u64, NodeId, Fragment)> = self
-            .overlay
-            .closed(centre)
-            .flat_map(|node| (0..=total).map(move |to| (chance(node, to), node, to)))
-            .collect();
-        moves.sort_unstable();
-        for (_, node, to) in moves {
-            let Some(held) = self.holdings.of(&node).filter(|held| *held != to) else { continue };
-            let without = self.without(node);
-            let is_harmless = self.lacking(&without, to) <= self.lacking(&without, held);
-            if !is_harmless || !self.holdings.is_held_by_another(node, to) {
-                continue;
-            }
-            holdings.set(node, to);
-            let then = View { holdings: &holdings, ..*self };
-            let helps = self.overlay.closed(node).chain([centre]).any(|near| then.mend(near).is_some());
-            holdings.set(node, held);
-            if helps {
-                return Some(Move { node, to, is_copy: true });
-            }
-        }
-        None
-    }
-
     /// For a node that is in a short neighbourhood where no move of anybody does any good: another fragment with
     /// which its neighbourhoods lack no more than now. After some such steps there may be a move that helps. `salt`
     /// decides between equals.

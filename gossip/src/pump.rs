@@ -17,6 +17,9 @@ use crate::tasks::Tasks;
 /// Why something can't be read here.
 pub(crate) type ReadFailure = Box<dyn Error + Send + Sync>;
 
+/// Fills a buffer from an offset.
+pub(crate) type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), ReadFailure> + 'a;
+
 /// What is read, part by part.
 pub(crate) type Filled = Result<Vec<u8>, ReadFailure>;
 
@@ -81,11 +84,7 @@ pub(crate) async fn write_all(
 }
 
 /// Reads a part of something into buffers. False if that failed, or nobody takes them any more.
-pub(crate) fn read_all(
-    reader: &dyn Fn(u64, &mut [u8]) -> Result<(), ReadFailure>,
-    part: Range<u64>,
-    buffers: &mpsc::Sender<Filled>,
-) -> bool {
+pub(crate) fn read_all(reader: &ReadAt<'_>, part: Range<u64>, buffers: &mpsc::Sender<Filled>) -> bool {
     let mut offset = part.start;
     while offset < part.end {
         let left = usize::try_from(part.end - offset).unwrap_or(usize::MAX);

@@ -12,7 +12,7 @@ use crate::control::respond;
 use crate::limits;
 use crate::lists::Values;
 use crate::member::Member;
-use crate::pump::{self, Filled, PumpError, ReadFailure};
+use crate::pump::{self, Filled, PumpError, ReadAt, ReadFailure};
 use crate::transport::frames;
 use crate::transport::quic::STREAM_ABANDONED;
 
@@ -165,10 +165,7 @@ fn read(store: &Store, ranges: &[PieceRange], buffers: &mpsc::Sender<Filled>) {
     }
 }
 
-/// Fills a buffer from an offset.
-type ReadAt = Box<dyn Fn(u64, &mut [u8]) -> Result<(), ReadFailure>>;
-
-fn open(store: &Store, piece: Piece) -> Result<ReadAt, ReadFailure> {
+fn open(store: &Store, piece: Piece) -> Result<Box<ReadAt<'static>>, ReadFailure> {
     match piece {
         Piece::Pack(id) => {
             let reader = store.read_pack(id)?;

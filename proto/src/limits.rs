@@ -62,9 +62,6 @@ pub const PIN_NAME_BYTES_MAX: usize = 63;
 /// Most bytes of a region's name.
 pub const REGION_NAME_BYTES_MAX: usize = 32;
 
-/// Most manifests in one message.
-pub const MESSAGE_MANIFESTS_MAX: usize = 8;
-
 /// Most snapshots that a node lists for a peer in one message, the newest ones.
 pub const MESSAGE_SNAPSHOTS_MAX: usize = 4_096;
 

@@ -97,25 +97,6 @@ pub enum Request {
         /// Where it branches off; none when it starts the service for the first time.
         origin: Option<TermOrigin>,
     },
-    /// Bulk: here are manifests (a base before its delta); which packs do you lack for them?
-    Offer {
-        /// Encoded manifests, at most [`limits::MESSAGE_MANIFESTS_MAX`].
-        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_MANIFESTS_MAX }>")]
-        manifests: Vec<Vec<u8>>,
-    },
-    /// Bulk: a pack follows, raw.
-    PutPack {
-        /// Its id.
-        id: PackId,
-        /// How many bytes follow.
-        bytes: u64,
-    },
-    /// Bulk: all packs are there; keep the offered snapshots for good and say when they are synced.
-    Commit {
-        /// Encoded manifests, as offered.
-        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_MANIFESTS_MAX }>")]
-        manifests: Vec<Vec<u8>>,
-    },
     /// Bulk: which snapshots of this service do you know?
     Snapshots {
         /// The service.
@@ -202,11 +183,6 @@ impl Request {
     /// Names the limit that is exceeded.
     pub fn check(&self) -> Result<(), WireError> {
         match self {
-            Self::Offer { manifests } | Self::Commit { manifests } => {
-                at_most("manifests", manifests.len() as u64, limits::MESSAGE_MANIFESTS_MAX as u64)?;
-                manifests.iter().try_for_each(|manifest| check_manifest(manifest))
-            }
-            Self::PutPack { bytes, .. } => at_most("bytes of a pack", *bytes, limits::PACK_BYTES_MAX),
             Self::HavePacks { ids } | Self::HaveFragments { ids } => check_packs(ids),
             Self::GetSheets { packs } => {
                 at_most("packs", packs.len() as u64, limits::MESSAGE_SHEETS_MAX as u64)
@@ -243,14 +219,6 @@ pub enum Response {
         /// The claim itself where the peer follows it.
         greatest: Term,
     },
-    /// To `Offer`: the packs to send.
-    Lacking {
-        /// Their ids.
-        #[serde(deserialize_with = "bounded::list::<_, _, { limits::MESSAGE_PACKS_MAX }>")]
-        packs: Vec<PackId>,
-    },
-    /// To `PutPack` and `Commit`: it is synced to stable storage.
-    Synced,
     /// To `Snapshots`.
     Snapshots {
         /// Newest last, at most [`limits::MESSAGE_SNAPSHOTS_MAX`].
@@ -341,7 +309,7 @@ impl Response {
                 at_most("failed snapshots", failed, limits::CONTROL_FAILED_MAX as u64)?;
                 at_most("snapshots", ballot.snapshots.len() as u64, limits::CONTROL_SNAPSHOTS_MAX as u64)
             }
-            Self::Lacking { packs } | Self::Having { packs } => check_packs(packs),
+            Self::Having { packs } => check_packs(packs),
             Self::Snapshots { list } => {
                 at_most("snapshots", list.len() as u64, limits::MESSAGE_SNAPSHOTS_MAX as u64)
             }
@@ -361,7 +329,7 @@ impl Response {
             Self::Sheets { sheets } => pieces::check_sheets(sheets),
             Self::Granted(granted) => granted.check(),
             Self::Denied(denial) => denial.check(),
-            Self::Claimed { .. } | Self::Synced | Self::Connected => Ok(()),
+            Self::Claimed { .. } | Self::Connected => Ok(()),
         }
     }
 }

@@ -94,7 +94,8 @@ impl Store {
     /// syncs. They are kept until a manifest that lists them is imported, or until too many others came after them.
     ///
     /// # Errors
-    /// If a pack is not whole or its directory is damaged, or the disk is full or fails.
+    /// If a pack is not whole or its directory is damaged, or the disk is full or fails. One that could not be synced is
+    /// discarded, and has to come again.
     pub fn keep_received(&self, receivers: &[Arc<GroupReceiver>]) -> Result<(), ImportError> {
         let shared = &self.shared;
         all_at_once(receivers, |receiver| receiver.sync())?;
@@ -240,7 +241,11 @@ impl GroupReceiver {
             let reason = format!("{} groups have not come", self.lock().left);
             return Err(ImportError::PackDamaged { id, reason });
         }
-        Ok(self.file.file().sync().during("sync", &self.file.path())?)
+        self.file.file().sync().during("sync", &self.file.path()).map_err(|fault| {
+            // The system may take what it lost for saved: another sync would say that all is well.
+            self.discard();
+            fault.into()
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Groups> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::sharing::share;
 use crate::support::{Bench, noise, patch, snapctl};
 
 const MIB: usize = 1 << 20;
@@ -87,6 +88,8 @@ fn a_gather_that_is_interrupted_ends_at_the_node_too() {
     let bench = Bench::new();
     let ram = bench.write("ram", &noise(7, 160 * MIB));
     let mut cluster = Cluster::planned(3, &[]);
+    // It keeps nothing for others: else it would fetch the snapshot by itself.
+    share(&cluster, 2, "storage = \"64B\"");
     (0..2).for_each(|node| cluster.spawn(node));
     let snapshot = push(&cluster, &ram);
     wait_for_copies(&cluster, 1..2, &snapshot);

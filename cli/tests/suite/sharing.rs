@@ -10,7 +10,7 @@ use crate::command_failover::{example, planned};
 use crate::support::{Bench, noise};
 
 /// Adds a table to a node's configuration.
-fn share(cluster: &Cluster, node: usize, limits: &str) {
+pub(crate) fn share(cluster: &Cluster, node: usize, limits: &str) {
     let path = cluster.config(node);
     // A table ends where the next one begins: at the front of them all.
     let config = fs::read_to_string(&path).unwrap();

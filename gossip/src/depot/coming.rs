@@ -45,8 +45,8 @@ impl PartReceiver {
         }
     }
 
-    /// Whether all of it is here.
-    pub(crate) fn is_whole(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_whole(&self) -> bool {
         match &self.kind {
             Kind::Pack(receiver) => receiver.is_whole(),
             Kind::Fragment(receiver) => receiver.is_whole(),

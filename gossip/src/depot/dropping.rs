@@ -48,9 +48,14 @@ impl Depot {
 
     fn drop_whole(&self, packs: BTreeSet<PackId>) -> Result<(), DepotError> {
         self.store.discard_received(&packs)?;
+        lock(&self.dropped).extend(packs);
+        self.let_go()
+    }
+
+    /// Has the store let go of snapshots all of whose packs were dropped.
+    pub(super) fn let_go(&self) -> Result<(), DepotError> {
         let known = self.known();
         let mut dropped = lock(&self.dropped);
-        dropped.extend(packs);
         dropped.retain(|pack| self.store.has_pack(pack) && known.pack(pack).is_some());
         for (service, snapshots) in to_let_go(&known, &dropped) {
             self.store.let_go(&service, &snapshots, self.me)?;

@@ -115,27 +115,6 @@ fn name(part: &Part) -> String {
 }
 
 impl DepotError {
-    /// What a caller can do about it.
-    pub(crate) fn kind(&self) -> ErrorKind {
-        match self {
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorKind::NoSpace,
-            Self::File { .. } => ErrorKind::Failed,
-            Self::NotHere { .. } | Self::Unlisted { .. } | Self::NoSheet { .. } => ErrorKind::NotFound,
-            Self::WrongSheet { .. }
-            | Self::Sheet { .. }
-            | Self::List { .. }
-            | Self::Damaged { .. }
-            | Self::Refused { .. } => ErrorKind::Corrupt,
-            Self::TooMany { .. } => ErrorKind::Busy,
-            Self::Encode { .. } => ErrorKind::Refused,
-            Self::Fragment(error) => error.kind(),
-            Self::Pack(error) => error.kind(),
-            Self::Read(error) => error.kind(),
-            Self::Fault(fault) => fault.kind(),
-            Self::LetGo(error) => error.kind(),
-        }
-    }
-
     /// Whether trying again is of no use, nor fetching it again: what was published is itself wrong.
     pub(crate) fn is_lasting(&self) -> bool {
         matches!(self, Self::Refused { .. })

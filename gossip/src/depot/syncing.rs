@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sustain_proto::SnapshotId;
-use sustain_store::{Appended, GroupReceiver};
+use sustain_store::{Appended, GroupReceiver, error_chain};
 
 use super::coming::{Kind, PartReceiver};
 use super::{Depot, DepotError};
@@ -31,6 +31,12 @@ impl Depot {
         self.sync_fragments(fragments, &whole, &mut report);
         self.keep_whole(whole, &mut report);
         report.imported = self.import_complete();
+        if parts.is_empty() {
+            if let Err(error) = self.let_go() {
+                let error = error_chain(&error);
+                tracing::debug!(error, "what is not needed stays for now");
+            }
+        }
         self.settle_waiting(&mut report);
         let done = report.parts.iter().filter(|(_, outcome)| outcome.is_ok());
         lock(&self.synced).extend(done.map(|(part, _)| *part));

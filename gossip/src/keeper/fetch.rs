@@ -80,11 +80,8 @@ impl Keeper {
         self.consider_rebuild(part);
         while self.jobs.in_flight() < limits::REQUESTS_MAX {
             let Some(Next { source, range, missing }) = self.next_ask(part) else { break };
-            let flight = Flight {
-                from: source.node,
-                range,
-                deadline_ms: self.now_ms + ANSWER_MS + if source.chooses { 0 } else { BYTES_MS },
-            };
+            // The bytes have their time from the answer on.
+            let flight = Flight { from: source.node, range, deadline_ms: self.now_ms + ANSWER_MS };
             let is_stuck = self.is_stuck(&part);
             let Some(request) = self.jobs.launch(&part, flight) else { break };
             let message = Message::Ask { request, part, missing, is_stuck };

@@ -104,8 +104,7 @@ impl Keeper {
         let (mut is_short, mut mine) = (false, None);
         for centre in short {
             is_short = true;
-            let to = || view.mend(centre).or_else(|| view.prepare(centre));
-            mine = mine.or_else(|| to().filter(|to| to.node == self.me));
+            mine = mine.or_else(|| view.mend(centre).filter(|to| to.node == self.me));
         }
         if !is_short {
             (self.move_ms, self.hopeless_ms) = (None, None);

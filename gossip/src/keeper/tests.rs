@@ -2,7 +2,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sustain_proto::{Signature, SnapshotId, Term};
+use sustain_proto::{ServiceName, Signature, SnapshotId, Term};
 
 use super::*;
 use crate::limits;
@@ -246,6 +246,23 @@ fn what_nobody_can_give_neither_spins_nor_keeps_others_back() {
     let (soon, late) = (asked(0, 120_000), asked(node.now_ms - 120_000, node.now_ms));
     assert!(late * 3 < soon, "{soon} requests in the first two minutes, {late} in the last");
     assert!(node.done.len() < 20_000, "{} actions", node.done.len());
+}
+
+/// A request that got lost was waited for as long as for the bytes that it asks for. With a few lost in a row, along the
+/// tree by which holders of a fragment pass it on, a neighbourhood had six fragments of seven for more than 25 s.
+#[test]
+fn a_request_without_an_answer_is_not_waited_for_as_long_as_for_bytes() {
+    let mut node = Node::among(3, 5, KeeperConfig::default());
+    let mut server = Node::new(9, KeeperConfig::default());
+    let (term, part) = (term(1, 9), pack(GIVEN).whole());
+    let catalog = server.retain(term, 1, vec![entry(term, 1, 100, vec![pack(GIVEN)])]);
+    let digest = Message::Digest { catalogs: vec![(service(), catalog.version)], buckets: None };
+    node.hear(1, digest);
+    let page = pages::page_of(&catalog, &[]);
+    let lost = node.hear(1, Message::Catalog(Box::new(page)));
+    assert!(lost.iter().any(|action| matches!(action, Action::Send { message: Message::Ask { .. }, .. })));
+    node.wait(6_000);
+    assert!(node.done.iter().any(|(_, action)| *action == Action::Sync { part }));
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Owner {
             }
             self.looking.insert(line);
             let (member, depot) = (self.member.clone(), self.depot.clone());
-            let (service, cut) = (retain.service.clone(), self.cut(&retain));
+            let (service, cut) = (retain.service.clone(), self.cut(retain.tolerance));
             let known = self.keeper.catalog(&service).cloned();
             let read = self.member.tasks.blocking(move || {
                 let entries = depot.entries(&service, cut, known.as_deref())?;
@@ -59,14 +59,9 @@ impl Owner {
         }
     }
 
-    /// How packs are cut that are new: not at all where too few nodes are to hold whole ones.
-    fn cut(&self, retain: &Retain) -> Option<Cut> {
-        let tolerance = usize::try_from(retain.tolerance).unwrap_or(usize::MAX);
-        // Who takes over, or gathers, asks for whole packs.
-        if retain.warm.len() <= tolerance {
-            return None;
-        }
-        let code = self.keeper.code(tolerance);
+    /// How packs are cut that are new; not at all in a small cluster.
+    fn cut(&self, tolerance: u32) -> Option<Cut> {
+        let code = self.keeper.code(usize::try_from(tolerance).unwrap_or(usize::MAX));
         let (needed, total) = (u8::try_from(code.needed).ok()?, u8::try_from(code.total).ok()?);
         Cut::in_groups(needed, total)
     }

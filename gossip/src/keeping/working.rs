@@ -96,8 +96,12 @@ impl Owner {
             match outcome {
                 Ok(()) => self.handle(Event::Synced { part }).await,
                 Err(error) => {
-                    let (pack, error) = (part.pack.short(), error_chain(&error));
+                    let (is_lasting, pack) = (error.is_lasting(), part.pack.short());
+                    let error = error_chain(&error);
                     tracing::warn!(%pack, error, "a part could not be kept");
+                    if is_lasting {
+                        continue;
+                    }
                     // Not at once: where the disk is full it would come again and again.
                     let member = self.member.clone();
                     self.member.tasks.spawn(async move {

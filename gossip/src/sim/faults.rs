@@ -16,6 +16,8 @@ pub struct Mix {
     pub many: usize,
     /// Whether members leave and join only, one at a time.
     pub is_churn: bool,
+    /// Whether servers are cut off only, and succeeded.
+    pub is_split: bool,
 }
 
 impl Mix {
@@ -23,7 +25,7 @@ impl Mix {
     #[must_use]
     pub const fn new(count: usize, nodes: usize) -> Self {
         let many = if nodes > 300 { nodes / 20 } else { nodes / 4 };
-        Self { count, many, is_churn: false }
+        Self { count, many, is_churn: false, is_split: false }
     }
 }
 
@@ -55,6 +57,9 @@ pub(super) enum Fault {
 impl Fault {
     fn draw(random: &mut StdRng, mix: Mix) -> Self {
         let long_ms = random.random_range(500..25_000);
+        if mix.is_split {
+            return Self::Split { for_ms: random.random_range(20_000..30_000) };
+        }
         let kinds = if mix.is_churn { 2 } else { 9 };
         match random.random_range(0..kinds) {
             0 => Self::Loss,

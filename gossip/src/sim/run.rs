@@ -115,7 +115,7 @@ impl World {
     }
 
     /// Claims as they are in a cluster that grew one node after the other.
-    pub(super) fn settled_claims(&self) -> Vec<Claim> {
+    fn settled_claims(&self) -> Vec<Claim> {
         let members: Members = self.nodes.values().map(|node| (node.id, node.label.clone())).collect();
         let (degree, tolerance) = (self.scenario.degree, self.scenario.tolerance);
         let overlay = Overlay::new(&members, degree);

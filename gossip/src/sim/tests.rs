@@ -1,10 +1,6 @@
 //! Simulations that everybody runs, and proof that each checker can find something.
 
-use super::world::World;
 use super::*;
-use crate::code::Code;
-use crate::holdings::{Holdings, View};
-use crate::overlay::{Members, Overlay};
 
 fn nothing_found(seeds: impl Iterator<Item = u64>, size: Size) {
     for seed in seeds {
@@ -53,46 +49,16 @@ fn a_node_that_starts_again_keeps_its_parts() {
     nothing_found(30..31, Size::Tiny);
 }
 
-/// In a cluster of 200 no single move of a node mended the neighbourhood of one, and it stayed short until nodes that had
-/// lost patience happened to step aside. Two moves do it, and which is found by everybody.
-#[test]
-fn a_neighbourhood_that_no_single_move_mends_is_mended_by_two() {
-    let mut scenario = Scenario::of_seed(1_076, Size::Middle);
-    scenario.mix.count = 0;
-    let mut world = World::new(scenario.clone(), None, 0);
-    (0..scenario.nodes).for_each(|_| {
-        world.add_node();
-    });
-    let members: Members = world.nodes.values().map(|node| (node.id, node.label.clone())).collect();
-    let overlay = Overlay::new(&members, scenario.degree);
-    let code = Code::for_cluster(members.len(), scenario.degree, scenario.tolerance);
-    let mut holdings = Holdings::default();
-    for claim in world.settled_claims() {
-        holdings.set(claim.node, claim.index.unwrap());
-    }
-    let short = |holdings: &Holdings| {
-        let view = View { overlay: &overlay, holdings, code, tolerance: scenario.tolerance };
-        overlay.members().filter(|node| view.margin(*node) < 0).collect::<Vec<_>>()
-    };
-    let mut moves = 0;
-    let alone = short(&holdings);
-    eprintln!("{} short", alone.len());
-    while let Some(centre) = short(&holdings).first() {
-        let view = View { overlay: &overlay, holdings: &holdings, code, tolerance: scenario.tolerance };
-        let to = view.mend(*centre).or_else(|| view.prepare(*centre)).unwrap();
-        holdings.set(to.node, to.to);
-        moves += 1;
-        assert!(moves < 10, "no end of it");
-    }
-    assert_eq!((alone.len(), moves), (1, 2));
-}
-
 /// Whether a fault in the logic is found by a checker, with any of some seeds.
 fn is_found(mutant: Mutant, checker: &str) {
+    is_found_in(|seed| Scenario::of_seed(seed, Size::Tiny), mutant, checker);
+}
+
+fn is_found_in(scenario: impl Fn(u64) -> Scenario, mutant: Mutant, checker: &str) {
     assert!(names().contains(&checker));
     let mut others = Vec::new();
     for seed in 0..60 {
-        let outcome = run_mutant(Scenario::of_seed(seed, Size::Tiny), Some(mutant));
+        let outcome = run_mutant(scenario(seed), Some(mutant));
         if outcome.violations.iter().any(|violation| violation.checker == checker) {
             return;
         }
@@ -151,7 +117,23 @@ fn who_has_no_patience_with_answers_is_found() {
     is_found(Mutant::Impatient, "alarms");
 }
 
+/// A server is cut off with others, and both sides go on.
+fn split(seed: u64) -> Scenario {
+    let mut scenario = Scenario::of_seed(seed, Size::Tiny);
+    scenario.mix = Mix { count: 2, is_split: true, ..scenario.mix };
+    scenario.warm = 2;
+    scenario
+}
+
+#[test]
+fn of_two_servers_that_go_on_apart_nothing_durable_is_lost() {
+    for seed in 0..10 {
+        let outcome = run_mutant(split(seed), None);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
+    }
+}
+
 #[test]
 fn who_drops_what_only_the_losing_line_lists_is_found() {
-    is_found(Mutant::DropsLosers, "lines");
+    is_found_in(split, Mutant::DropsLosers, "lines");
 }

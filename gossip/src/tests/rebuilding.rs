@@ -101,6 +101,18 @@ async fn packs_that_nobody_has_are_made_of_fragments() {
     harness::stop(&nodes).await;
 }
 
+/// A restore that leaves a region for later asks for whole packs, and ended where nobody had any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_from_fragments_gathers_everything() {
+    let bytes = harness::noise(8, 500_000);
+    let (nodes, id, _) = cluster(5, &[], &bytes).await;
+    let lazy = vec![sustain_proto::RegionName::new("ram").unwrap()];
+    let started = nodes[4].cluster.gather_to_start(id, lazy).await.unwrap();
+    assert!(started.remote.is_none());
+    assert_eq!(nodes[4].restored(id), bytes);
+    harness::stop(&nodes).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_lies_is_named_and_who_is_gone_is_left() {
     let bytes = harness::noise(2, 3_000_000);

@@ -137,9 +137,6 @@ impl Request {
         match self {
             Self::Poll { .. }
             | Self::Claim { .. }
-            | Self::Offer { .. }
-            | Self::PutPack { .. }
-            | Self::Commit { .. }
             | Self::Snapshots { .. }
             | Self::GetManifest { .. }
             | Self::HavePacks { .. }

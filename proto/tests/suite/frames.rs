@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use sustain_proto::wire::{Message, Request, Response};
+use sustain_proto::wire::{Ask, Message, Request, Response};
 use sustain_proto::{
-    CodecError, FRAME_HEADER_BYTES, FrameError, FrameHeader, decode_frame, encode_frame, limits,
+    CodecError, FRAME_HEADER_BYTES, FrameError, FrameHeader, PackId, decode_frame, encode_frame, limits,
 };
 
 use crate::strategies;
@@ -134,14 +134,15 @@ fn a_message_that_is_too_long_is_not_encoded() {
 
 /// A megabyte of empty lists once became 24 megabytes of vectors, before anyone could look at the count.
 #[test]
-fn a_frame_of_empty_lists_is_refused_for_their_number() {
-    let offer = |count: usize| {
-        let empty = Request::Offer { manifests: vec![Vec::new(); count] };
-        encode_frame(&empty, BYTES_MAX).unwrap().split_off(FRAME_HEADER_BYTES)
+fn a_frame_of_short_elements_is_refused_for_their_number() {
+    let ask = |count: usize| {
+        let (pack, missing) = (PackId::from_bytes([1; 32]), vec![(0, 0); count]);
+        let ask = Ask { pack, fragment: None, missing, is_stuck: false, wants_list: false };
+        encode_frame(&Request::Ask(ask), BYTES_MAX).unwrap().split_off(FRAME_HEADER_BYTES)
     };
-    let most = offer(limits::MESSAGE_MANIFESTS_MAX);
+    let most = ask(limits::MESSAGE_ASKED_RANGES_MAX);
     decode_frame::<Request>(&most, BYTES_MAX).unwrap();
-    for count in [limits::MESSAGE_MANIFESTS_MAX + 1, BYTES_MAX - 100] {
-        decode_frame::<Request>(&offer(count), BYTES_MAX).unwrap_err();
+    for count in [limits::MESSAGE_ASKED_RANGES_MAX + 1, BYTES_MAX / 2 - 100] {
+        decode_frame::<Request>(&ask(count), BYTES_MAX).unwrap_err();
     }
 }

@@ -151,7 +151,7 @@ fn a_frame() {
 fn a_request_for_a_part_of_a_pack() {
     let id_of = PackId::from_bytes([0x77; 32]);
     let frame = encode_frame(&Request::GetPack { id: id_of, offset: 300, bytes: 5 }, 1_000).unwrap();
-    let expected = ["5355536d0100", "08", &id("77"), "ac02", "05"];
+    let expected = ["5355536d0100", "05", &id("77"), "ac02", "05"];
     assert_eq!(hex(&frame[FRAME_HEADER_BYTES..]), expected.concat());
 }
 
@@ -171,20 +171,20 @@ fn bytes_of_a_part_are_asked_for_and_given_or_not() {
     let asked = body(encode_frame(&Request::Ask(ask()), 1_000).unwrap());
     assert_eq!(
         asked,
-        ["5355536d0100", "0d", &id("77"), "0105", "02", "0007", "808004818004", "0001"].concat()
+        ["5355536d0100", "0a", &id("77"), "0105", "02", "0007", "808004818004", "0001"].concat()
     );
     let granted =
         Granted { range: (65_536, 65_537), groups: vec![[0x88; 32]; 2], sheet: Some(vec![0x99; 3]) };
     let granted = body(encode_frame(&Response::Granted(granted), 1_000).unwrap());
     let values = [id("88"), id("88")].concat();
-    assert_eq!(granted, ["5355536d0100", "0d", "808004818004", "02", &values, "0103999999"].concat());
+    assert_eq!(granted, ["5355536d0100", "0b", "808004818004", "02", &values, "0103999999"].concat());
     let lack = Response::Denied(Denial::Lack { have: vec![(0, 9)], is_coming: true });
     let elsewhere = Response::Denied(Denial::Elsewhere { nodes: vec![NodeId::from_bytes([0x11; 32])] });
-    assert_eq!(body(encode_frame(&lack, 1_000).unwrap()), "5355536d01000e0001000901");
+    assert_eq!(body(encode_frame(&lack, 1_000).unwrap()), "5355536d01000c0001000901");
     let busy = Response::Denied(Denial::Busy);
-    assert_eq!(body(encode_frame(&busy, 1_000).unwrap()), "5355536d01000e01");
+    assert_eq!(body(encode_frame(&busy, 1_000).unwrap()), "5355536d01000c01");
     let elsewhere = body(encode_frame(&elsewhere, 1_000).unwrap());
-    assert_eq!(elsewhere, ["5355536d0100", "0e", "0201", &id("11")].concat());
+    assert_eq!(elsewhere, ["5355536d0100", "0c", "0201", &id("11")].concat());
 }
 
 /// What kind of message a body is, is its first byte: a new kind goes to the end.
@@ -199,9 +199,6 @@ fn kinds_of_messages() {
     let requests = [
         Request::Poll { service: service.clone(), lost: None },
         Request::Claim { service: service.clone(), term: term(), origin: None },
-        Request::Offer { manifests: Vec::new() },
-        Request::PutPack { id: pack, bytes: 1 },
-        Request::Commit { manifests: Vec::new() },
         Request::Snapshots { service: service.clone() },
         Request::GetManifest { id: SnapshotId::from_bytes([0x33; 32]) },
         Request::HavePacks { ids: Vec::new() },
@@ -214,7 +211,7 @@ fn kinds_of_messages() {
         Request::HaveFragments { ids: Vec::new() },
         Request::GetSheets { packs: Vec::new() },
     ];
-    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    assert_eq!(kinds(&requests), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 
     let (hears, term_known, snapshots) = (None, None, Vec::new());
     let (eligible, able, failed) = (true, true, Vec::new());
@@ -223,8 +220,6 @@ fn kinds_of_messages() {
     let responses = [
         Response::Ballot(ballot),
         Response::Claimed { greatest: term() },
-        Response::Lacking { packs: Vec::new() },
-        Response::Synced,
         Response::Snapshots { list: Vec::new() },
         Response::Manifest { bytes: Vec::new() },
         Response::Having { packs: Vec::new() },
@@ -239,7 +234,7 @@ fn kinds_of_messages() {
         Response::Fragments { held: Vec::new() },
         Response::Sheets { sheets: Vec::new() },
     ];
-    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+    assert_eq!(kinds(&responses), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
 
     let durable = None;
     let heartbeat = sustain_proto::wire::Heartbeat {

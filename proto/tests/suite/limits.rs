@@ -122,22 +122,15 @@ fn the_largest_ballot_fits_a_control_frame() {
 
 #[test]
 fn the_largest_lists_fit_a_bulk_frame() {
-    let manifest = vec![7; limits::MANIFEST_BYTES_MAX];
     let requests = |more: usize| {
-        let manifests = vec![manifest.clone(); limits::MESSAGE_MANIFESTS_MAX + more];
         let ids = packs(limits::MESSAGE_PACKS_MAX + more);
-        [
-            Request::Commit { manifests: manifests.clone() },
-            Request::Offer { manifests },
-            Request::HavePacks { ids },
-        ]
+        [Request::HavePacks { ids }]
     };
     let responses = |more: usize| {
         let packs = packs(limits::MESSAGE_PACKS_MAX + more);
         let list = vec![summary(); limits::MESSAGE_SNAPSHOTS_MAX + more];
         [
-            Response::Having { packs: packs.clone() },
-            Response::Lacking { packs },
+            Response::Having { packs },
             Response::Snapshots { list },
             Response::Manifest { bytes: vec![7; limits::MANIFEST_BYTES_MAX + more] },
             Response::Refused { reason: "x".repeat(limits::MESSAGE_TEXT_BYTES_MAX + more) },
@@ -161,11 +154,8 @@ fn sizes_in_requests_are_checked() {
     let id = PackId::from_bytes([1; 32]);
     let bytes = limits::PACK_BYTES_MAX + 1;
     let expected = WireError { what: "bytes of a pack", max: limits::PACK_BYTES_MAX, found: bytes };
-    assert_eq!(Request::PutPack { id, bytes }.check(), Err(expected));
+    assert_eq!(Request::GetPack { id, offset: 1, bytes }.check(), Err(expected));
     assert!(Request::GetPack { id, offset: bytes, bytes: 1 }.check().is_err());
-    assert!(Request::GetPack { id, offset: 1, bytes }.check().is_err());
-    let manifests = vec![vec![7; limits::MANIFEST_BYTES_MAX + 1]];
-    assert!(Request::Offer { manifests }.check().is_err());
 }
 
 /// The last ranges that a pack has, each of one group, with a group between.

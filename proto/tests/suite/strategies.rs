@@ -154,10 +154,6 @@ fn ballot() -> impl Strategy<Value = Ballot> {
     )
 }
 
-fn manifests() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    vec(vec(any::<u8>(), 0..40), 0..=limits::MESSAGE_MANIFESTS_MAX)
-}
-
 /// Ranges as they are asked for: from groups' beginnings on, in order, with room between.
 fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let lengths = vec(1..=limits::GROUP_BYTES, 0..=limits::MESSAGE_ASKED_RANGES_MAX);
@@ -208,9 +204,6 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             term,
             origin
         }),
-        manifests().prop_map(|manifests| Request::Offer { manifests }),
-        (pack_id(), bytes()).prop_map(|(id, bytes)| Request::PutPack { id, bytes }),
-        manifests().prop_map(|manifests| Request::Commit { manifests }),
         service().prop_map(|service| Request::Snapshots { service }),
         snapshot_id().prop_map(|id| Request::GetManifest { id }),
         packs().prop_map(|ids| Request::HavePacks { ids }),
@@ -226,8 +219,6 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
     prop_oneof![
         ballot().prop_map(Response::Ballot),
         term().prop_map(|greatest| Response::Claimed { greatest }),
-        packs().prop_map(|packs| Response::Lacking { packs }),
-        Just(Response::Synced),
         vec(summary(), 0..10).prop_map(|list| Response::Snapshots { list }),
         vec(any::<u8>(), 0..100).prop_map(|bytes| Response::Manifest { bytes }),
         packs().prop_map(|packs| Response::Having { packs }),

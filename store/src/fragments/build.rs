@@ -100,7 +100,15 @@ impl PackBuilder {
     /// # Errors
     /// If the sheet does not name it, the list is another piece's, it is being received already, or the disk fails.
     pub fn add(&self, index: u8, list: GroupList) -> Result<Vec<bool>, FragmentError> {
+        if self.has_ended() {
+            return Ok(vec![true; list.count()]);
+        }
         self.gather.add_coming(index, list)
+    }
+
+    /// Whether it came to its end: nothing more is needed then.
+    fn has_ended(&self) -> bool {
+        lock(&self.done).out.is_none()
     }
 
     /// Adds a fragment that is being received by itself. Its groups count as far as they have come.
@@ -112,12 +120,15 @@ impl PackBuilder {
     }
 
     /// Takes a group of a fragment that was added, if its bytes are the right ones, and decodes what can be decoded.
-    /// From several threads, in any order.
+    /// From several threads, in any order. What comes after the end is known.
     ///
     /// # Errors
     /// If the fragment was not added, or the disk is full or fails.
     pub fn write(&self, index: u8, group: usize, bytes: &[u8]) -> Result<Received, FragmentError> {
-        let outcome = self.gather.write(index, group, bytes)?;
+        let outcome = match self.gather.write(index, group, bytes) {
+            Err(FragmentError::NoIndex { .. }) if self.has_ended() => return Ok(Received::Known),
+            outcome => outcome?,
+        };
         if outcome == Received::New {
             // If another thread is decoding, it does this, too, or whoever comes next.
             if let Ok(mut done) = self.done.try_lock() {

@@ -9,6 +9,7 @@ mod corruption;
 mod crash;
 mod crashing_property;
 mod double_faults;
+mod expected;
 mod following;
 mod following_keys;
 mod format;

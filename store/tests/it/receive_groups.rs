@@ -9,6 +9,8 @@ use sustain_store::{ErrorKind, Received, Store};
 
 use crate::common::*;
 use crate::replication::{copy_pack, open};
+use crate::simulated_disk::{Fault, Simulated};
+use crate::world;
 
 const GROUP: usize = GROUP_BYTES as usize;
 
@@ -197,4 +199,36 @@ fn without_the_folder_packs_come_all_the_same() {
     to.keep_received(&[receiver]).unwrap();
     to.remove_incoming();
     source.arrives(&to);
+}
+
+/// After a sync that had failed, the pack was synced again, which said that all is well, and named: a power cut then took
+/// it, though it had been acknowledged.
+#[test]
+fn what_a_failed_sync_has_lost_comes_again() {
+    let source = Source::new();
+    let mut failed = 0;
+    for nth in 1..30 {
+        let disk = Simulated::default();
+        let to = world::open(&disk).unwrap();
+        let receiver = to.receive_groups(source.pack, source.list.clone()).unwrap();
+        (0..source.list.count()).for_each(|group| _ = receiver.write(group, source.group(group)).unwrap());
+        disk.arm(nth, Fault::Fail(5), nth);
+        let receivers = [receiver];
+        let first = to.keep_received(&receivers);
+        disk.disarm();
+        failed += usize::from(first.is_err());
+        let is_here = first.or_else(|_| to.keep_received(&receivers)).is_ok();
+        drop((receivers, to));
+        disk.cut();
+        disk.restart(nth);
+        let to = world::open(&disk).unwrap();
+        if is_here {
+            assert!(bytes_of(&to, source.pack.id) == source.bytes, "a failure at call {nth}");
+        }
+        // Or what is there counts for nothing, and it comes.
+        let receiver = to.receive_groups(source.pack, source.list.clone()).unwrap();
+        (0..source.list.count()).for_each(|group| _ = receiver.write(group, source.group(group)).unwrap());
+        to.keep_received(&[receiver]).unwrap();
+    }
+    assert!(failed > 3);
 }

@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sustain_proto::{Cut, SnapshotId};
-use sustain_store::ErrorKind;
-
 use super::world::*;
 use crate::depot::DepotError;
 use crate::keeper::{Catalog, Pack, Part};
+use sustain_proto::{Cut, SnapshotId};
 
 const CUT: Option<Cut> = Cut::in_groups(3, 7);
 
+/// Snapshots with what they hold.
+type Pushed = Vec<(SnapshotId, Vec<u8>)>;
+
 /// A server with a base and a delta, whose packs are cut.
-fn server() -> (Node, Arc<Catalog>, Vec<(SnapshotId, Vec<u8>)>) {
+fn server() -> (Node, Arc<Catalog>, Pushed) {
     let server = Node::new(1);
     let mut bytes = noise(1, 20 * GROUP);
     let mut pushed = vec![(server.push(&bytes), bytes.clone())];
@@ -44,11 +45,11 @@ fn take(from: &Node, to: &Node, catalog: &Catalog, part: impl Fn(&Pack) -> Part)
 
 #[test]
 fn a_holder_gets_its_fragment_of_each_pack_and_passes_it_on() {
-    let (server, catalog, pushed) = server();
+    let (server, catalog, _) = server();
     assert!(catalog.packs().iter().all(|pack| pack.cut == CUT && pack.sheet.is_some()));
     let again = server.depot().entries(&service(SERVICE), CUT, None).unwrap();
     assert_eq!(
-        again.iter().map(|e| &e.packs).flatten().map(|p| p.sheet).collect::<Vec<_>>(),
+        again.iter().flat_map(|e| &e.packs).map(|p| p.sheet).collect::<Vec<_>>(),
         catalog.entries.iter().flat_map(|e| &e.packs).map(|p| p.sheet).collect::<Vec<_>>(),
         "the sheets are kept"
     );
@@ -74,7 +75,6 @@ fn a_holder_gets_its_fragment_of_each_pack_and_passes_it_on() {
         let error = bytes_of(third.depot(), &pack.share(5), &pack).unwrap_err();
         assert!(matches!(error, DepotError::NotHere { .. }), "{error}");
     }
-    drop(pushed);
 }
 
 #[test]
@@ -150,9 +150,9 @@ fn a_sheet_that_the_catalog_does_not_name_is_refused() {
     sheet.fragments.swap(0, 1);
     let bad = crate::depot::PartList { sheet: Some(sheet.encode().unwrap()), ..good.clone() };
     let error = to.depot().receive(&pack, &part, bad).err().unwrap();
-    assert!(matches!(error, DepotError::WrongSheet { .. }) && error.kind() == ErrorKind::Corrupt, "{error}");
-    let none = crate::depot::PartList { sheet: None, ..good.clone() };
-    let error = to.depot().receive(&pack, &part, none.clone()).err().unwrap();
+    assert!(matches!(error, DepotError::WrongSheet { .. }), "{error}");
+    let none = crate::depot::PartList { sheet: None, ..good };
+    let error = to.depot().receive(&pack, &part, none).err().unwrap();
     assert!(matches!(error, DepotError::NoSheet { .. }), "{error}");
     // It comes once.
     receive(server.depot(), to.depot(), &part, &pack).unwrap();
