@@ -1,5 +1,7 @@
 //! Logic: telling the server what is synced here, again and again until it says that it counts it.
 
+use std::collections::btree_map::Entry;
+
 use sustain_proto::NodeId;
 
 use super::Keeper;
@@ -150,11 +152,10 @@ impl Keeper {
     pub(super) fn shed_later(&mut self, part: Part) {
         let mut shed = self.shed.remove(&part).unwrap_or_default();
         for line in self.asked_about(&part) {
-            if !shed.reports.contains_key(&line) {
-                let reporting = self.reports.entry(line.clone()).or_default();
-                reporting.is_new_due = true;
-                shed.reports.insert(line, reporting.number + 1);
-            }
+            let Entry::Vacant(asked) = shed.reports.entry(line) else { continue };
+            let reporting = self.reports.entry(asked.key().clone()).or_default();
+            reporting.is_new_due = true;
+            asked.insert(reporting.number + 1);
         }
         shed.reports.retain(|line, _| self.lines.get(line).is_some());
         self.shed.insert(part, shed);
