@@ -332,7 +332,8 @@ pub enum GatherError {
     },
     /// A pack that no node which answered has whole, and of which there are too few fragments.
     #[error(
-        "pack {} of snapshot {} is on none of {asked} reachable nodes, and {found} different fragments of it are, where {} are needed",
+        "pack {} of snapshot {} is on none of {asked} reachable nodes, and {found} different fragments of it are, \
+         where {} are needed",
         pack.short(), id.short(), needed.map_or_else(|| "some".to_owned(), |needed| needed.to_string())
     )]
     TooFew {

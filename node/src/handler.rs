@@ -148,7 +148,9 @@ impl Handler for NodeHandler {
     fn level(&self, service: ServiceName, snapshot: SnapshotId, level: Option<u32>) {
         match self.services.get(&service) {
             Some(service) => service.level(snapshot, level),
-            None => tracing::info!(%service, snapshot = %snapshot.short(), level, "a snapshot's level"),
+            None => {
+                tracing::debug!(%service, snapshot = %snapshot.short(), level, "a snapshot survives as many losses")
+            }
         }
     }
 }

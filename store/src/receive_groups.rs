@@ -94,8 +94,8 @@ impl Store {
     /// syncs. They are kept until a manifest that lists them is imported, or until too many others came after them.
     ///
     /// # Errors
-    /// If a pack is not whole or its directory is damaged, or the disk is full or fails. One that could not be synced is
-    /// discarded, and has to come again.
+    /// If a pack is not whole or its directory is damaged, or the disk is full or fails. One that could not be synced
+    /// is discarded, and has to come again.
     pub fn keep_received(&self, receivers: &[Arc<GroupReceiver>]) -> Result<(), ImportError> {
         let shared = &self.shared;
         all_at_once(receivers, |receiver| receiver.sync())?;

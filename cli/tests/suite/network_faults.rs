@@ -91,6 +91,15 @@ impl World {
         }
     }
 
+    /// Waits until a node has all that it is to hold: whole packs, or fragments of them.
+    fn wait_kept(&self, node: usize) {
+        self.cluster.wait("what is kept", || {
+            let keeping = self.cluster.status(node)?["keeping"].clone();
+            let bytes = keeping["pack_bytes"].as_u64()? + keeping["fragment_bytes"].as_u64()?;
+            (keeping["missing_parts"] == 0 && bytes > 0).then_some(())
+        });
+    }
+
     /// Gathers everything that was pushed at these nodes, and compares it.
     fn gather_everything(&self, nodes: impl IntoIterator<Item = usize>) {
         for node in nodes {
@@ -228,8 +237,8 @@ fn nine_of_twenty_nodes_die_at_once() {
             .any(|peer| peer["name"] == name.as_str() && peer["neighbour"] == true)
     };
     let holders: Vec<usize> = (1..20).filter(is_neighbour).collect();
-    holders.iter().for_each(|node| world.wait_listed(*node));
-    // All but two of its neighbours, who are what the promise of one loss needs, and others.
+    (1..20).for_each(|node| world.wait_kept(node));
+    // All but two of its neighbours, and others: each of those that are left has a fragment of each pack.
     let (left, lost) = holders.split_at(2);
     let mut dead: Vec<usize> = [&[0], lost].concat();
     dead.extend((1..20).filter(|node| !left.contains(node) && !lost.contains(node)).take(9 - dead.len()));

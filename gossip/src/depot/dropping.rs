@@ -72,7 +72,8 @@ impl Depot {
     }
 }
 
-/// Snapshots that catalogs list and this node is not to have in its store any more, all of whose own packs were dropped.
+/// Snapshots that catalogs list and this node is not to have in its store any more, all of whose own packs were
+/// dropped.
 fn to_let_go(known: &Known, dropped: &BTreeSet<PackId>) -> BTreeMap<ServiceName, BTreeSet<SnapshotId>> {
     let mut going: BTreeMap<ServiceName, BTreeSet<SnapshotId>> = BTreeMap::new();
     let mut stays = BTreeSet::new();

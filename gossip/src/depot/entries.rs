@@ -10,9 +10,9 @@ use super::{Depot, DepotError};
 use crate::keeper::{Catalog, Entry, Pack, Part};
 
 impl Depot {
-    /// Everything that the store retains of a service that this node serves, oldest first. Packs that are in the catalog
-    /// that is known stay cut as they are; new ones are cut like this, and their sheets are kept. A snapshot that is
-    /// damaged here is among them, since others have it: what it lacks [`Depot::lacking`] tells.
+    /// Everything that the store retains of a service that this node serves, oldest first. Packs that are in the
+    /// catalog that is known stay cut as they are; new ones are cut like this, and their sheets are kept. A snapshot
+    /// that is damaged here is among them, since others have it: what it lacks [`Depot::lacking`] tells.
     pub(crate) fn entries(
         &self,
         service: &ServiceName,

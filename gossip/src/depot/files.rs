@@ -1,5 +1,5 @@
-//! Small files that are replaced whole, and synced, in a folder of their own. Each ends in a check, so that a flipped bit
-//! is noticed.
+//! Small files that are replaced whole, and synced, in a folder of their own. Each ends in a check, so that a flipped
+//! bit is noticed.
 
 use std::io;
 use std::path::{Path, PathBuf};

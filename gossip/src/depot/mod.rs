@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Everything here blocks. What [`sync`](Depot::sync) has said to be synced is here after any crash, as
-//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when a snapshot that
-//! lists it is there, so that what is said to be here can be restored. What no catalog lists that is known is not said to be
-//! here, and stays: of a catalog that is damaged nobody knows what it lists.
+//! [`Depot::open`] then says: a whole pack of a snapshot that this node is to have in its store only when a snapshot
+//! that lists it is there, so that what is said to be here can be restored. What no catalog lists that is known is not
+//! said to be here, and stays: of a catalog that is damaged nobody knows what it lists.
 
 mod coming;
 mod dropping;
@@ -83,8 +83,8 @@ pub(crate) struct Remembered {
 }
 
 impl Depot {
-    /// Opens the depot of a node: what is kept beside the store is in this folder. Snapshots all of whose packs are here
-    /// are imported; then it says what is here of what the catalogs list.
+    /// Opens the depot of a node: what is kept beside the store is in this folder. Snapshots all of whose packs are
+    /// here are imported; then it says what is here of what the catalogs list.
     pub(crate) fn open(store: Store, me: NodeId, folder: &Path) -> Result<(Self, Kept), DepotError> {
         let folder = Folder::open(store.disk().clone(), folder)?;
         let Records { claim, catalogs, damaged } = Records::read(&folder)?;

@@ -19,8 +19,8 @@ pub(crate) type Sink<'a> = dyn FnMut(Vec<u8>) -> bool + 'a;
 type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), DepotError> + 'a;
 
 impl Depot {
-    /// The values of the groups of a part that is here or is coming, and the sheet of its pack. None if neither is, or it
-    /// is found to be damaged.
+    /// The values of the groups of a part that is here or is coming, and the sheet of its pack. None if neither is, or
+    /// it is found to be damaged.
     pub(crate) fn list(&self, part: &Part, pack: &Pack) -> Result<Option<PartList>, DepotError> {
         let values = match self.lists.get(part) {
             Some(values) => values,

@@ -1,4 +1,5 @@
-//! The end of a pack that is rebuilt: of enough fragments it is made, and what was still on its way for it is not needed.
+//! The end of a pack that is rebuilt: of enough fragments it is made, and what was still on its way for it is not
+//! needed.
 
 use sustain_proto::PackId;
 use sustain_store::{FragmentError, error_chain};

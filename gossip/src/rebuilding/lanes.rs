@@ -91,8 +91,9 @@ impl Lanes {
         (owed + bytes) as f64 / lane.and_then(|lane| lane.rate).unwrap_or(unknown).max(0.001)
     }
 
-    /// So many fragments of a pack, each of a peer that has it and is fit, the ones that would be done first; fewer where
-    /// there are not so many. Those that are left out are not among them, and no peer for a fragment that it failed at.
+    /// So many fragments of a pack, each of a peer that has it and is fit, the ones that would be done first; fewer
+    /// where there are not so many. Those that are left out are not among them, and no peer for a fragment that it
+    /// failed at.
     pub(super) fn choose(
         &self,
         holders: &Holders,

@@ -4,8 +4,8 @@
 //! who has which fragments ─▶ sheets ─▶ fragments, each from another peer ─▶ packs, compared with their ids
 //!                                          └ slow, gone, false: another fragment instead
 //! ```
-//! Each group is compared with its fragment's id before it counts, and each extent is decoded as soon as enough of it is
-//! here. What came stays: who rebuilds the pack later goes on from there.
+//! Each group is compared with its fragment's id before it counts, and each extent is decoded as soon as enough of it
+//! is here. What came stays: who rebuilds the pack later goes on from there.
 
 mod finishing;
 mod lanes;

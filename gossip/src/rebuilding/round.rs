@@ -238,7 +238,8 @@ impl Round {
     }
 }
 
-/// Puts what is missing into requests, in order: each fragment's last missing group is in the last one that has any of it.
+/// Puts what is missing into requests, in order: each fragment's last missing group is in the last one that has any of
+/// it.
 fn in_requests(opened: Vec<Opened>) -> Vec<Vec<(Arc<Opened>, std::ops::Range<usize>)>> {
     let mut requests = Vec::new();
     let mut some: Vec<(Arc<Opened>, std::ops::Range<usize>)> = Vec::new();

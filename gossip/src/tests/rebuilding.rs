@@ -61,8 +61,8 @@ impl Cutting {
     }
 }
 
-/// Nodes of which the first has pushed something and is gone, those after it hold fragments 0, 1, 2 and so on, and the last
-/// one has nothing.
+/// Nodes of which the first has pushed something and is gone, those after it hold fragments 0, 1, 2 and so on, and the
+/// last one has nothing.
 async fn cluster(
     count: usize,
     shares: &[(usize, Share)],

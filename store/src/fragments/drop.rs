@@ -41,8 +41,8 @@ impl Fragments {
         inner.sweep()
     }
 
-    /// Drops fragments of packs of a service, whether something lists them or not: this node is to hold other ones. Each
-    /// is named by its pack and its number there.
+    /// Drops fragments of packs of a service, whether something lists them or not: this node is to hold other ones.
+    /// Each is named by its pack and its number there.
     ///
     /// # Errors
     /// If the disk fails.

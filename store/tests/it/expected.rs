@@ -24,8 +24,8 @@ fn bytes_of(store: &Store, pack: PackId) -> Vec<u8> {
     bytes
 }
 
-/// With as many packs of which no snapshot was whole yet, the oldest ones were dropped and had to come again: of several
-/// large services that came at once none ever became whole.
+/// With as many packs of which no snapshot was whole yet, the oldest ones were dropped and had to come again: of
+/// several large services that came at once none ever became whole.
 #[test]
 fn packs_that_are_counted_on_are_not_dropped_for_being_too_many() {
     // Without real syncs it takes a moment.

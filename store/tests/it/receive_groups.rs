@@ -201,8 +201,8 @@ fn without_the_folder_packs_come_all_the_same() {
     source.arrives(&to);
 }
 
-/// After a sync that had failed, the pack was synced again, which said that all is well, and named: a power cut then took
-/// it, though it had been acknowledged.
+/// After a sync that had failed, the pack was synced again, which said that all is well, and named: a power cut then
+/// took it, though it had been acknowledged.
 #[test]
 fn what_a_failed_sync_has_lost_comes_again() {
     let source = Source::new();

@@ -1,5 +1,5 @@
-//! What the depot costs beside the store's own calls. Measures, and judges nothing: run with `--ignored --nocapture`, in a
-//! release build.
+//! What the depot costs beside the store's own calls. Measures, and judges nothing: run with `--ignored --nocapture`,
+//! in a release build.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -91,8 +91,8 @@ fn receiving_syncing_and_importing() {
             let store = by_store(&given, &catalog, batch);
             let (depot, remembered) = by_depot(&given, &catalog, batch);
             eprintln!(
-                "{packs} packs, {all} bytes, {batch} together, round {round}: store {store:.2} s, depot {depot:.2} s, of \
-                 that {remembered:.3} s for the catalog"
+                "{packs} packs, {all} bytes, {batch} together, round {round}: store {store:.2} s, depot {depot:.2} s, \
+                 of that {remembered:.3} s for the catalog"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! A power cut, a kill or a failing call at every single call of a script that takes catalogs and packs: what was said to
-//! be synced is here and can be restored, what a restart says to be here is here for good, and all works on.
+//! A power cut, a kill or a failing call at every single call of a script that takes catalogs and packs: what was said
+//! to be synced is here and can be restored, what a restart says to be here is here for good, and all works on.
 //!
 //! `SUSTAIN_CRASH_SEEDS` is as for the store's tests: with it every call is tried, with so many seeds.
 
@@ -77,8 +77,8 @@ enum Step {
     Remember(usize),
     /// Receive these parts of all packs of this catalog but of so many, and sync them together.
     Take(usize, Which, usize),
-    /// Make these fragments of all packs of this catalog, of others that come for that and are not synced, or of the whole
-    /// packs; and sync them.
+    /// Make these fragments of all packs of this catalog, of others that come for that and are not synced, or of the
+    /// whole packs; and sync them.
     Make(usize, u8, &'static [Which]),
     /// Drop these parts of this catalog's packs.
     Drop(usize, Which),

@@ -173,8 +173,8 @@ fn wrong_lists_and_groups_are_refused() {
     assert_eq!(receiver.write(0, &vec![7; GROUP]).unwrap(), sustain_store::Received::Wrong);
 }
 
-/// A server that publishes what contradicts itself, by a fault or on purpose: with whose packs a manifest says something
-/// else than they hold.
+/// A server that publishes what contradicts itself, by a fault or on purpose: with whose packs a manifest says
+/// something else than they hold.
 #[test]
 fn a_snapshot_that_its_packs_contradict_is_refused_once_and_never_counts() {
     let (server, pushed) = server();
