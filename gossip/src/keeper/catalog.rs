@@ -36,8 +36,8 @@ pub struct Entry {
     pub origin: Option<TermOrigin>,
     /// Its number in its line. A rebase keeps it, so two entries may have the same one.
     pub seq: u64,
-    /// Numbers the entries in the order in which they were added: no two of a catalog have the same one, none is greater
-    /// than the catalog's own number, and "synced up to" is said in it.
+    /// Numbers the entries in the order in which they were added: no two of a catalog have the same one, none is
+    /// greater than the catalog's own number, and "synced up to" is said in it.
     pub added: u64,
     /// The snapshot that it refers to, which is in the catalog, too.
     pub base: Option<SnapshotId>,

@@ -42,8 +42,8 @@ fn tops(catalog: &Catalog) -> BTreeMap<Term, u64> {
 /// Whether a catalog replaces another one: it is of a greater term, and everything in the other one is continued by a
 /// snapshot of it, or was merged or released as it says; or, in whatever term, all of that was merged or released.
 ///
-/// A server that has just taken over has nothing of its own yet, so that the one before it, if it goes on, continues all
-/// that the new one has. It does not replace it: the greater term is to win.
+/// A server that has just taken over has nothing of its own yet, so that the one before it, if it goes on, continues
+/// all that the new one has. It does not replace it: the greater term is to win.
 pub(super) fn replaces(catalog: &Catalog, other: &Catalog) -> bool {
     let is_greater = catalog.version.term > other.version.term;
     let is_over = |catalog: &Catalog, other: &Catalog| is_continued(other, catalog, false);

@@ -96,7 +96,7 @@ pub enum Message {
     },
 }
 
-/// What is new in a catalog since one that is known, or all of it; where that is too much for a message, the first of it.
+/// What is new in a catalog since one that is known, or all of it; where that is too much for a message, its beginning.
 ///
 /// Who gets it puts together what it knows and what came. That is the whole catalog if there are as many entries as are
 /// said; else it asks again, and names the last entry that came as the catalog that it knows.

@@ -197,8 +197,8 @@ impl Keeper {
         keeper
     }
 
-    /// Takes the catalogs that are on the disk. Where the node ended between the keeping of one and the removal of those
-    /// that it covers, these go now.
+    /// Takes the catalogs that are on the disk. Where the node ended between the keeping of one and the removal of
+    /// those that it covers, these go now.
     fn know(&mut self, catalogs: Vec<Arc<Catalog>>) {
         for catalog in catalogs {
             let line = catalog.line();

@@ -248,8 +248,8 @@ fn what_nobody_can_give_neither_spins_nor_keeps_others_back() {
     assert!(node.done.len() < 20_000, "{} actions", node.done.len());
 }
 
-/// A request that got lost was waited for as long as for the bytes that it asks for. With a few lost in a row, along the
-/// tree by which holders of a fragment pass it on, a neighbourhood had six fragments of seven for more than 25 s.
+/// A request that got lost was waited for as long as for the bytes that it asks for. With a few lost in a row, along
+/// the tree by which holders of a fragment pass it on, a neighbourhood had six fragments of seven for more than 25 s.
 #[test]
 fn a_request_without_an_answer_is_not_waited_for_as_long_as_for_bytes() {
     let mut node = Node::among(3, 5, KeeperConfig::default());

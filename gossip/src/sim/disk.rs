@@ -64,22 +64,26 @@ impl Holders {
         self.whole.contains(&node) || self.fragments.values().any(|nodes| nodes.contains(&node))
     }
 
-    /// The least number of losses after which a pack can't be rebuilt, not counting what `except` holds. A node counts
-    /// once: by the whole pack if it has that, else by the rarest of its fragments.
+    /// At least so many losses it takes until a pack can't be rebuilt, not counting what `except` holds. A node counts
+    /// once: by the whole pack if it has that, else by one of its fragments, that of which there is least.
     pub(super) fn losses(&self, needed: usize, except: &BTreeSet<NodeNumber>) -> usize {
         let whole = self.whole.difference(except).count();
-        let mut counted: BTreeSet<NodeNumber> = self.whole.union(except).copied().collect();
-        let mut lists: Vec<&BTreeSet<NodeNumber>> = self.fragments.values().collect();
-        lists.sort_unstable_by_key(|nodes| nodes.len());
-        let mut counts: Vec<usize> = Vec::with_capacity(lists.len());
-        for nodes in lists {
-            let new: Vec<NodeNumber> =
-                nodes.iter().filter(|node| !counted.contains(*node)).copied().collect();
-            counted.extend(&new);
-            if !new.is_empty() {
-                counts.push(new.len());
+        let mut held: BTreeMap<NodeNumber, Vec<u8>> = BTreeMap::new();
+        for (fragment, nodes) in &self.fragments {
+            let nodes = nodes.iter().filter(|node| !self.whole.contains(*node) && !except.contains(*node));
+            nodes.for_each(|node| held.entry(*node).or_default().push(*fragment));
+        }
+        // Who has but one counts for that in any case.
+        let mut held: Vec<Vec<u8>> = held.into_values().collect();
+        held.sort_by_key(Vec::len);
+        let mut by_fragment: BTreeMap<u8, usize> = BTreeMap::new();
+        for fragments in held {
+            let count = |fragment: &u8| by_fragment.get(fragment).copied().unwrap_or(0);
+            if let Some(rarest) = fragments.into_iter().min_by_key(count) {
+                *by_fragment.entry(rarest).or_default() += 1;
             }
         }
+        let mut counts: Vec<usize> = by_fragment.into_values().collect();
         if needed <= 1 || counts.len() < needed {
             return whole;
         }
