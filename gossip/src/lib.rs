@@ -1,8 +1,8 @@
 //! The cluster: who is in it and can be reached, and how snapshots get from node to node.
 //!
 //! *Logic* (no I/O, no tasks, no clock): [`audit`], `probe`, `conduct`, `pace`, `overlay`, `code`, `holdings`, `study`
-//! and its rules, `plan`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator [`sim`]. *Drivers*
-//! (QUIC, tasks, the store): everything else. [`Cluster`] is the handle, [`Handler`] what the node above implements.
+//! and its rules, `plan`, `rebuilding::lanes`, `sources`, `backoff`, [`membership`], [`keeper`] and its simulator
+//! [`sim`]. *Drivers*
 //! Requirement numbers (P1–P41) refer to `docs/paper.md`.
 
 pub mod audit;
