@@ -29,7 +29,7 @@ const OTHER: NodeId = NodeId::from_bytes([2; 32]);
 fn keeper(me: NodeId, random: &mut StdRng) -> Keeper {
     let (config, overlays) = (KeeperConfig::default(), Overlays::default());
     let mut keeper = Keeper::new(me, config, overlays, 1, Kept::default(), Arc::new(Anybody));
-    let nodes = (1..20).map(|number| (NodeId::from_bytes([number; 32]), String::new())).collect();
+    let nodes = (1..8).map(|number| (NodeId::from_bytes([number; 32]), String::new())).collect();
     keeper.handle(1, Event::Alive { nodes }, random);
     keeper
 }
