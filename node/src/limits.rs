@@ -113,8 +113,8 @@ pub const CHANGED_LIST_BYTES_MAX: u64 = 64 << 20;
 /// How long a stopping node waits for its tasks.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// How long a node that starts waits for the servers of what its store holds, at least, before it has that kept itself. A
-/// guess: other nodes are reached within seconds.
+/// How long a node that starts waits for the servers of what its store holds, at least, before it has that kept itself.
+/// A guess: other nodes are reached within seconds.
 pub const UNCOVERED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Losses that a snapshot of plain files survives once it is durable: the same as a service's default.

@@ -63,8 +63,8 @@ impl Keeper {
         self.packs = self.listed();
         let mut all: Vec<(Part, Want)> =
             self.lines.catalogs().flat_map(|catalog| self.wants_of(catalog)).collect();
-        // What this node is the server of nobody else may have. The rest in the order of age over all services, so that a
-        // cap leaves out what is newest.
+        // What this node is the server of nobody else may have. The rest in the order of age over all services, so that
+        // a cap leaves out what is newest.
         let own = self.lines.catalogs().filter(|catalog| catalog.server == self.me);
         let own: BTreeSet<PackId> = own.flat_map(|catalog| catalog.packs()).map(|pack| pack.id).collect();
         all.sort_by_key(|(part, want)| (!own.contains(&part.pack), want.pack.added, *part));

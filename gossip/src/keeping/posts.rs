@@ -1,5 +1,5 @@
-//! Messages between keepers: one stream for each peer and direction, on the bulk connection. What can't be sent is lost;
-//! the keeper says it again, or something newer.
+//! Messages between keepers: one stream for each peer and direction, on the bulk connection. What can't be sent is
+//! lost; the keeper says it again, or something newer.
 
 use std::sync::Arc;
 
