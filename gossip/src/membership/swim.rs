@@ -206,7 +206,7 @@ impl Swim {
             return self.take(wishes, now_ms);
         }
         let mut actions = self.act(wishes, now_ms);
-        actions.extend(self.tell_if_dead(src));
+        actions.extend(self.tell_if_dead(src).or_else(|| self.tell_if_suspect(src)));
         actions
     }
 
@@ -220,6 +220,22 @@ impl Swim {
         // Nothing in the packet speaks of this node's own incarnation: it may be an old one.
         let header = Header { src, src_incarnation: 0, dst: node, message: Message::TurnUndead };
         let datagram = Packet { header, updates: None }.encode()?;
+        Some(SwimAction::Send { to: node.node, datagram })
+    }
+
+    /// Tells a node that is heard and suspected that it is, so that it denies it. The suspicion's own news may have gone
+    /// to everybody else, and its end is forgotten where the node that began it has begun another life since.
+    fn tell_if_suspect(&self, node: Life) -> Option<SwimAction> {
+        let mut members = self.foca.iter_membership_state();
+        let doubt = members.find(|member| *member.id() == node && member.state() == State::Suspect)?.clone();
+        let header = Header {
+            src: *self.foca.identity(),
+            // It may be an old one, as above.
+            src_incarnation: 0,
+            dst: node,
+            message: Message::Gossip,
+        };
+        let datagram = Packet { header, updates: Some(vec![doubt]) }.encode()?;
         Some(SwimAction::Send { to: node.node, datagram })
     }
 

@@ -272,3 +272,17 @@ fn lies_about_lives_are_ignored() {
     assert_eq!(world.deaths_since(lied_ms), 0);
     world.until_all_alive(1_000);
 }
+
+/// Who suspects a node and is told to be dead itself begins another life, in which the suspicion has no end; and the
+/// node did not hear of it. So it was suspected for ever, by all of a half.
+#[test]
+fn nobody_who_answers_stays_suspect_after_a_cut() {
+    for seed in 0..60 {
+        let mut world = World::new(6, seed);
+        world.until_all_alive(5_000);
+        world.island = (0..3).map(node).collect();
+        world.run(1_500 + seed * 150);
+        world.island.clear();
+        world.until_all_alive(20_000);
+    }
+}
