@@ -21,3 +21,4 @@ pub(crate) mod remove;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod verify;
+mod wait;

@@ -1,14 +1,16 @@
 //! `snapctl push`: a snapshot from files.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 use sustain_node::admin::PushCall;
 use sustain_node::operations::{self, Failure, PushFiles, RegionFile};
 use sustain_proto::human::counted;
-use sustain_proto::{NodeId, RegionName, ServiceName};
+use sustain_proto::{NodeId, RegionName, ServiceName, SnapshotId};
 
+use super::wait::{Losses, until_safe};
 use crate::args::EXIT_CODES;
 use crate::output::Output;
 use crate::progress::Bar;
@@ -19,8 +21,8 @@ use crate::whereabouts::{Choice, Place};
 ///
 /// Each file becomes a region of the snapshot. Only chunks that no earlier snapshot of the service has are
 /// stored. Whoever knows what changed in a file says so by --changed, and then only that is read. With --store the
-/// store is made if need be. Otherwise the node stores the snapshot and spreads it in the background: `snapctl log`
-/// says when it is durable.
+/// store is made if need be. Otherwise the node stores the snapshot, and it spreads in the background; with --wait this
+/// command ends when it has.
 ///
 /// Example: snapctl --store ./states push mail --region ram=ram.img --region disk0=disk.img
 #[derive(Debug, Args)]
@@ -42,6 +44,15 @@ pub(crate) struct PushArgs {
     /// The snapshot that the lists count from: refuse the push if a newer one was pushed meanwhile
     #[arg(long, value_name = "SNAPSHOT", requires = "changed")]
     since: Option<String>,
+
+    /// Wait until the snapshot survives so many losses of nodes besides that of the node that stores it: a number, or
+    /// `durable` for the usual one
+    #[arg(long, value_name = "LOSSES")]
+    wait: Option<Losses>,
+
+    /// For how long to wait; the snapshot stays and goes on spreading after that
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+    timeout: u64,
 }
 
 fn parse_region(text: &str) -> Result<RegionFile, String> {
@@ -68,9 +79,13 @@ fn with_lists(mut regions: Vec<RegionFile>, lists: Vec<RegionFile>) -> Result<Ve
 }
 
 pub(crate) fn run(args: PushArgs, choice: &Choice, output: &Output) -> Result<u8, Failure> {
-    let PushArgs { service, regions, changed, since } = args;
+    let PushArgs { service, regions, changed, since, wait, timeout } = args;
     let regions = with_lists(regions, changed)?;
     let value = match choice.place(true)? {
+        Place::Folder(_) if wait.is_some() => {
+            return Err(Failure::new(2, "--wait takes a node: a folder has no other nodes to spread to")
+                .with_hint("leave out --store, or --wait"));
+        }
         Place::Folder(store) => {
             let bar = Bar::new("push", output.is_json());
             // A lone store has no nodes: its snapshots are of the node of no name.
@@ -82,7 +97,13 @@ pub(crate) fn run(args: PushArgs, choice: &Choice, output: &Output) -> Result<u8
         }
         Place::Daemon(client) => {
             let regions = regions.into_iter().map(absolute).collect::<Result<_, _>>()?;
-            client.post("/v1/push", &PushCall { service, regions, since })?
+            let mut value: Value = client.post("/v1/push", &PushCall { service, regions, since })?;
+            if let Some(losses) = wait {
+                let patience = Duration::from_secs(timeout);
+                value["survives"] =
+                    until_safe(&client, pushed_id(&value)?, (losses, patience), output)?.into();
+            }
+            value
         }
     };
     for region in value["regions_left_out"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -92,6 +113,11 @@ pub(crate) fn run(args: PushArgs, choice: &Choice, output: &Output) -> Result<u8
     }
     output.result(&value, words)?;
     Ok(0)
+}
+
+fn pushed_id(value: &Value) -> Result<SnapshotId, Failure> {
+    let id = value["snapshot"].as_str().and_then(|id| id.parse().ok());
+    id.ok_or_else(|| Failure::new(1, "the node does not say which snapshot it has stored"))
 }
 
 /// A daemon has another working folder.
@@ -110,8 +136,12 @@ pub(super) fn to_value(value: &impl serde::Serialize) -> Result<Value, Failure> 
 
 fn words(value: &Value) -> String {
     let number = |key: &str| value[key].as_u64().unwrap_or(0);
+    let survives = match value["survives"].as_u64() {
+        Some(losses) => format!(", survives {} besides the node's", counted(losses, "loss", "losses")),
+        None => String::new(),
+    };
     format!(
-        "snapshot {} (number {}): {} in, {} new in {}, {} changed, {}",
+        "snapshot {} (number {}): {} in, {} new in {}, {} changed, {}{survives}",
         value["snapshot"].as_str().unwrap_or("?"),
         number("seq"),
         text::bytes(number("bytes_in")),

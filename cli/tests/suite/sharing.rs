@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::command_failover::{example, planned};
-use crate::support::{Bench, noise};
+use crate::support::{Bench, noise, snapctl};
 
 /// Adds a table to a node's configuration.
 pub(crate) fn share(cluster: &Cluster, node: usize, limits: &str) {
@@ -58,6 +58,27 @@ fn a_node_takes_no_more_than_its_limit_on_storage_and_says_so() {
     cluster.spawn(2);
     cluster.wait("durability", || durable(&cluster, &snapshot));
     assert_eq!(refusal(&cluster, "node-3"), None);
+}
+
+#[test]
+fn a_push_can_be_waited_for_until_it_is_durable_or_time_is_over() {
+    let bench = Bench::new();
+    let mut cluster = Cluster::planned(3, &[]);
+    share(&cluster, 2, "storage = \"300KiB\"");
+    (0..3).for_each(|node| cluster.spawn(node));
+    let push = |seed: u64, bytes: usize, wait: &[&str]| {
+        let region = format!("state={}", bench.write("state", &noise(seed, bytes)).display());
+        let command = [&["push", "files", "--region", &region], wait].concat();
+        snapctl().args(command).arg("--config").arg(cluster.config(0)).output().unwrap()
+    };
+    cluster.wait("a push", || push(1, 50_000, &["--wait", "durable"]).status.success().then_some(()));
+    let one = push(2, 400_000, &["--wait", "0", "--json"]);
+    let said: Value = serde_json::from_slice(&one.stdout).unwrap();
+    assert!(one.status.success() && said["survives"] == 0, "{said}");
+    let late = push(3, 400_000, &["--wait", "1", "--timeout", "2"]);
+    let words = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert_eq!(late.status.code(), Some(3), "{words}");
+    assert!(words.contains("survives 0 losses besides this node's, of 1"), "{words}");
 }
 
 /// A server whose snapshots nobody takes looked well: they are taken in time.
