@@ -40,34 +40,75 @@ pub(crate) async fn gather_to_start(
 ) -> Result<Started, GatherError> {
     let manifests = gather::manifests(&member, id).await?;
     let (lacking, mut report) = gather::lacking(&member, id, &manifests).await?;
-    if !lacking.is_empty() && !lazy.is_empty() {
-        let holders = match ask_holders(&member, id, &lacking).await {
-            // They are made of fragments, if at all.
-            Err(GatherError::Missing { .. }) => None,
-            holders => Some(holders?),
-        };
-        let mut suspects = BTreeSet::new();
-        while let Some(given) = match &holders {
-            Some(holders) => directories(&member, &lacking, holders, &suspects).await,
-            None => None,
-        } {
-            let opened = open(&member, id, (&manifests, &lazy, &given), &mut report).await?;
-            if let Some(reader) = opened {
-                if reader.packs_elsewhere().is_empty() {
-                    break;
+    let is_lazy = !lacking.is_empty() && !lazy.is_empty();
+    if is_lazy {
+        match ask_holders(&member, id, &lacking).await {
+            Ok(holders) => {
+                let sought = (&manifests[..], &lazy[..], &lacking, &holders);
+                if let Some(remote) = lazily(&member, id, sought, &mut report).await? {
+                    return Ok(Started { report, remote: Some(remote) });
                 }
-                let mut directories = Directories::default();
-                given.into_iter().for_each(|(peer, directory)| directories.put(peer, directory));
-                return Ok(Started { report, remote: Some(RemoteSnapshot::new(reader, directories)) });
             }
-            // Which of them is false nobody can tell.
-            suspects.extend(given.iter().map(|(peer, _)| *peer));
+            // They are made of fragments, if at all.
+            Err(GatherError::Missing { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
-    let (left, _) = gather::lacking(&member, id, &manifests).await?;
-    gather::fetch_packs(&member, id, left, Arc::new(NoProgress), &mut report).await?;
-    gather::import(&member, id, manifests, &mut report).await?;
-    Ok(Started { report, remote: None })
+    let error = match all(&member, id, &manifests, &mut report).await {
+        Ok(()) => return Ok(Started { report, remote: None }),
+        Err(error) => error,
+    };
+    let is_lost = matches!(
+        error,
+        GatherError::Missing { .. } | GatherError::TooFew { .. } | GatherError::Damaged { .. }
+    );
+    if is_lazy && is_lost {
+        // What others have set aside as damaged is sound for the most part, and who knows what a guest will need.
+        let peers: BTreeSet<NodeId> =
+            member.peers.ids().into_iter().filter(|peer| member.reach.reachable(peer)).collect();
+        let holders = lacking.keys().map(|pack| (*pack, peers.clone())).collect();
+        let sought = (&manifests[..], &lazy[..], &lacking, &holders);
+        if let Some(remote) = lazily(&member, id, sought, &mut report).await? {
+            return Ok(Started { report, remote: Some(remote) });
+        }
+    }
+    Err(error)
+}
+
+/// Fetches all that is lacking, and imports the snapshot.
+async fn all(
+    member: &Arc<Member>,
+    id: SnapshotId,
+    manifests: &[Vec<u8>],
+    report: &mut GatherReport,
+) -> Result<(), GatherError> {
+    let (left, _) = gather::lacking(member, id, manifests).await?;
+    gather::fetch_packs(member, id, left, Arc::new(NoProgress), report).await?;
+    gather::import(member, id, manifests.to_vec(), report).await
+}
+
+/// Fetches what can't wait, and opens the rest by the directories of its packs. None if they are not to be had, or
+/// nothing is left to wait for.
+async fn lazily(
+    member: &Arc<Member>,
+    id: SnapshotId,
+    (manifests, lazy, lacking, holders): (&[Vec<u8>], &[RegionName], &Packs, &Holders),
+    report: &mut GatherReport,
+) -> Result<Option<RemoteSnapshot>, GatherError> {
+    let mut suspects = BTreeSet::new();
+    while let Some(given) = directories(member, lacking, holders, &suspects).await {
+        if let Some(reader) = open(member, id, (manifests, lazy, &given), report).await? {
+            if reader.packs_elsewhere().is_empty() {
+                return Ok(None);
+            }
+            let mut directories = Directories::default();
+            given.into_iter().for_each(|(peer, directory)| directories.put(peer, directory));
+            return Ok(Some(RemoteSnapshot::new(reader, directories)));
+        }
+        // Which of them is false nobody can tell.
+        suspects.extend(given.iter().map(|(peer, _)| *peer));
+    }
+    Ok(None)
 }
 
 /// Fetches what is needed whole, and opens the snapshot. None if the directories contradict it.

@@ -273,6 +273,22 @@ impl Store {
         }
     }
 
+    /// Opens a pack, or what is left of one that was set aside as damaged: for single parts of it, each of which is
+    /// checked by whoever uses it.
+    ///
+    /// # Errors
+    /// If there is nothing of it here.
+    pub fn read_remains(&self, id: PackId) -> Result<PackReader, ReadError> {
+        match self.read_pack(id) {
+            Err(ReadError::PackNotFound { .. }) => {}
+            outcome => return outcome,
+        }
+        let file = PackFile::open(self.shared.disk.as_ref(), &self.shared.layout, &id)
+            .map_err(|_| ReadError::PackNotFound { id })?;
+        let bytes = file.bytes()?;
+        Ok(PackReader { file, bytes })
+    }
+
     /// Notes that enough other nodes have a snapshot to survive so many losses.
     ///
     /// # Errors

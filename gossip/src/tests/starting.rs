@@ -94,6 +94,36 @@ async fn without_regions_that_can_wait_all_is_gathered() {
     harness::stop(&nodes).await;
 }
 
+/// A guest waits for them, and nobody else may have them. What was set aside once could not be had at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_chunks_of_a_pack_that_was_set_aside_are_given() {
+    let nodes = harness::start(2, &Tuning::default()).await;
+    let (id, disk) = push(&nodes[0], 12);
+    let remote = start(&nodes[1].cluster, id).await.unwrap().remote.unwrap();
+    assert!(nodes[0].damage_packs() > 0);
+    for pack in nodes[0].store.packs_needed(id).unwrap() {
+        assert!(nodes[0].store.set_aside_if_damaged(pack.id).unwrap());
+        assert!(!nodes[0].store.has_pack(&pack.id));
+    }
+    let (mut sound, mut lacking) = (0, 0);
+    for (position, pack, chunk) in elsewhere(&remote) {
+        match nodes[1].cluster.fetch_chunk(&remote, pack, chunk).await {
+            Ok(plain) => {
+                sound += 1;
+                assert!(plain == disk[position * CHUNK..][..CHUNK], "chunk {position}");
+            }
+            Err(_) => lacking += 1,
+        }
+    }
+    assert!(sound > 100 && (1..20).contains(&lacking), "{sound} sound ones, {lacking} are lacking");
+    // Who starts only now gets as much, unless what is damaged can't wait.
+    match start(&nodes[1].cluster, id).await {
+        Ok(Started { remote: Some(_), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    harness::stop(&nodes).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_bytes_are_refused_and_another_peer_gives_the_chunk() {
     let nodes = harness::start(3, &Tuning::default()).await;
