@@ -223,8 +223,8 @@ impl Swim {
         Some(SwimAction::Send { to: node.node, datagram })
     }
 
-    /// Tells a node that is heard and suspected that it is, so that it denies it. The suspicion's own news may have gone
-    /// to everybody else, and its end is forgotten where the node that began it has begun another life since.
+    /// Tells a node that is heard and suspected that it is, so that it denies it. The suspicion's own news may have
+    /// gone to everybody else, and its end is forgotten where the node that began it has begun another life since.
     fn tell_if_suspect(&self, node: Life) -> Option<SwimAction> {
         let mut members = self.foca.iter_membership_state();
         let doubt = members.find(|member| *member.id() == node && member.state() == State::Suspect)?.clone();
