@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! manifests ─▶ who has the packs ─▶ directories ─▶ packs with indexes ─▶ packs with eager regions ─▶ restore
-//!                                   └ contradict the manifests: those of other peers, or else everything is fetched
+//!                │                  └ contradict the manifests: those of other peers, or else everything is fetched
+//!                └ nobody has them: made of fragments, or else directories of what was set aside as damaged
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
